@@ -1,0 +1,1 @@
+"""Money, accounts, journal, signatures, blocks, store and verification; knows nothing of markets."""

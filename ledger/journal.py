@@ -1,0 +1,204 @@
+"""Journal transactions: postings, columnar batches, the memo, and canonical encoding v1 with its hash chain.
+
+Encoding v1 is frozen: `docs/encoding.md` describes it, `tests/vectors/encoding_v1.json` fixes it. All integers are
+big-endian. A transaction's hash is the RFC 9162 leaf hash of its encoding, which holds the hash of the one before it:
+the same 32 bytes are the link of the chain and the leaf of the block's tree.   [A-1, A-4, A-7]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from hashlib import sha256
+from struct import Struct
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ledger import merkle
+from ledger.amounts import INT128_MAX
+from ledger.chart import OWNER_BITS, AccountId, AssetId
+
+ENCODING_VERSION = 1
+GENESIS_HASH = bytes(32)
+"""What the first journal transaction and the first block name as the hash before them."""
+
+Posting = tuple[AccountId, AssetId, int]
+"""One leg: (account, asset, atoms); atoms > 0 is a debit, < 0 a credit, so a holding of a liability is negative."""
+
+
+class JournalKind(IntEnum):
+    """Why value moved (or what was put on record). Numbers are part of the encoding: never reuse one."""
+
+    GENESIS = 1
+    ASSET_LISTED = 2
+    KEY_ROTATED = 3
+    EPOCH_CLOSED = 4
+    USER_OPENED = 5
+    SUBACCOUNT_OPENED = 6
+    API_KEY_ADDED = 7
+    API_KEY_REVOKED = 8
+    MARKET_CONFIGURED = 9
+    DEPOSIT = 16
+    DEPOSIT_REVERSED = 17
+    WITHDRAWAL_REQUESTED = 18
+    WITHDRAWAL_SETTLED = 19
+    WITHDRAWAL_RELEASED = 20
+    SWEEP = 21
+    CUSTODY_FUNDED = 22
+    TRANSFER = 32
+    TRADE = 48
+
+
+RECORD_KINDS = frozenset(range(JournalKind.GENESIS, JournalKind.DEPOSIT))
+"""Kinds that put a fact on record and carry no posting; every other kind has at least two."""
+
+BATCH_CHUNK = 1024
+"""Rows of a batch that are hashed together: a receipt for one row shows its chunk, not the batch."""
+
+
+class PostingBatch(msgspec.Struct, frozen=True, gc=False):
+    """Postings as columns: row i moves `atoms[i]` of `asset` on account (`account_kind`, `owners[i]`).   [A-2, S-14]
+
+    `owners` ascend strictly, so one account's row is found by bisection; zero rows are left out. Amounts are int64:
+    a batch that needs more is split or written as postings.
+    """
+
+    account_kind: int
+    asset: AssetId
+    owners: npt.NDArray[np.int64]
+    atoms: npt.NDArray[np.int64]
+    total: int
+    root: bytes
+
+    @classmethod
+    def of(cls, account_kind: int, asset: AssetId, owners: Sequence[int], atoms: Sequence[int]) -> PostingBatch:
+        """A batch of these rows, checked and hashed. Raises OverflowError for an amount beyond int64."""
+        owner_column = np.asarray(owners, dtype=np.int64)
+        atom_column = np.asarray(atoms, dtype=np.int64)
+        assert owner_column.shape == atom_column.shape and owner_column.ndim == 1 and len(owner_column) > 0
+        assert bool(np.all(np.diff(owner_column) > 0)), "owners of a batch ascend strictly"
+        assert 0 <= int(owner_column[0]) and int(owner_column[-1]) < 1 << OWNER_BITS, "owner out of range"
+        return cls(
+            account_kind, asset, owner_column, atom_column, exact_sum(atom_column), batch_root(owner_column, atom_column)
+        )
+
+    def atoms_of(self, owner: int) -> int:
+        """This owner's row, 0 when it has none."""
+        at = int(np.searchsorted(self.owners, owner))
+        return int(self.atoms[at]) if at < len(self.owners) and self.owners[at] == owner else 0
+
+    def postings(self) -> Iterable[Posting]:
+        """The rows as postings, for replay and reports."""
+        base = self.account_kind << OWNER_BITS
+        for owner, atoms in zip(self.owners.tolist(), self.atoms.tolist(), strict=True):
+            yield base | owner, self.asset, atoms
+
+
+def exact_sum(column: npt.NDArray[np.int64]) -> int:
+    """Σ of an int64 column as a Python int: numpy's own sum would wrap silently."""
+    return int(np.sum(column >> 32)) * (1 << 32) + int(np.sum(column & 0xFFFFFFFF))
+
+
+def batch_chunks(owners: npt.NDArray[np.int64], atoms: npt.NDArray[np.int64]) -> Iterable[bytes]:
+    """The batch's rows, 1,024 at a time: all owners of the chunk as u64, then all atoms as i64."""
+    for start in range(0, len(owners), BATCH_CHUNK):
+        stop = start + BATCH_CHUNK
+        yield owners[start:stop].astype(">i8").tobytes() + atoms[start:stop].astype(">i8").tobytes()
+
+
+def batch_root(owners: npt.NDArray[np.int64], atoms: npt.NDArray[np.int64]) -> bytes:
+    return merkle.root([merkle.leaf_hash(chunk) for chunk in batch_chunks(owners, atoms)])
+
+
+class JournalTransaction(msgspec.Struct, gc=False):
+    """What the engine posts: the kind, its memo (positional facts, see `docs/encoding.md`), postings, batches."""
+
+    kind: int
+    memo: tuple[Any, ...]
+    postings: list[Posting]
+    batches: tuple[PostingBatch, ...] = ()
+
+
+class SealedTransaction(NamedTuple):
+    """A journal transaction with its place in the chain."""
+
+    seq: int
+    command_seq: int
+    at_us: int
+    kind: int
+    memo: bytes
+    postings: list[Posting]
+    batches: tuple[PostingBatch, ...]
+    hash: bytes
+
+
+_HEAD = Struct(">B32sQQQHI")
+_COUNT = Struct(">I")
+_POSTING = Struct(">QIqQ")
+_BATCH_COUNT = Struct(">H")
+_BATCH = Struct(">HIIqQ32s")
+_LOW_MASK = 2**64 - 1
+
+encode_memo = msgspec.msgpack.Encoder().encode
+"""Canonical MessagePack: arrays, shortest ints, strings, bytes, booleans, nil; no maps, no floats."""
+
+decode_memo = msgspec.msgpack.Decoder().decode
+
+
+def encode_transaction(
+    previous_hash: bytes,
+    seq: int,
+    command_seq: int,
+    at_us: int,
+    kind: int,
+    memo: bytes,
+    postings: Sequence[Posting],
+    batches: Sequence[PostingBatch] = (),
+) -> bytes:
+    """Canonical encoding v1 of one journal transaction.   [A-4]
+
+    u8 version, 32 B previous hash, u64 seq, u64 command, u64 time in µs, u16 kind, u32 + memo; u32 count, then per
+    posting u64 account, u32 asset, i128 atoms; u16 count, then per batch u16 account kind, u32 asset, u32 rows,
+    i128 total, 32 B root of the batch's chunks.
+    """
+    parts = [_HEAD.pack(ENCODING_VERSION, previous_hash, seq, command_seq, at_us, kind, len(memo)), memo]
+    parts.append(_COUNT.pack(len(postings)))
+    pack = _POSTING.pack
+    for account, asset, atoms in postings:
+        parts.append(pack(account, asset, atoms >> 64, atoms & _LOW_MASK))
+    parts.append(_BATCH_COUNT.pack(len(batches)))
+    for batch in batches:
+        total = batch.total
+        parts.append(
+            _BATCH.pack(batch.account_kind, batch.asset, len(batch.owners), total >> 64, total & _LOW_MASK, batch.root)
+        )
+    return b"".join(parts)
+
+
+def seal(previous_hash: bytes, seq: int, command_seq: int, at_us: int, entry: JournalTransaction) -> SealedTransaction:
+    """Give a journal transaction its place in the chain."""
+    memo = encode_memo(entry.memo)
+    encoding = encode_transaction(previous_hash, seq, command_seq, at_us, entry.kind, memo, entry.postings, entry.batches)
+    digest = sha256(b"\x00" + encoding).digest()
+    return SealedTransaction(seq, command_seq, at_us, entry.kind, memo, entry.postings, entry.batches, digest)
+
+
+def residues(entry: JournalTransaction) -> dict[AssetId, int]:
+    """What the transaction is out of balance by, per asset; empty when it balances.   [A-1]"""
+    sums: dict[AssetId, int] = {}
+    for _account, asset, atoms in entry.postings:
+        sums[asset] = sums.get(asset, 0) + atoms
+    for batch in entry.batches:
+        sums[batch.asset] = sums.get(batch.asset, 0) + batch.total
+    return {asset: total for asset, total in sums.items() if total}
+
+
+def require_fits(atoms: int) -> None:
+    """Amounts of postings are 128-bit; beyond is an error before it is bytes.   [A-3]"""
+    if not -INT128_MAX <= atoms <= INT128_MAX:
+        raise OverflowError(f"posting of {atoms} atoms does not fit 128 bits")
+
+
