@@ -1,0 +1,241 @@
+"""What comes out of the state machine: facts for market data, private streams and history, and replies.
+
+Events are published only when the block that holds their command is durable.   [A-4, A-7]
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from engine.commands import OrderType, SelfTrade, Side, TimeInForce
+from engine.rejections import Rejection
+from ledger.journal import JournalTransaction
+
+
+class OrderStatus(IntEnum):
+    NEW = 1
+    PARTIALLY_FILLED = 2
+    FILLED = 3
+    CANCELLED = 4
+    EXPIRED = 5
+    TRIGGER_PENDING = 6
+    TRIGGER_FAILED = 7
+
+
+class ExpiryReason(IntEnum):
+    """Why an order ended without the user's asking; names are the contract's OrderExpiryReason.   [W-3]"""
+
+    IMMEDIATE_OR_CANCEL = 1
+    FILL_OR_KILL = 2
+    POST_ONLY_TAKER = 3
+    SELF_TRADE_PREVENTION = 4
+    PRICE_IMPACT = 5
+    INSUFFICIENT_LIQUIDITY = 6
+    INSUFFICIENT_FUNDS = 7
+    PRICE_OUT_OF_BOUNDS = 8
+    INVALID_QUANTITY = 9
+    ORDER_BOOK_CLOSED = 10
+
+
+class _Fact(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of events and replies: plain, immutable, encodable (a reply is kept in the state for repeats, A-11)."""
+
+
+class OrderView(_Fact):
+    """An order as it stood right after the command that reports it."""
+
+    order_id: int
+    client_id: int | None
+    market_id: int
+    subaccount_id: int
+    user_id: int
+    order_type: OrderType
+    side: Side
+    price_ticks: int
+    lots: int
+    quote_atoms: int
+    executed_lots: int
+    executed_quote_atoms: int
+    status: OrderStatus
+    time_in_force: TimeInForce
+    post_only: bool
+    reduce_only: bool
+    self_trade: SelfTrade
+    created_at_us: int
+    expiry_reason: ExpiryReason | None = None
+
+
+class OrderRefused(_Fact):
+    """One order of a batch that was refused; `facts` as in Rejection."""
+
+    reason: int
+    facts: dict[str, int | str]
+
+
+class OrderAccepted(_Fact):
+    order: OrderView
+
+
+class OrderCancelled(_Fact):
+    """By its owner, or with its market."""
+
+    order: OrderView
+
+
+class OrderExpired(_Fact):
+    """Ended by a rule: `order.expiry_reason` says which."""
+
+    order: OrderView
+
+
+class Trade(_Fact):
+    """One fill at the maker's price; both orders as they stand after it."""
+
+    market_id: int
+    trade_id: int
+    """Sequential per market, from 1."""
+    price_ticks: int
+    lots: int
+    quote_atoms: int
+    taker: OrderView
+    maker: OrderView
+    taker_fee_asset_id: int
+    taker_fee_atoms: int
+    maker_fee_asset_id: int
+    maker_fee_atoms: int
+
+
+class BookLevel(_Fact):
+    """A price level's total after the command; 0 lots: the level is gone. At most once per level and command."""
+
+    market_id: int
+    side: Side
+    price_ticks: int
+    lots: int
+
+
+class BalanceChanged(_Fact):
+    """A subaccount's holding of an asset after the command: `available` can be spent, `locked` backs open orders."""
+
+    subaccount_id: int
+    asset_id: int
+    available_atoms: int
+    locked_atoms: int
+
+
+class DepositView(_Fact):
+    deposit_id: int
+    chain_id: int
+    tx_id: str
+    index: int
+    wallet: int
+    subaccount_id: int
+    asset_id: int
+    atoms: int
+    state: str
+    """`provisional`, `final`, `orphaned` or `reversed`."""
+    created_at_us: int
+
+
+class DepositChanged(_Fact):
+    deposit: DepositView
+
+
+class WithdrawalView(_Fact):
+    withdrawal_id: int
+    subaccount_id: int
+    chain_id: int
+    asset_id: int
+    atoms: int
+    """What left the available balance, fee included."""
+    fee_atoms: int
+    address: str
+    client_id: str
+    state: str
+    """`requested`, `approved`, `settled`, `released` or `rejected`."""
+    tx_id: str
+    reason: str
+    created_at_us: int
+
+
+class WithdrawalChanged(_Fact):
+    withdrawal: WithdrawalView
+
+
+class UserOpened(_Fact):
+    user_id: int
+
+
+class SubaccountOpened(_Fact):
+    user_id: int
+    subaccount_id: int
+
+
+class KeyAdded(_Fact):
+    user_id: int
+    subaccount_id: int
+    public_key: bytes
+
+
+class KeyRevoked(_Fact):
+    user_id: int
+    subaccount_id: int
+    public_key: bytes
+
+
+class TransferMade(_Fact):
+    from_subaccount_id: int
+    to_subaccount_id: int
+    asset_id: int
+    atoms: int
+
+
+class SettingsChanged(_Fact):
+    subaccount_id: int
+
+
+class AssetConfigured(_Fact):
+    asset_id: int
+
+
+class MarketConfigured(_Fact):
+    market_id: int
+
+
+class PricesSet(_Fact):
+    asset_ids: tuple[int, ...]
+
+
+class EpochClosed(_Fact):
+    """The epoch builder takes its image at this command's block.   [R-1]"""
+
+    epoch: int
+    hour: int
+
+
+class WithdrawalsStopped(_Fact):
+    asset_id: int
+    stopped: bool
+    reason: str
+
+
+class KeyRotated(_Fact):
+    public_key: bytes
+
+
+class Outcome:
+    """What one command did: events, journal transactions, the reply to whoever asked, or why not."""
+
+    __slots__ = ("at_us", "events", "journal", "rejection", "reply", "seq")
+
+    def __init__(self, seq: int, at_us: int) -> None:
+        self.seq = seq
+        self.at_us = at_us
+        self.rejection: Rejection | None = None
+        self.events: list[Any] = []
+        self.journal: list[JournalTransaction] = []
+        self.reply: Any = None
+        """OrderView, list of OrderView | OrderRefused, WithdrawalView, KeyAdded …; None when there is nothing to say."""

@@ -1,0 +1,181 @@
+"""Parameters of assets, chains, markets and fees: plain data that genesis sets and configuration commands change.
+
+Scales: rates, fractions, weights, multipliers and fees are integers in 1e-9 (`RATE_SCALE`), prices in 1e-12 USD per
+whole unit (`PRICE_SCALE`), USD values in 1e-8 (`USD_SCALE`), quantities in atoms.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+RATE_SCALE = 10**9
+PRICE_SCALE = 10**12
+USD_SCALE = 10**8
+
+
+class MarketType(IntEnum):
+    SPOT = 1
+    PERP = 2
+
+
+class BookState(IntEnum):
+    """What a market accepts; Closed cancels resting orders.   [S-7]"""
+
+    OPEN = 1
+    POST_ONLY = 2
+    LIMIT_ONLY = 3
+    CANCEL_ONLY = 4
+    CLOSED = 5
+
+
+class WeightKind(IntEnum):
+    IDENTITY = 1
+    INVERSE_SQRT = 2
+
+
+class LendingParameters(msgspec.Struct, frozen=True, array_like=True):
+    """Money market of one asset; declared from the start, opened by the money market.   [B-2, B-7]"""
+
+    optimal_utilization: int
+    rate_base: int
+    rate_optimal: int
+    rate_max: int
+    fee: int
+    throttle_threshold: int
+    throttle_fraction: int
+    max_utilization: int
+
+
+class AssetParameters(msgspec.Struct, frozen=True, array_like=True):
+    """One asset. `asset_id` and `decimals` never change once listed.   [A-3, C-1, C-2]"""
+
+    asset_id: int
+    symbol: str
+    display_name: str
+    decimals: int
+    step_atoms: int
+    """Smallest quantity of the asset on its own routes (lending, withdrawal)."""
+    collateral: bool
+    weight: int
+    weight_kind: WeightKind
+    weight_base: int
+    weight_penalty: int
+    imf_base: int
+    imf_factor: int
+    mmf_base: int
+    mmf_factor: int
+    lending: LendingParameters | None = None
+
+
+class ChainParameters(msgspec.Struct, frozen=True, array_like=True):
+    """A chain by its small id and its wire name (`blockchain` of the contract).   [D-1]"""
+
+    chain_id: int
+    name: str
+    native_asset_id: int
+
+
+class TokenParameters(msgspec.Struct, frozen=True, array_like=True):
+    """One asset on one chain.   [D-1, D-6]"""
+
+    asset_id: int
+    chain_id: int
+    contract: str
+    """"" for the chain's native coin."""
+    chain_decimals: int
+    confirmations: int
+    minimum_deposit_atoms: int
+    minimum_withdrawal_atoms: int
+    maximum_withdrawal_atoms: int
+    withdrawal_fee_atoms: int
+    deposit_enabled: bool = True
+    withdraw_enabled: bool = True
+
+
+class BandParameters(msgspec.Struct, frozen=True, array_like=True):
+    """Price bands, multipliers in 1e-9.   [P-10 … P-14]"""
+
+    limit_min: int
+    limit_max: int
+    impact_min: int
+    impact_max: int
+    mean_mark_min: int
+    mean_mark_max: int
+    premium_tolerance: int
+
+
+class PerpetualParameters(msgspec.Struct, frozen=True, array_like=True):
+    """What only a perpetual has; declared from the start, opened when perpetuals exist.   [M-2, M-3, P-20, P-22]"""
+
+    max_leverage: int
+    imf_base: int
+    imf_factor: int
+    mmf_base: int
+    mmf_factor: int
+    funding_interval_ms: int
+    funding_upper_bps: int
+    funding_lower_bps: int
+    open_interest_limit_lots: int
+    mark_bound: int
+
+
+class MarketParameters(msgspec.Struct, frozen=True, array_like=True):
+    """One market. Ids, assets, tick and lot never change once listed: orders are ticks × lots.   [S-7]"""
+
+    market_id: int
+    symbol: str
+    type: MarketType
+    base_asset_id: int
+    quote_asset_id: int
+    tick_price: int
+    """Quote units per whole base unit and tick, in PRICE_SCALE."""
+    lot_atoms: int
+    """Base atoms of one lot."""
+    tick_value_atoms: int
+    """Quote atoms of one tick × one lot: a whole number, so notional = ticks · lots · tick_value needs no division."""
+    min_lots: int
+    max_lots: int
+    state: BookState
+    bands: BandParameters
+    perpetual: PerpetualParameters | None = None
+
+
+class FeeTier(msgspec.Struct, frozen=True, array_like=True):
+    """Fees from `volume` (30 days, USD in 1e-8) on; rates in 1e-9 of the notional or the quantity.   [F-1 … F-3]"""
+
+    name: str
+    volume: int
+    maker_rate: int
+    taker_rate: int
+
+
+class FeeSchedule(msgspec.Struct, frozen=True, array_like=True):
+    spot: tuple[FeeTier, ...]
+    futures: tuple[FeeTier, ...]
+    insurance_share: int
+    """Share of each fee that goes to the insurance fund, in 1e-9.   [F-4]"""
+
+
+class Limits(msgspec.Struct, frozen=True, array_like=True):
+    """Bounds that protect the state from growing without end."""
+
+    subaccounts_per_user: int = 10
+    keys_per_user: int = 50
+    open_orders_per_subaccount: int = 1_000
+    orders_per_batch: int = 50
+
+
+class GenesisParameters(msgspec.Struct, frozen=True, array_like=True):
+    """Everything a fresh exchange starts with; read from a genesis file by `engine.genesis`."""
+
+    exchange: str
+    devnet: bool
+    operator_keys: tuple[bytes, ...]
+    assets: tuple[AssetParameters, ...]
+    chains: tuple[ChainParameters, ...]
+    tokens: tuple[TokenParameters, ...]
+    markets: tuple[MarketParameters, ...]
+    fees: FeeSchedule
+    limits: Limits

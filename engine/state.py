@@ -1,0 +1,250 @@
+"""The state of the exchange: plain data that only `transition.apply` changes; how balances are read.
+
+Iterate over dicts and lists only, never over sets: order is part of the result.   [A-6]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from engine.commands import ClockMode, OrderType, SelfTrade, Side, TimeInForce
+from engine.events import DepositView, ExpiryReason, OrderStatus, OrderView, WithdrawalView
+from engine.parameters import (
+    AssetParameters,
+    ChainParameters,
+    FeeSchedule,
+    Limits,
+    MarketParameters,
+    TokenParameters,
+)
+from ledger.chart import AccountId, AssetId, available
+
+ASSET_BITS = 24
+"""A balance is keyed by `account << ASSET_BITS | asset`: one int, one dict, no tuple to build on the hot path."""
+
+
+def balance_key(account: AccountId, asset_id: AssetId) -> int:
+    return account << ASSET_BITS | asset_id
+
+
+class Order:
+    """A live order. Resting orders are links of their price level's queue."""
+
+    __slots__ = (
+        "client_id",
+        "created_at_us",
+        "executed_lots",
+        "executed_quote_atoms",
+        "expiry_reason",
+        "level",
+        "lots",
+        "market",
+        "next",
+        "order_id",
+        "order_type",
+        "post_only",
+        "previous",
+        "price_ticks",
+        "quote_atoms",
+        "reduce_only",
+        "reserved_atoms",
+        "self_trade",
+        "side",
+        "status",
+        "subaccount",
+        "time_in_force",
+    )
+
+    order_id: int
+    client_id: int | None
+    market: Market
+    subaccount: Subaccount
+    order_type: OrderType
+    side: Side
+    time_in_force: TimeInForce
+    price_ticks: int
+    lots: int
+    quote_atoms: int
+    post_only: bool
+    reduce_only: bool
+    self_trade: SelfTrade
+    created_at_us: int
+    executed_lots: int
+    executed_quote_atoms: int
+    reserved_atoms: int
+    """What is still locked for it: quote atoms of a bid, base atoms of an ask.   [S-1]"""
+    status: OrderStatus
+    expiry_reason: ExpiryReason | None
+    level: Any
+    previous: Order | None
+    next: Order | None
+
+    def view(self) -> OrderView:
+        return OrderView(
+            self.order_id,
+            self.client_id,
+            self.market.parameters.market_id,
+            self.subaccount.subaccount_id,
+            self.subaccount.user.user_id,
+            self.order_type,
+            self.side,
+            self.price_ticks,
+            self.lots,
+            self.quote_atoms,
+            self.executed_lots,
+            self.executed_quote_atoms,
+            self.status,
+            self.time_in_force,
+            self.post_only,
+            self.reduce_only,
+            self.self_trade,
+            self.created_at_us,
+            self.expiry_reason,
+        )
+
+
+class User:
+    """A person or firm: keys, fee tier, 30-day volume.   [U-1, F-2]"""
+
+    __slots__ = (
+        "futures_tier",
+        "granted_futures_tier",
+        "granted_spot_tier",
+        "keys",
+        "opened_at_us",
+        "spot_tier",
+        "subaccount_ids",
+        "user_id",
+        "volume_buckets",
+        "volume_hour",
+        "volume_total",
+    )
+
+    def __init__(self, user_id: int, opened_at_us: int) -> None:
+        self.user_id = user_id
+        self.opened_at_us = opened_at_us
+        self.subaccount_ids: list[int] = []
+        self.keys: dict[bytes, int] = {}
+        """API key → subaccount."""
+        self.spot_tier = 0
+        self.futures_tier = 0
+        self.granted_spot_tier = -1
+        self.granted_futures_tier = -1
+        self.volume_buckets: dict[int, int] = {}
+        """Hour since 1970 → USD traded in it (1e-8), the newest 720 hours.   [F-2]"""
+        self.volume_total = 0
+        self.volume_hour = 0
+
+
+class Subaccount:
+    """One cross-margined, multi-asset account; its balances live in `State.balances`.   [U-1, U-4]"""
+
+    __slots__ = (
+        "auto_borrow_settlements",
+        "auto_lend",
+        "auto_realize_pnl",
+        "auto_repay_borrows",
+        "client_ids",
+        "frozen_withdrawals",
+        "leverage_limit",
+        "opened_at_us",
+        "orders",
+        "provisional",
+        "reserved",
+        "subaccount_id",
+        "user",
+    )
+
+    def __init__(self, subaccount_id: int, user: User, opened_at_us: int) -> None:
+        self.subaccount_id = subaccount_id
+        self.user = user
+        self.opened_at_us = opened_at_us
+        self.orders: dict[int, Order] = {}
+        """Open orders by id, oldest first."""
+        self.client_ids: dict[int, Order] = {}
+        self.reserved: dict[AssetId, int] = {}
+        """Atoms that open orders lock: an encumbrance on the available account, never more than it holds.   [S-1]"""
+        self.provisional: dict[AssetId, int] = {}
+        """Atoms credited but not final on chain: neither withdrawn nor transferred.   [D-5]"""
+        self.frozen_withdrawals = 0
+        """How many orphaned deposits freeze withdrawals.   [D-5]"""
+        self.auto_lend = False
+        self.auto_repay_borrows = False
+        self.auto_borrow_settlements = True
+        self.auto_realize_pnl = True
+        self.leverage_limit = 10 * 10**9
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    user_id: int
+    subaccount_id: int
+
+
+class Market:
+    """A market: parameters, its book, and what the bands need.   [P-10, P-11]"""
+
+    __slots__ = ("book", "last_price_ticks", "listed_at_us", "next_trade_id", "parameters")
+
+    def __init__(self, parameters: MarketParameters, book: Any, listed_at_us: int) -> None:
+        self.parameters = parameters
+        self.book = book
+        self.last_price_ticks = 0
+        self.next_trade_id = 1
+        self.listed_at_us = listed_at_us
+
+
+class State:
+    """Everything `apply` knows. Mutated in place; the same commands give the same state, byte for byte.   [A-6]"""
+
+    def __init__(self) -> None:
+        self.exchange = ""
+        self.devnet = False
+        self.public_key = b""
+        self.operator_keys: tuple[bytes, ...] = ()
+        self.limits = Limits()
+        self.fees = FeeSchedule((), (), 0)
+        self.sequence = 0
+        self.at_us = 0
+        self.clock_mode = ClockMode.REAL
+        self.wall_ms = 0
+        """Highest wall-clock time that a signed request was received at; what replay protection runs on.   [A-11]"""
+        self.assets: dict[AssetId, AssetParameters] = {}
+        self.chains: dict[int, ChainParameters] = {}
+        self.tokens: dict[tuple[int, AssetId], TokenParameters] = {}
+        self.markets: dict[int, Market] = {}
+        self.users: dict[int, User] = {}
+        self.subaccounts: dict[int, Subaccount] = {}
+        self.api_keys: dict[bytes, ApiKey] = {}
+        self.balances: dict[int, int] = {}
+        """`balance_key(account, asset)` → atoms, debits positive: a subaccount's holding is negative.   [A-1]"""
+        self.orders: dict[int, Order] = {}
+        self.next_order_id = 1
+        self.next_user_id = 1
+        self.next_subaccount_id = 1
+        self.next_deposit_id = 1
+        self.next_withdrawal_id = 1
+        self.prices: dict[AssetId, int] = {}
+        """Index price per whole unit in PRICE_SCALE USD.   [P-1]"""
+        self.price_at_us: dict[AssetId, int] = {}
+        self.deposits: dict[tuple[int, str, int], DepositView] = {}
+        self.withdrawals: dict[int, WithdrawalView] = {}
+        self.stopped_withdrawals: dict[AssetId, str] = {}
+        self.requests: dict[bytes, tuple[int, Any]] = {}
+        """Signature → (wall ms it is remembered until, reply or Rejection facts), oldest first.   [A-11]"""
+        self.next_epoch = 1
+        self.last_epoch_hour = 0
+
+    def held(self, subaccount_id: int, asset_id: AssetId) -> int:
+        """Atoms the subaccount holds, those its orders lock included."""
+        return -self.balances.get(available(subaccount_id) << ASSET_BITS | asset_id, 0)
+
+    def free(self, subaccount_id: int, asset_id: AssetId) -> int:
+        """Atoms the subaccount can spend now: held less reserved."""
+        return self.held(subaccount_id, asset_id) - self.subaccounts[subaccount_id].reserved.get(asset_id, 0)
+
+    def withdrawable(self, subaccount_id: int, asset_id: AssetId) -> int:
+        """Atoms that can leave the subaccount: free less provisional, never below zero.   [D-5]"""
+        provisional = self.subaccounts[subaccount_id].provisional.get(asset_id, 0)
+        return max(0, self.free(subaccount_id, asset_id) - provisional)
