@@ -13,7 +13,8 @@ def migrations_dir() -> Path:
     `__init__.py` because it would shadow the library of that name; so there it stands beside `ledger/`.
     """
     package = Path(str(files("ledger")))
-    for folder in (package / "migrations", package.parent / "alembic"):
+    wheel, checkout = package / "migrations", package.parent / "alembic"
+    for folder in (wheel, checkout):
         if (folder / "env.py").is_file():
             return folder
-    raise FileNotFoundError(f"no migrations: neither {package / 'migrations'} nor {package.parent / 'alembic'} has env.py")
+    raise FileNotFoundError(f"no migrations: neither {wheel} nor {checkout} has env.py")
