@@ -229,7 +229,7 @@ class KeyRotated(_Fact):
 class Outcome:
     """What one command did: events, journal transactions, the reply to whoever asked, or why not."""
 
-    __slots__ = ("at_us", "events", "journal", "rejection", "reply", "seq")
+    __slots__ = ("at_us", "events", "journal", "rejection", "reply", "seq", "touched")
 
     def __init__(self, seq: int, at_us: int) -> None:
         self.seq = seq
@@ -237,5 +237,7 @@ class Outcome:
         self.rejection: Rejection | None = None
         self.events: list[Any] = []
         self.journal: list[JournalTransaction] = []
+        self.touched: dict[int, None] = {}
+        """`subaccount << ASSET_BITS | asset` of every holding that changed, in order; BalanceChanged is made from it."""
         self.reply: Any = None
         """OrderView, list of OrderView | OrderRefused, WithdrawalView, KeyAdded …; None when there is nothing to say."""
