@@ -1,0 +1,87 @@
+"""`make check` notices what it promises to notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools.checks import package_findings, rule_findings, verifier_findings
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = "| A-1 | balanced | `ledger/journal.py` | `tests/test_journal.py` | {} |\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project in order: one rule, cited by one function and one test."""
+    write(tmp_path, "docs/rules.md", RULES.format("done"))
+    write(tmp_path, "docs/threat-model.md", "| T-1 | forged |\n")
+    write(tmp_path, "ledger/__init__.py", "")
+    write(tmp_path, "ledger/journal.py", 'def post():\n    """Post. [A-1]"""\n')
+    write(tmp_path, "tests/test_journal.py", 'def test_post():\n    """[A-1] T-1"""\n')
+    write(tmp_path, "por/verifier.py", "import hashlib\n")
+    write(tmp_path, "pyproject.toml", '[tool.setuptools]\npackages = ["ledger", "ledger.migrations"]\n'
+          '[tool.setuptools.package-dir]\n"ledger.migrations" = "alembic"\n')
+    return tmp_path
+
+
+def write(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_project_in_order_has_no_findings(project: Path) -> None:
+    assert [*rule_findings(project), *package_findings(project), *verifier_findings(project)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "finding"),
+    [
+        ("ledger/journal.py", 'def post():\n    """Post. [A-1, A-99]"""\n', "ledger/journal.py:1: [A-99] is not in"),
+        ("ledger/journal.py", "def post(): ...\n", "A-1 is done, but no docstring cites it"),
+        ("ledger/journal.py", "def post():\n    x = '[A-1]'\n", "A-1 is done, but no docstring cites it"),
+        ("tests/test_journal.py", "def test_post(): ...\n", "A-1 is done, but no test cites it"),
+        ("tests/test_journal.py", "# [A-1] T-77\n", "T-77 is not in docs/threat-model.md"),
+        ("docs/rules.md", RULES.format("done").replace("journal.py", "gone.py", 1), "names ledger/gone.py"),
+    ],
+)
+def test_a_rule_that_is_not_kept_is_named(project: Path, name: str, text: str, finding: str) -> None:
+    write(project, name, text)
+
+    assert any(finding in line for line in rule_findings(project)), list(rule_findings(project))
+
+
+def test_an_open_rule_needs_no_citation_yet(project: Path) -> None:
+    write(project, "docs/rules.md", RULES.format("open"))
+    write(project, "ledger/journal.py", "")
+
+    assert list(rule_findings(project)) == []
+
+
+def test_a_package_that_the_wheel_would_miss_is_named(project: Path) -> None:
+    write(project, "engine/formulas/__init__.py", "")
+
+    assert list(package_findings(project)) == ["pyproject.toml: package engine.formulas is not listed"]
+
+
+def test_an_init_file_that_would_shadow_alembic_is_named(project: Path) -> None:
+    write(project, "alembic/__init__.py", "")
+
+    assert list(package_findings(project)) == ["alembic/__init__.py would shadow the library alembic"]
+
+
+@pytest.mark.parametrize("line", ["import numpy", "from ledger.merkle import root", "from . import leaves"])
+def test_a_verifier_that_needs_more_than_python_is_named(project: Path, line: str) -> None:
+    write(project, "por/verifier.py", f"def main():\n    {line}\n")
+
+    assert len(list(verifier_findings(project))) == 1
+
+
+def test_every_rule_of_the_rule_book_that_is_named_here_exists_there(shared_dir: Path) -> None:
+    book = "".join(path.read_text() for path in sorted((shared_dir / "spec").glob("*.md")))
+    for line in (ROOT / "docs" / "rules.md").read_text().splitlines():
+        if line.startswith("| ") and "-" in line.split("|")[1] and not line.startswith("|---"):
+            rule = line.split("|")[1].strip()
+            assert f"**{rule} " in book or f"**{rule}*" in book, f"{rule} is not in the rule book"
