@@ -1,0 +1,395 @@
+"""The log in SQL: appends one signed block per transaction and reads it back; lets one writer at a time.   [A-7, A-8, A-9]"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from ledger import merkle, schema, writing
+from ledger.amounts import join_atoms
+from ledger.blocks import Block, BlockHeader, Chain, LoggedCommand, SignedRequest
+from ledger.journal import JournalKind, Posting, PostingBatch, SealedTransaction, decode_memo
+
+CHUNK = 2_000
+"""Rows read at a time, each in a transaction of its own, so that a long reader never holds back the log's writer."""
+
+LEASE_PATIENCE_SECONDS = 10.0
+"""How long to wait for a writer that is going away: PostgreSQL notices a killed client only when it reads from it."""
+
+_ADVISORY_LOCK = 0x5A7C_4E1B
+"""PostgreSQL advisory locks are per database, so any constant does."""
+
+
+class StoreError(Exception):
+    """The log could not be continued or read. What was not acknowledged may be lost; nothing is half-written.   [A-9]"""
+
+
+class Tip(NamedTuple):
+    """Where the log ends: what the next block continues."""
+
+    header: BlockHeader
+    hash: bytes
+    next_command: int
+    next_journal: int
+    log: merkle.TreeHead
+    """The tree over all block hashes, the newest included."""
+    next_public_key: bytes
+    """Whose signature the next block must carry: another than the header's after a rotation.   [A-4]"""
+
+
+class Snapshot(NamedTuple):
+    """The engine's state after block `height`, as its own encoder wrote it.   [A-9]"""
+
+    height: int
+    block_hash: bytes
+    state_hash: bytes
+    content: bytes
+
+
+class Store:
+    """The log on one database. Reading needs nothing; the first `append` takes the writer's lease.
+
+    Give readers that run beside the writer an engine of their own (`open_engine(url, read_only=True)`): on SQLite a
+    transaction of a writing engine waits for the write lock.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._connection: sa.Connection | None = None
+        self._lock_file: IO[bytes] | None = None
+        self._epoch = 0
+        self._log = merkle.TreeHead()
+        self._failure: str | None = None
+
+    # Writing.
+
+    def append(self, block: Block, attachments: Sequence[Callable[[sa.Connection], None]] = ()) -> None:
+        """Make one block durable: its rows and the attachments' in one SQL transaction, or nothing.   [A-7]
+
+        Raises StoreError; then this Store takes no further block, because memory is ahead of the log: reload and
+        continue with a new one. After a connection lost during the commit, only reading tells whether it happened.
+        """
+        if self._failure is not None:
+            raise StoreError(f"block {block.header.height} refused: {self._failure}")
+        try:
+            connection = self.acquire()
+            with connection.begin():
+                self._move_tip(connection, block)
+                self._write(connection, block)
+                for attachment in attachments:
+                    attachment(connection)
+        except BaseException as error:
+            self._failure = f"block {block.header.height} was not stored: {_first_line(error)}"
+            if isinstance(error, Exception):
+                raise StoreError(self._failure) from error
+            raise
+        self._log.append(block.hash)
+
+    def acquire(self) -> sa.Connection:
+        """Become the one writer of this database, or raise StoreError. Idempotent; `close` gives it up.
+
+        A lock keeps a second writer out while this one lives; the epoch, raised here and checked in each block's own
+        transaction, stops a writer that lost the lock without noticing.
+        """
+        if self._connection is not None:
+            return self._connection
+        self._lock_file = self._lock_sqlite_file()
+        try:
+            connection = self.engine.connect()
+        except BaseException:
+            self._unlock_file()
+            raise
+        try:
+            if self.engine.dialect.name == "sqlite":
+                # A checkpoint syncs the database file; let the log grow to 64 MB first, a random index page is
+                # then written once for many blocks.
+                writing.raw(connection).execute("PRAGMA wal_autocheckpoint=16384")
+                writing.raw(connection).execute("PRAGMA cache_size=-131072")
+            else:
+                _wait_for_advisory_lock(connection)
+            with connection.begin():
+                connection.execute(sa.update(schema.tip).values(epoch=schema.tip.c.epoch + 1))
+                self._epoch = connection.execute(sa.select(schema.tip.c.epoch)).scalar_one()
+                tip = _read_tip(connection)
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            self._unlock_file()
+            raise
+        self._log = tip.log if tip is not None else merkle.TreeHead()
+        self._connection = connection
+        return connection
+
+    def close(self) -> None:
+        """Give up the lease. A Store that failed or was closed may still read."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Really close it: the session holds PostgreSQL's advisory lock.
+            connection.detach()
+            connection.close()
+        self._unlock_file()
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep the engine's state after a block; replaces one of the same height.   [A-9]"""
+        with self.engine.begin() as connection:
+            connection.execute(sa.delete(schema.snapshot).where(schema.snapshot.c.height == snapshot.height))
+            connection.execute(sa.insert(schema.snapshot), [snapshot._asdict()])
+
+    # Reading.
+
+    def tip(self) -> Tip | None:
+        """The end of the log, None before genesis."""
+        with self.engine.connect() as connection:
+            return _read_tip(connection)
+
+    def load_chain(self, public_key: bytes, sign: Callable[[bytes], bytes]) -> Chain:
+        """The chain ready to continue the log with this key; StoreError when the log expects another key."""
+        chain = Chain(public_key, sign)
+        tip = self.tip()
+        if tip is None:
+            return chain
+        if tip.next_public_key != public_key:
+            raise StoreError(
+                f"block {tip.header.height + 1} must be signed by {tip.next_public_key.hex()}, not {public_key.hex()}"
+            )
+        chain.height = tip.header.height
+        chain.block_hash = tip.hash
+        chain.next_command = tip.next_command
+        chain.next_journal = tip.next_journal
+        chain.journal_head = tip.header.journal_head
+        chain.log = tip.log
+        return chain
+
+    def commands(self, first: int = 1, last: int | None = None) -> Iterator[LoggedCommand]:
+        """Logged commands `first` … `last` (or the newest) in order."""
+        for rows in self._chunks(schema.command, first, last):
+            yield from map(_command, rows)
+
+    def journal(self, first: int = 1, last: int | None = None) -> Iterator[SealedTransaction]:
+        """Journal transactions `first` … `last` (or the newest) in order, with postings and batches."""
+        for rows in self._chunks(schema.journal, first, last):
+            yield from self._with_postings(rows)
+
+    def journal_hashes(self, first: int = 1, last: int | None = None) -> Iterator[bytes]:
+        """Only their hashes, for a replay that makes the transactions anew."""
+        table = schema.journal
+        for rows in self._chunks(table, first, last, columns=(table.c.seq, table.c.hash)):
+            for row in rows:
+                yield row[1]
+
+    def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[BlockHeader, bytes, bytes]]:
+        """(header, hash, signature) of blocks `first` … `last` (or the newest) in order."""
+        for rows in self._chunks(schema.block, first, last):
+            yield from map(_block, rows)
+
+    def block(self, height: int) -> tuple[BlockHeader, bytes, bytes] | None:
+        """(header, hash, signature) of one block."""
+        return next(self.blocks(height, height), None)
+
+    def whole_block(self, height: int) -> Block | None:
+        """A block with all its commands and journal transactions."""
+        found = self.block(height)
+        if found is None:
+            return None
+        header, digest, signature = found
+        commands = list(self.commands(header.first_command, header.first_command + header.command_count - 1))
+        journal = list(self.journal(header.first_journal, header.first_journal + header.journal_count - 1))
+        return Block(header, digest, signature, commands, journal)
+
+    def block_containing_journal(self, seq: int) -> tuple[BlockHeader, bytes, bytes] | None:
+        """The block that commits to journal transaction `seq`."""
+        return self._block_of(schema.journal, seq)
+
+    def block_containing_command(self, seq: int) -> tuple[BlockHeader, bytes, bytes] | None:
+        """The block that commits to command `seq`."""
+        return self._block_of(schema.command, seq)
+
+    def newest_snapshot(self, max_height: int | None = None) -> Snapshot | None:
+        """The newest snapshot, or the newest up to a height. The caller checks it against the block.   [A-9]"""
+        table = schema.snapshot
+        query = sa.select(table).order_by(table.c.height.desc()).limit(1)
+        if max_height is not None:
+            query = query.where(table.c.height <= max_height)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else Snapshot(row[0], bytes(row[1]), bytes(row[2]), bytes(row[3]))
+
+    def block_hashes(self, first: int = 0, last: int | None = None) -> list[bytes]:
+        """Hashes of blocks `first` … `last`: the leaves of the block log."""
+        table = schema.block
+        chunks = self._chunks(table, first, last, columns=(table.c.height, table.c.hash))
+        return [row[1] for rows in chunks for row in rows]
+
+    # How.
+
+    def _move_tip(self, connection: sa.Connection, block: Block) -> None:
+        assert self._log.root() == block.header.log_root, f"block {block.header.height} is built on another log"
+        tip = schema.tip
+        moved = connection.execute(
+            sa.update(tip)
+            .where(tip.c.epoch == self._epoch, tip.c.height == block.header.height - 1)
+            .values(log_peaks=b"".join(self._log.dump()[1]))
+        )
+        if moved.rowcount != 1:
+            epoch, height = connection.execute(sa.select(tip.c.epoch, tip.c.height)).one()
+            raise StoreError(
+                f"another writer continued the log: epoch {epoch} at block {height}, "
+                f"this one has epoch {self._epoch} and brings block {block.header.height}"
+            )
+
+    def _write(self, connection: sa.Connection, block: Block) -> None:
+        if self.engine.dialect.name == "sqlite":
+            writing.insert_sqlite(connection, block)
+        else:
+            writing.copy_postgresql(connection, block)
+
+    def _chunks(
+        self, table: sa.Table, first: int, last: int | None, columns: Sequence[sa.ColumnElement[Any]] | None = None
+    ) -> Iterator[Sequence[Any]]:
+        key = next(iter(table.primary_key.columns))
+        query = sa.select(*(columns or table.c)).where(key.between(sa.bindparam("low"), sa.bindparam("high")))
+        query = query.order_by(key)
+        low = first
+        with self.engine.connect() as connection:
+            newest = connection.execute(sa.select(sa.func.max(key))).scalar_one()
+        end = newest if last is None else min(last, newest) if newest is not None else None
+        while end is not None and low <= end:
+            high = min(low + CHUNK - 1, end)
+            with self.engine.connect() as connection:
+                rows = connection.execute(query, {"low": low, "high": high}).all()
+            yield rows
+            low = high + 1
+
+    def _with_postings(self, rows: Sequence[Any]) -> Iterator[SealedTransaction]:
+        first, last = rows[0].seq, rows[-1].seq
+        postings = _postings(self.engine, first, last)
+        batches = _batches(self.engine, first, last) if any(row.batch_count for row in rows) else {}
+        for row in rows:
+            yield SealedTransaction(
+                row.seq,
+                row.command_seq,
+                row.at_us,
+                row.kind,
+                bytes(row.memo),
+                postings.get(row.seq, []),
+                tuple(batches.get(row.seq, ())),
+                bytes(row.hash),
+            )
+
+    def _block_of(self, table: sa.Table, seq: int) -> tuple[BlockHeader, bytes, bytes] | None:
+        with self.engine.connect() as connection:
+            height = connection.execute(sa.select(table.c.block_height).where(table.c.seq == seq)).scalar_one_or_none()
+        return None if height is None else self.block(height)
+
+    def _lock_sqlite_file(self) -> IO[bytes] | None:
+        path = self.engine.url.database
+        if self.engine.dialect.name != "sqlite" or not path or path == ":memory:":
+            return None
+        file = open(f"{path}.lock", "ab")  # noqa: SIM115 - held for as long as this Store writes
+        deadline = time.monotonic() + LEASE_PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except OSError:
+                if time.monotonic() > deadline:
+                    file.close()
+                    raise StoreError(f"another process is writing {path} (it holds {path}.lock)") from None
+                time.sleep(0.05)
+
+    def _unlock_file(self) -> None:
+        file, self._lock_file = self._lock_file, None
+        if file is not None:
+            os.close(os.dup(file.fileno()))
+            file.close()
+
+
+def _wait_for_advisory_lock(connection: sa.Connection) -> None:
+    deadline = time.monotonic() + LEASE_PATIENCE_SECONDS
+    while True:
+        with connection.begin():
+            if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_ADVISORY_LOCK))).scalar_one():
+                return
+        if time.monotonic() > deadline:
+            raise StoreError("another process is writing this database (it holds the advisory lock)")
+        time.sleep(0.05)
+
+
+def _read_tip(connection: sa.Connection) -> Tip | None:
+    at = connection.execute(sa.select(schema.tip)).one()
+    if at.height < 0:
+        return None
+    row = connection.execute(sa.select(schema.block).where(schema.block.c.height == at.height)).one_or_none()
+    if row is None:
+        raise StoreError(f"the log ends at block {at.height}, which is not there")
+    header, digest, _signature = _block(row)
+    peaks = bytes(at.log_peaks)
+    log = merkle.TreeHead.load(at.height, [peaks[i : i + 32] for i in range(0, len(peaks), 32)])
+    if log.root() != header.log_root or digest != at.block_hash:
+        raise StoreError(f"the kept tip does not fit block {at.height}: run verify-journal")
+    log.append(digest)
+    return Tip(header, digest, at.next_command, at.next_journal, log, _next_public_key(connection, header))
+
+
+def _next_public_key(connection: sa.Connection, header: BlockHeader) -> bytes:
+    table = schema.journal
+    memo = connection.execute(
+        sa.select(table.c.memo)
+        .where(table.c.seq >= header.first_journal, table.c.kind == JournalKind.KEY_ROTATED)
+        .order_by(table.c.seq.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return header.public_key if memo is None else bytes(decode_memo(memo)[0])
+
+
+def _command(row: Any) -> LoggedCommand:
+    (seq, at_us, outcome, kind, payload, api_key, signature, text, timestamp, window, received, _height, digest) = row
+    request = None
+    if api_key is not None:
+        request = SignedRequest(api_key, signature, text, timestamp, window, received)
+    return LoggedCommand(seq, at_us, outcome, kind, payload, request, digest)
+
+
+def _block(row: Any) -> tuple[BlockHeader, bytes, bytes]:
+    return BlockHeader(*row[:12]), row[12], row[13]
+
+
+def _postings(engine: sa.Engine, first: int, last: int) -> dict[int, list[Posting]]:
+    table = schema.posting
+    query = sa.select(table.c.journal_seq, table.c.account, table.c.asset, table.c.atoms_high, table.c.atoms)
+    query = query.where(table.c.journal_seq.between(first, last)).order_by(table.c.journal_seq, table.c.line)
+    grouped: dict[int, list[Posting]] = {}
+    with engine.connect() as connection:
+        for seq, account, asset, high, atoms in connection.execute(query):
+            leg = (account, asset, join_atoms(high, atoms) if high else atoms)
+            grouped.setdefault(seq, []).append(leg)
+    return grouped
+
+
+def _batches(engine: sa.Engine, first: int, last: int) -> dict[int, list[PostingBatch]]:
+    table = schema.posting_batch
+    query = sa.select(table).where(table.c.journal_seq.between(first, last))
+    grouped: dict[int, list[PostingBatch]] = {}
+    with engine.connect() as connection:
+        for row in connection.execute(query.order_by(table.c.journal_seq, table.c.line)):
+            grouped.setdefault(row.journal_seq, []).append(batch_of(row))
+    return grouped
+
+
+def batch_of(row: Any) -> PostingBatch:
+    """A `posting_batch` row as the batch it stores."""
+    owners = np.frombuffer(row.owners, dtype=">i8").astype(np.int64)
+    atoms = np.frombuffer(row.atoms, dtype=">i8").astype(np.int64)
+    total = join_atoms(row.total_high, row.total)
+    return PostingBatch(row.account_kind, row.asset, owners, atoms, total, bytes(row.root))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
