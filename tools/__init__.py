@@ -1,0 +1,1 @@
+"""The `satchel` command and the programs around it: what a person runs."""

@@ -1,0 +1,294 @@
+"""The `satchel` command: its sub-commands, their options and their help; each imports its module when it runs.
+
+Exit codes of every command: 0 fine, 1 findings, 2 could not run (with what to do next).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tools.terminal import COULD_NOT_RUN, run, say
+
+DEFAULT_DATA = Path(".devnet")
+
+app = typer.Typer(
+    name="satchel",
+    help="An open exchange whose single source of truth is a signed double-entry ledger. "
+    "Exit codes: 0 fine, 1 findings, 2 could not run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+por = typer.Typer(help="Proof of reserves: run an epoch, prove a subaccount, verify a proof.", no_args_is_help=True)
+app.add_typer(por, name="por")
+
+Data = Annotated[Path, typer.Option("--data", help="The node's folder.", show_default=str(DEFAULT_DATA))]
+Database = Annotated[str | None, typer.Option("--database", help="Database URL; else the SQLite file under --data.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def main() -> None:
+    """The console script."""
+    if not __debug__:
+        say("satchel: refuses to run under python -O: its assertions guard money")
+        sys.exit(COULD_NOT_RUN)
+    app()
+
+
+def _end(body: Callable[[], int]) -> None:
+    raise typer.Exit(run(body))
+
+
+@app.command()
+def serve(
+    devnet: Annotated[bool, typer.Option("--devnet", help="A sandbox: simulated chain, faucet, own clock.")] = False,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.", min=0, max=65535)] = 8080,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    genesis: Annotated[Path | None, typer.Option("--genesis", help="Genesis file of a new exchange.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Log lines as JSON.")] = False,
+) -> None:
+    """Run the exchange; prints `listening on URL` when it answers."""
+    from tools import serving
+
+    _end(lambda: serving.serve(devnet, data, database, host, port, genesis, json))
+
+
+@app.command()
+def demo(
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.", min=0, max=65535)] = 8080,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of prices and clients.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Where it listens, as one JSON line.")] = False,
+) -> None:
+    """A devnet with a living book: prices, market makers and takers (this is `make run`)."""
+    from tools import demo as demonstration
+
+    _end(lambda: demonstration.run(data, database, port, seed, json))
+
+
+@app.command()
+def keygen(
+    out: Annotated[Path | None, typer.Option("--out", help="Write the private key to this new file (mode 600).")] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Make an Ed25519 API key pair (base64, as the wire API wants it)."""
+    from tools import keys
+
+    _end(lambda: keys.keygen(out, json))
+
+
+@app.command()
+def sign(
+    instruction: Annotated[str, typer.Argument(help="orderExecute, withdraw, balanceQuery …, or - with --text.")],
+    fields: Annotated[list[str] | None, typer.Argument(help="Body or query fields as name=value.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="File of `satchel keygen --out`.")] = None,
+    secret: Annotated[str | None, typer.Option("--secret", help="The private key itself, base64.")] = None,
+    body: Annotated[str | None, typer.Option("--body", help="JSON body instead of fields; a list is a batch.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Sign exactly this text instead.")] = None,
+    timestamp: Annotated[int | None, typer.Option("--timestamp", help="Milliseconds; now when left out.")] = None,
+    window: Annotated[int, typer.Option("--window", help="Milliseconds the request is good for.")] = 5000,
+    url: Annotated[str, typer.Option("--url", help="Where the exchange listens.")] = "http://127.0.0.1:8080",
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Sign a request: prints the signed text, the headers and a curl line."""
+    from tools import keys
+
+    _end(lambda: keys.sign(instruction, fields or [], body, key, secret, text, timestamp, window, url, json))
+
+
+@app.command()
+def replay(
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    from_snapshot: Annotated[
+        bool, typer.Option("--from-snapshot", help="Start at the newest snapshot instead of genesis.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Keep progress in this file; go on from it when it exists.")
+    ] = None,
+    to: Annotated[int | None, typer.Option("--to", help="Stop after this block.")] = None,
+    json: Json = False,
+) -> None:
+    """Run every command of the log again and compare every byte with what is stored."""
+    from tools import replaying
+
+    _end(lambda: replaying.replay(data, database, from_snapshot, resume, to, json))
+
+
+@app.command("verify-journal")
+def verify_journal(
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option("--checkpoint", help="A kept checkpoint to hold the log against; repeatable.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Check every stored byte: hashes, chain, roots, signatures, balances, and the tail against checkpoints."""
+    from tools import verifying
+
+    _end(lambda: verifying.verify_journal(data, database, checkpoint or [], json))
+
+
+@app.command()
+def audit(
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="The users' public keys: JSON {userId: [base64 keys]}.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Prove from the log alone that users asked for what was done in their name, and that rules did the rest."""
+    from tools import audit as auditing
+
+    _end(lambda: auditing.audit(data, database, keys, json))
+
+
+@app.command()
+def receipt(
+    seq: Annotated[int | None, typer.Argument(help="Journal transaction; leave out with --verify.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the receipt to this file.")] = None,
+    verify: Annotated[Path | None, typer.Option("--verify", help="Verify this receipt, offline.")] = None,
+    public_key: Annotated[
+        str | None, typer.Option("--public-key", help="The exchange's key that you trust, base64.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Write the offline receipt of a journal transaction, or verify one."""
+    from tools import reports
+
+    _end(lambda: reports.receipt(data, database, seq, out, verify, public_key, json))
+
+
+@app.command()
+def statement(
+    subaccount: Annotated[int, typer.Argument(help="Subaccount id.")],
+    since: Annotated[str | None, typer.Option("--from", help="Block height or UTC time; first line shown.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Block height or UTC time; exclusive for a time.")] = None,
+    as_of: Annotated[int | None, typer.Option("--as-of", help="As it stood after this block.")] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Everything that moved a subaccount's funds, with running balances."""
+    from tools import reports
+
+    _end(lambda: reports.statement(data, database, subaccount, since, until, as_of, json))
+
+
+@app.command("trial-balance")
+def trial_balance(
+    as_of: Annotated[int | None, typer.Option("--as-of", help="As it stood after this block.")] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Debits and credits of every account; per asset they must be equal."""
+    from tools import reports
+
+    _end(lambda: reports.trial_balance(data, database, as_of, json))
+
+
+@app.command()
+def reconcile(
+    evm: Annotated[
+        list[str] | None, typer.Option("--evm", help="CHAIN=URL of a node to ask, for chains that are not simulated.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Hold the ledger's custody accounts against what is on chain, wallet by wallet."""
+    from tools import reconciling
+
+    _end(lambda: reconciling.reconcile(data, database, evm or [], json))
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="File to write, or to read with --verify.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Verify this export; needs no database.")] = False,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Write the whole log to one file that verifies without SQL, or verify one."""
+    from tools import exporting
+
+    _end(lambda: exporting.export(data, database, file, verify, json))
+
+
+@app.command()
+def bench(
+    only: Annotated[list[str] | None, typer.Option("--only", help="Measure only this row; repeatable.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the size: a smoke test, not a figure.")] = False,
+    data: Data = DEFAULT_DATA,
+    database: Annotated[
+        str | None, typer.Option("--database", help="Also measure this PostgreSQL instead of an own one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure on this machine and print beside the peers' figures."""
+    from tools.bench import table
+
+    _end(lambda: table.bench(only or [], quick, database, json))
+
+
+@por.command("run")
+def por_run(
+    url: Annotated[str | None, typer.Option("--url", help="The running node; else the one that --data names.")] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Build the newest closed epoch again from the ledger and compare, or have a running devnet close one now."""
+    from tools import reserves
+
+    _end(lambda: reserves.run_epoch(data, database, url, json))
+
+
+@por.command("prove")
+def por_prove(
+    subaccount: Annotated[int, typer.Argument(help="Subaccount id.")],
+    epoch: Annotated[int | None, typer.Option("--epoch", help="The newest when left out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the proof to this file.")] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Write the proof that a subaccount's balances are in an epoch's tree."""
+    from tools import reserves
+
+    _end(lambda: reserves.prove(data, database, subaccount, epoch, out, json))
+
+
+@por.command("verify")
+def por_verify(
+    proof: Annotated[Path, typer.Argument(help="File of `satchel por prove`, or of the API.")],
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """Verify a proof as its owner would: with por/verifier.py alone."""
+    from tools import reserves
+
+    _end(lambda: reserves.verify(proof, json))
+
+
+if __name__ == "__main__":
+    main()

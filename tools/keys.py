@@ -1,0 +1,185 @@
+"""API keys and signed requests on the command line: `satchel keygen` and `satchel sign`.   [W-1]"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tools.terminal import FINE, CannotRun, print_json, say
+
+ROUTES = {
+    "accountQuery": ("GET", "/api/v1/account"),
+    "accountUpdate": ("PATCH", "/api/v1/account"),
+    "balanceQuery": ("GET", "/api/v1/capital"),
+    "collateralQuery": ("GET", "/api/v1/capital/collateral"),
+    "depositAddressQuery": ("GET", "/wapi/v1/capital/deposit/address"),
+    "depositQueryAll": ("GET", "/wapi/v1/capital/deposits"),
+    "fillHistoryQueryAll": ("GET", "/wapi/v1/history/fills"),
+    "orderCancel": ("DELETE", "/api/v1/order"),
+    "orderCancelAll": ("DELETE", "/api/v1/orders"),
+    "orderExecute": ("POST", "/api/v1/order"),
+    "orderHistoryQueryAll": ("GET", "/wapi/v1/history/orders"),
+    "orderQuery": ("GET", "/api/v1/order"),
+    "orderQueryAll": ("GET", "/api/v1/orders"),
+    "withdraw": ("POST", "/wapi/v1/capital/withdrawals"),
+    "withdrawalQueryAll": ("GET", "/wapi/v1/capital/withdrawals"),
+}
+"""Where an instruction goes, for the curl line; a batch of orders goes to /api/v1/orders."""
+
+INTEGER_FIELDS = frozenset({"clientId", "limit", "offset", "from", "to"})
+
+
+def keygen(out: Path | None, as_json: bool) -> int:
+    """Make a key pair. With `out` the private key goes to that new file, readable by its owner alone."""
+    private = Ed25519PrivateKey.generate()
+    document = {
+        "publicKey": b64encode(private.public_key().public_bytes_raw()).decode(),
+        "privateKey": b64encode(private.private_bytes_raw()).decode(),
+    }
+    if out is not None:
+        try:
+            handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise CannotRun(f"{out} exists, and a key is never overwritten", "choose another --out") from None
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps(document, indent=2) + "\n")
+        say(f"private key written to {out}; nobody else needs it, the exchange neither")
+        del document["privateKey"]
+    if as_json:
+        print_json(document)
+    else:
+        for name, value in document.items():
+            print(f"{name}: {value}")
+    return FINE
+
+
+def sign(
+    instruction: str,
+    fields: list[str],
+    body: str | None,
+    key: Path | None,
+    secret: str | None,
+    text: str | None,
+    timestamp: int | None,
+    window: int,
+    url: str,
+    as_json: bool,
+) -> int:
+    """Sign one request and print the text, the headers and, where the route is known, a curl line.   [W-1]"""
+    private = _private_key(key, secret)
+    at = timestamp if timestamp is not None else time.time_ns() // 1_000_000
+    content = _content(fields, body)
+    signed = text if text is not None else signed_text(instruction, content, at, window)
+    headers = {
+        "X-API-Key": b64encode(private.public_key().public_bytes_raw()).decode(),
+        "X-Signature": b64encode(private.sign(signed.encode())).decode(),
+        "X-Timestamp": str(at),
+        "X-Window": str(window),
+    }
+    line = "" if text is not None else curl_line(instruction, content, headers, url)
+    if as_json:
+        print_json({"signedText": signed, "headers": headers, "curl": line or None})
+        return FINE
+    print(signed)
+    for name, value in headers.items():
+        print(f"{name}: {value}")
+    if line:
+        print(line)
+    return FINE
+
+
+def signed_text(instruction: str, content: dict[str, Any] | list[dict[str, Any]], timestamp: int, window: int) -> str:
+    """The text that a client signs: fields sorted by name; a batch repeats the instruction for each order.   [W-1]"""
+    parts = []
+    for fields in content if isinstance(content, list) else [content]:
+        parts.append(f"instruction={instruction}")
+        parts += [f"{name}={_plain(fields[name])}" for name in sorted(fields) if fields[name] is not None]
+    return "&".join([*parts, f"timestamp={timestamp}", f"window={window}"])
+
+
+def curl_line(
+    instruction: str, content: dict[str, Any] | list[dict[str, Any]], headers: dict[str, str], url: str
+) -> str:
+    """The request as one line for a shell, or "" for an instruction whose route is not known."""
+    if instruction not in ROUTES:
+        return ""
+    method, path = ROUTES[instruction]
+    words = ["curl", "-sS"] + (["-X", method] if method != "GET" else [])
+    for name, value in headers.items():
+        words += ["-H", f"{name}: {value}"]
+    if method == "GET":
+        query = urlencode({name: _plain(value) for name, value in content.items()}) if isinstance(content, dict) else ""
+        words.append(f"{url}{path}" + (f"?{query}" if query else ""))
+    else:
+        target = "/api/v1/orders" if isinstance(content, list) and instruction == "orderExecute" else path
+        body = json.dumps(content, separators=(",", ":"))
+        words += ["-H", "Content-Type: application/json", "-d", body, f"{url}{target}"]
+    return shlex.join(words)
+
+
+def read_private_key(file: Path) -> Ed25519PrivateKey:
+    """The key of a `satchel keygen --out` file, or of a file that holds the base64 alone."""
+    text = file.read_text().strip()
+    if text.startswith("{"):
+        try:
+            text = str(json.loads(text)["privateKey"])
+        except (ValueError, KeyError):
+            raise CannotRun(f"{file} has no privateKey", "use a file that `satchel keygen --out` wrote") from None
+    return _decoded(text, str(file))
+
+
+def _private_key(key: Path | None, secret: str | None) -> Ed25519PrivateKey:
+    if (key is None) == (secret is None):
+        raise CannotRun("a signature needs one key", "give --key FILE (of `satchel keygen --out FILE`) or --secret BASE64")
+    return read_private_key(key) if key is not None else _decoded(str(secret), "--secret")
+
+
+def _decoded(text: str, source: str) -> Ed25519PrivateKey:
+    try:
+        raw = b64decode(text, validate=True)
+    except Base64Error:
+        raw = b""
+    if len(raw) not in (32, 64):
+        raise CannotRun(f"{source} is not the base64 of a 32-byte Ed25519 private key", "make one with `satchel keygen`")
+    # Some clients keep the public half behind the private one.
+    return Ed25519PrivateKey.from_private_bytes(raw[:32])
+
+
+def _content(fields: list[str], body: str | None) -> dict[str, Any] | list[dict[str, Any]]:
+    if body is not None:
+        if fields:
+            raise CannotRun("both fields and --body are given", "give one of them")
+        try:
+            parsed = json.loads(body)
+        except ValueError as problem:
+            raise CannotRun(f"--body is not JSON: {problem}", "quote it for the shell: --body '{\"symbol\": …}'") from None
+        if isinstance(parsed, dict) or (isinstance(parsed, list) and all(isinstance(one, dict) for one in parsed)):
+            return parsed
+        raise CannotRun("--body is neither an object nor a list of objects", "see `satchel sign --help`")
+    content: dict[str, Any] = {}
+    for field in fields:
+        name, sign_of_equality, value = field.partition("=")
+        if not sign_of_equality or not name:
+            raise CannotRun(f"not name=value: {field!r}", "write fields as symbol=SOL_USDC quantity=1")
+        content[name] = _typed(name, value)
+    return content
+
+
+def _typed(name: str, value: str) -> Any:
+    """A field's value as the JSON body carries it: booleans and counts as such, everything else a string."""
+    if value in ("true", "false"):
+        return value == "true"
+    return int(value) if name in INTEGER_FIELDS and value.lstrip("-").isdigit() else value
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

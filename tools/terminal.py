@@ -1,0 +1,96 @@
+"""What every command says and how it ends: data to stdout, words to stderr, progress on a terminal only, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+FINE = 0
+FINDINGS = 1
+COULD_NOT_RUN = 2
+
+
+class CannotRun(Exception):
+    """The command could not do its work: what is wrong, and what to do next. Ends with exit code 2."""
+
+    def __init__(self, what: str, next_step: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.next_step = next_step
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout, indented, keys in the order given; the same data gives the same bytes."""
+    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    sys.stdout.write(encoded.decode() + "\n")
+
+
+def say(text: str) -> None:
+    """Words for the person: to stderr, so that stdout stays data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
+    """Rows as plain aligned columns on stdout; `numbers` are the columns set to the right. Never cut to a width."""
+    widths = [max([len(heading), *(len(row[at]) for row in rows)]) for at, heading in enumerate(headings)]
+    print(_line(headings, widths, numbers))
+    print("  ".join("─" * width for width in widths))
+    for row in rows:
+        print(_line(row, widths, numbers))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[int]) -> str:
+    pairs = enumerate(zip(cells, widths, strict=True))
+    return "  ".join(cell.rjust(width) if at in numbers else cell.ljust(width) for at, (cell, width) in pairs).rstrip()
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr while the block runs; the function given takes what is done so far.
+
+    Silent when stderr is no terminal, so that logs stay readable; NO_COLOR is rich's to obey.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def run(body: Callable[[], int]) -> int:
+    """Run a command's body and turn what went wrong into words and an exit code."""
+    try:
+        code = body()
+        sys.stdout.flush()
+        return code
+    except CannotRun as problem:
+        say(f"satchel: {problem.what}")
+        say(f"  next: {problem.next_step}")
+        return COULD_NOT_RUN
+    except KeyboardInterrupt:
+        say("satchel: interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except OSError as problem:
+        say(f"satchel: {problem}")
+        say("  next: check that the file or folder exists and that this user may read it")
+        return COULD_NOT_RUN
+    except Exception as problem:
+        if not type(problem).__module__.startswith("sqlalchemy."):
+            raise
+        say(f"satchel: the database refused: {str(problem).splitlines()[0]}")
+        say("  next: check --database and that the server is up; `satchel verify-journal` looks at what is stored")
+        return COULD_NOT_RUN
