@@ -1,0 +1,83 @@
+"""What an epoch is built from: plain data that the caller takes from the ledger at one block.   [R-1]"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+HOUR_US = 3_600_000_000
+
+ReserveKind = Literal["custody", "in_flight_deposit", "in_flight_withdrawal"]
+
+
+class Account(msgspec.Struct, frozen=True):
+    """One subaccount: `amounts` are unsigned integers in the order of `Image.columns`.   [R-2]
+
+    `detail` is canonical JSON (see `por.canonical.canonical_json`) of the lines that cannot be added up, e.g. status.
+    """
+
+    subaccount_id: int
+    user_id: int
+    amounts: list[int]
+    detail: str = "{}"
+
+
+class Price(msgspec.Struct, frozen=True):
+    """One asset's index price, an integer on the ledger's price scale, as the engine held it at `at_us`."""
+
+    asset: str
+    price: int
+    at_us: int
+
+
+class TrialLine(msgspec.Struct, frozen=True):
+    """The trial balance's total of one type of user account in one asset, and the columns that show it.   [R-6]
+
+    `atoms` is signed as in the ledger (debits positive), so what users are owed is negative here and
+    Σ of `columns` must equal −atoms.
+    """
+
+    account_type: str
+    asset: str
+    columns: list[str]
+    atoms: int
+
+
+class ReserveLine(msgspec.Struct, frozen=True):
+    """What the exchange holds of one asset in one place, in atoms; transfers in flight have own lines.   [R-12]"""
+
+    asset: str
+    kind: ReserveKind
+    where: str
+    atoms: int
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole exchange at one ledger block.
+
+    `hour` is the number of hours since 1970 for the epoch on the hour, None for one on demand. `columns` are named
+    `ASSET.kind` (a quantity in atoms) or plain (a valuation in quote atoms, e.g. `net_equity_minus`). `system` maps
+    `ASSET.account_type` of every account that is not a user's to its signed total, debits positive. `opened` and
+    `closed` count accounts since the last published epoch. `insurance_atoms` values the insurance fund in quote atoms.
+    """
+
+    exchange: str
+    hour: int | None
+    at_us: int
+    block_height: int
+    block_hash: bytes
+    journal_root: bytes
+    columns: list[str]
+    accounts: list[Account]
+    opened: int
+    closed: int
+    prices: list[Price]
+    price_max_age_us: int
+    parameters: str
+    code_version: str
+    trial_balance: list[TrialLine]
+    system: dict[str, int]
+    reserves: list[ReserveLine]
+    insurance_atoms: int = 0
+    group_bits: int = 8
