@@ -101,9 +101,13 @@ class SetPrices(_Command):
 
 
 class SetClock(_Command):
-    """Devnet: how exchange time runs; in manual mode it stands still but for AdvanceClock.   [W-9]"""
+    """Devnet: how exchange time runs; in manual mode it stands still but for AdvanceClock.   [W-9]
+
+    In real mode exchange time is the wall clock plus `offset_us`, so that it never runs back after an advance.
+    """
 
     mode: ClockMode
+    offset_us: int = 0
 
 
 class AdvanceClock(_Command):

@@ -208,6 +208,7 @@ class State:
         self.sequence = 0
         self.at_us = 0
         self.clock_mode = ClockMode.REAL
+        self.clock_offset_us = 0
         self.wall_ms = 0
         """Highest wall-clock time that a signed request was received at; what replay protection runs on.   [A-11]"""
         self.assets: dict[AssetId, AssetParameters] = {}
@@ -230,9 +231,11 @@ class State:
         self.price_at_us: dict[AssetId, int] = {}
         self.deposits: dict[tuple[int, str, int], DepositView] = {}
         self.withdrawals: dict[int, WithdrawalView] = {}
+        self.withdrawal_keys: dict[tuple[int, str], int] = {}
+        """(subaccount, the client's own key) → withdrawal, for ever.   [A-11]"""
         self.stopped_withdrawals: dict[AssetId, str] = {}
         self.requests: dict[bytes, tuple[int, Any]] = {}
-        """Signature → (wall ms it is remembered until, reply or Rejection facts), oldest first.   [A-11]"""
+        """API key + signature → (wall ms it is remembered until, the first reply), oldest first.   [A-11]"""
         self.next_epoch = 1
         self.last_epoch_hour = 0
 

@@ -1,0 +1,227 @@
+"""`apply`: the one function that changes the exchange.   [A-6]"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from engine import accounts, clock, custody, markets, orders
+from engine.commands import (
+    USER_COMMANDS,
+    AddKey,
+    AdvanceClock,
+    ApproveWithdrawal,
+    CancelAllOrders,
+    CancelOrder,
+    CloseEpoch,
+    Command,
+    ConfigureAsset,
+    ConfigureChain,
+    ConfigureFees,
+    ConfigureMarket,
+    ConfigureToken,
+    CreditDeposit,
+    FinalizeDeposit,
+    FundCustody,
+    Genesis,
+    GrantTier,
+    OpenSubaccount,
+    OrphanDeposit,
+    PlaceOrder,
+    PlaceOrders,
+    RecordSweep,
+    RegisterKey,
+    RejectWithdrawal,
+    ReleaseWithdrawal,
+    RequestWithdrawal,
+    RestoreDeposit,
+    ReverseDeposit,
+    RevokeKey,
+    RotateKey,
+    SetClock,
+    SetPrices,
+    SettleWithdrawal,
+    StopWithdrawals,
+    Transfer,
+    UpdateAccount,
+)
+from engine.events import BalanceChanged, Outcome
+from engine.rejections import Rejection, RejectReason, require
+from engine.state import ASSET_BITS, State
+from ledger.blocks import SignedRequest
+from ledger.chart import OWNER_BITS, AccountKind
+
+OPERATOR_COMMANDS: tuple[type, ...] = (
+    ConfigureAsset,
+    ConfigureChain,
+    ConfigureToken,
+    ConfigureMarket,
+    ConfigureFees,
+    GrantTier,
+    RegisterKey,
+    SetPrices,
+    RotateKey,
+)
+"""Commands that an operator's key must sign, except on a devnet.   [W-7, W-9]"""
+
+_USER_COMMANDS = frozenset(USER_COMMANDS)
+_OPERATOR_COMMANDS = frozenset(OPERATOR_COMMANDS)
+_AVAILABLE_BASE = AccountKind.AVAILABLE << OWNER_BITS
+_ASSET_MASK = (1 << ASSET_BITS) - 1
+
+
+def apply(state: State, seq: int, at_us: int, command: Command, request: SignedRequest | None = None) -> Outcome:
+    """Apply one command. Reads nothing but its arguments; a rejected command changes nothing but the sequence.
+
+    `seq` is the next in the total order, `at_us` exchange time in µs, never before the last one.   [A-6]
+    """
+    assert seq == state.sequence + 1, f"command {seq} does not follow {state.sequence}"
+    assert at_us >= state.at_us, f"command {seq}: time {at_us} is before {state.at_us}"
+    state.sequence = seq
+    outcome = Outcome(seq, at_us)
+    try:
+        if request is not None:
+            repeat = _first_answer(state, command, request)
+            if repeat is not None:
+                outcome.reply = repeat[1]
+                return outcome
+        _require_authority(state, command, request)
+        outcome.reply = _perform(state, command, request, outcome)
+    except Rejection as rejection:
+        assert not outcome.journal and not outcome.touched, f"command {seq} was refused half way: {rejection}"
+        outcome.rejection = rejection
+        return outcome
+    # From here the command succeeded.
+    state.at_us = at_us
+    if request is not None:
+        _remember(state, request, outcome.reply)
+    if outcome.touched:
+        _report_balances(state, outcome)
+    return outcome
+
+
+def _perform(state: State, command: Command, request: SignedRequest | None, outcome: Outcome) -> Any:
+    """The reply of the command's own function: one line per command."""
+    match command:
+        case PlaceOrder():
+            return orders.place(state, command, outcome)
+        case CancelOrder():
+            return orders.cancel(state, command, outcome)
+        case PlaceOrders():
+            return orders.place_batch(state, command, outcome)
+        case CancelAllOrders():
+            return orders.cancel_all(state, command, outcome)
+        case Transfer():
+            return accounts.transfer(state, command, outcome)
+        case UpdateAccount():
+            return accounts.update(state, command, outcome)
+        case RegisterKey():
+            return accounts.register_key(state, command, outcome)
+        case AddKey():
+            return accounts.add_key(state, command, outcome)
+        case RevokeKey():
+            return accounts.revoke_key(state, command, outcome)
+        case OpenSubaccount():
+            return accounts.open_subaccount(state, command, outcome)
+        case CreditDeposit():
+            return custody.credit_deposit(state, command, outcome)
+        case FinalizeDeposit():
+            return custody.finalize_deposit(state, command, outcome)
+        case OrphanDeposit():
+            return custody.orphan_deposit(state, command, outcome)
+        case RestoreDeposit():
+            return custody.restore_deposit(state, command, outcome)
+        case ReverseDeposit():
+            return custody.reverse_deposit(state, command, outcome)
+        case RequestWithdrawal():
+            return custody.request_withdrawal(state, command, outcome)
+        case ApproveWithdrawal():
+            return custody.approve_withdrawal(state, command, outcome)
+        case RejectWithdrawal():
+            return custody.reject_withdrawal(state, command, outcome)
+        case SettleWithdrawal():
+            return custody.settle_withdrawal(state, command, outcome)
+        case ReleaseWithdrawal():
+            return custody.release_withdrawal(state, command, outcome)
+        case RecordSweep():
+            return custody.record_sweep(state, command, outcome)
+        case FundCustody():
+            return custody.fund_custody(state, command, outcome)
+        case StopWithdrawals():
+            return custody.stop_withdrawals(state, command, outcome)
+        case SetPrices():
+            return markets.set_prices(state, command, outcome)
+        case ConfigureAsset():
+            return markets.configure_asset(state, command, outcome)
+        case ConfigureChain():
+            return markets.configure_chain(state, command, outcome)
+        case ConfigureToken():
+            return markets.configure_token(state, command, outcome)
+        case ConfigureMarket():
+            return markets.configure_market(state, command, outcome)
+        case ConfigureFees():
+            return markets.configure_fees(state, command, outcome)
+        case GrantTier():
+            return markets.grant_tier(state, command, outcome)
+        case SetClock():
+            return clock.set_clock(state, command, outcome)
+        case AdvanceClock():
+            return clock.advance(state, command, outcome)
+        case CloseEpoch():
+            return clock.close_epoch(state, command, outcome)
+        case RotateKey():
+            return clock.rotate_key(state, command, outcome)
+        case Genesis():
+            return clock.begin(state, command, outcome)
+        case _:
+            assert_never(command)
+
+
+def _first_answer(state: State, command: Command, request: SignedRequest) -> tuple[int, Any] | None:
+    """The remembered answer of a repeated request; says no to one whose window has passed.   [A-11]"""
+    wall_ms = max(state.wall_ms, request.received_ms)
+    expires_ms = request.timestamp_ms + request.window_ms
+    if wall_ms > expires_ms:
+        raise Rejection(RejectReason.REQUEST_EXPIRED, expired_ms=expires_ms, now_ms=wall_ms)
+    return state.requests.get(request.api_key + request.signature)
+
+
+def _remember(state: State, request: SignedRequest, reply: Any) -> None:
+    if request.received_ms > state.wall_ms:
+        state.wall_ms = request.received_ms
+    requests = state.requests
+    requests[request.api_key + request.signature] = (request.timestamp_ms + request.window_ms, reply)
+    # Expired ones leave from the front; one behind a longer window waits for it, at most a minute.
+    while True:
+        oldest = next(iter(requests))
+        if requests[oldest][0] >= state.wall_ms:
+            return
+        del requests[oldest]
+
+
+def _require_authority(state: State, command: Command, request: SignedRequest | None) -> None:
+    """Who may bring in what: users their own, operators configuration, everything else is a rule's.   [A-5, W-7]"""
+    kind = type(command)
+    if kind in _USER_COMMANDS:
+        if request is None:
+            raise Rejection(RejectReason.UNSIGNED, command=kind.__name__)
+        key = state.api_keys.get(request.api_key)
+        if key is None:
+            raise Rejection(RejectReason.UNKNOWN_KEY, key=request.api_key.hex())
+        accounts.require_owner(state, command, key)
+    elif kind in _OPERATOR_COMMANDS and not state.devnet:
+        require(request is not None, RejectReason.UNSIGNED, command=kind.__name__)
+        assert request is not None
+        require(request.api_key in state.operator_keys, RejectReason.UNKNOWN_KEY, key=request.api_key.hex())
+
+
+def _report_balances(state: State, outcome: Outcome) -> None:
+    """BalanceChanged for each touched holding, and A-13's promise: nothing below zero, nothing reserved twice."""
+    balances, subaccounts, events = state.balances, state.subaccounts, outcome.events
+    for key in outcome.touched:
+        subaccount_id, asset_id = key >> ASSET_BITS, key & _ASSET_MASK
+        held = -balances.get((_AVAILABLE_BASE | subaccount_id) << ASSET_BITS | asset_id, 0)
+        reserved = subaccounts[subaccount_id].reserved.get(asset_id, 0)
+        assert 0 <= reserved <= held, (
+            f"command {outcome.seq}: subaccount {subaccount_id} holds {held} of asset {asset_id}, reserved {reserved}"
+        )
+        events.append(BalanceChanged(subaccount_id, asset_id, held - reserved, reserved))
