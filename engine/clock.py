@@ -1,4 +1,4 @@
-"""Genesis, exchange time, epochs, the exchange's own key: what the exchange does by itself and when.   [A-6, R-1, S-15]"""
+"""Genesis, exchange time, epochs, the exchange's own key: what it does by itself and when.   [A-6, R-1, S-15]"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR_US = 3_600_000_000
 
 
 def due(state: State, now_us: int) -> tuple[int, Command] | None:
-    """The next scheduled command that is due by `now_us`, with its due time; it runs before any later command.   [S-15]"""
+    """The next scheduled command due by `now_us`, with its due time; it runs before any later command.   [S-15]"""
     if state.sequence == 0:
         return None
     hour = state.last_epoch_hour + 1

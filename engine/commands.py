@@ -173,7 +173,7 @@ class UpdateAccount(_Command):
 
 
 class PlaceOrder(_Command):
-    """A limit order (`price_ticks`, `lots`) or a market order (`lots`, or `quote_atoms` to spend or receive).   [S-7]"""
+    """A limit order (`price_ticks`, `lots`) or a market order (`lots`, or `quote_atoms` to spend or get).   [S-7]"""
 
     subaccount_id: int
     market_id: int

@@ -238,6 +238,6 @@ class Outcome:
         self.events: list[Any] = []
         self.journal: list[JournalTransaction] = []
         self.touched: dict[int, None] = {}
-        """`subaccount << ASSET_BITS | asset` of every holding that changed, in order; BalanceChanged is made from it."""
+        """`subaccount << ASSET_BITS | asset` of each holding that changed, in order; gives BalanceChanged."""
         self.reply: Any = None
-        """OrderView, list of OrderView | OrderRefused, WithdrawalView, KeyAdded …; None when there is nothing to say."""
+        """OrderView, list of OrderView | OrderRefused, WithdrawalView, KeyAdded …; None: nothing to say."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine import clock as exchange_clock
 from engine.commands import AdvanceClock, ClockMode, Command, encode
-from engine.events import KeyRotated, Outcome
+from engine.events import EpochClosed, KeyRotated, Outcome
 from engine.state import State
 from engine.transition import apply
 from ledger.blocks import Block, Chain, LoggedCommand, SignedRequest, log_command
@@ -72,7 +72,8 @@ class Sequencer:
 
     `clock_us()` is the wall clock in µs; `commit(block, attachments)` makes a block durable or raises (run on
     `executor`); `publish(block, outcomes)` tells the world, on the event loop, in block order; `keyring(public_key)`
-    gives the signing function of a rotated key.
+    gives the signing function of a rotated key; `image(block, closed)` is called while the state stands exactly at the end
+    of an epoch's block, before anything else is applied.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Sequencer:
         publish: Callable[[Block, list[Outcome]], None],
         executor: Executor,
         keyring: Callable[[bytes], Callable[[bytes], bytes]] | None = None,
+        image: Callable[[Block, EpochClosed], None] | None = None,
         last_at_us: int = 0,
         capacity: int = 20_000,
     ) -> None:
@@ -98,6 +100,7 @@ class Sequencer:
         self._publish = publish
         self._executor = executor
         self._keyring = keyring
+        self._image = image
         self._last_at_us = max(last_at_us, state.at_us)
         self._capacity = capacity
         self._queue: deque[Pending] = deque()
@@ -193,8 +196,9 @@ class Sequencer:
         waiting: list[tuple[asyncio.Future[Outcome], Outcome]] = []
         head = chain.journal_head
         next_journal = chain.next_journal
-        rotated: bytes | None = None
-        while rotated is None and len(commands) < GROUP_LIMIT:
+        last: object = None
+        # An epoch's image is the state at the end of its block, and a new key signs from the next block: both end one.
+        while not isinstance(last, KeyRotated | EpochClosed) and len(commands) < GROUP_LIMIT:
             pending = queue[0] if queue else None
             at_us = self._stamp(pending.command if pending is not None else None)
             scheduled = exchange_clock.due(state, at_us)
@@ -224,14 +228,15 @@ class Sequencer:
                 waiting.append((pending.done, outcome))
                 if pending.attach is not None and rejection is None:
                     attachments.append(pending.attach)
-            if outcome.events and isinstance(outcome.events[-1], KeyRotated):
-                rotated = outcome.events[-1].public_key
+            last = outcome.events[-1] if outcome.events else None
         if not commands:
             return None
         block = chain.build(self._last_at_us, commands, journal)
-        if rotated is not None:
+        if isinstance(last, KeyRotated):
             assert self._keyring is not None, "a key was rotated but there is no keyring to find its secret in"
-            chain.rotate(rotated, self._keyring(rotated))
+            chain.rotate(last.public_key, self._keyring(last.public_key))
+        elif isinstance(last, EpochClosed) and self._image is not None:
+            self._image(block, last)
         return Group(block, outcomes, attachments, waiting)
 
     def _stamp(self, command: Command | None) -> int:
@@ -242,7 +247,7 @@ class Sequencer:
         return max(self._last_at_us, self._clock_us() + self.state.clock_offset_us)
 
     async def _commit_groups(self) -> None:
-        """Make groups durable in order, then publish and answer. A failed commit halts: unknown state is not guessed."""
+        """Make groups durable in order, publish, answer. A failed commit halts: unknown state is not guessed."""
         loop = asyncio.get_running_loop()
         while True:
             group = await self._commits.get()

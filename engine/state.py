@@ -25,37 +25,21 @@ ASSET_BITS = 24
 """A balance is keyed by `account << ASSET_BITS | asset`: one int, one dict, no tuple to build on the hot path."""
 
 
+_NEW = OrderStatus.NEW
+_PARTIALLY_FILLED = OrderStatus.PARTIALLY_FILLED
+_FILLED = OrderStatus.FILLED
+
+
 def balance_key(account: AccountId, asset_id: AssetId) -> int:
     return account << ASSET_BITS | asset_id
 
 
-class Order:
-    """A live order. Resting orders are links of their price level's queue."""
+class Order(msgspec.Struct, gc=False, eq=False):
+    """A live order. Resting orders are links of their price level's queue.
 
-    __slots__ = (
-        "client_id",
-        "created_at_us",
-        "executed_lots",
-        "executed_quote_atoms",
-        "expiry_reason",
-        "level",
-        "lots",
-        "market",
-        "next",
-        "order_id",
-        "order_type",
-        "post_only",
-        "previous",
-        "price_ticks",
-        "quote_atoms",
-        "reduce_only",
-        "reserved_atoms",
-        "self_trade",
-        "side",
-        "status",
-        "subaccount",
-        "time_in_force",
-    )
+    What an open order still locks follows from its fields (`formulas.spot.locked_atoms`), so it is not kept twice. The
+    collector does not track orders (a million of them would be walked again and again); `State.__del__` breaks their cycles.
+    """
 
     order_id: int
     client_id: int | None
@@ -66,43 +50,49 @@ class Order:
     time_in_force: TimeInForce
     price_ticks: int
     lots: int
+    """What was asked for; 0 for a market order by quote quantity."""
     quote_atoms: int
     post_only: bool
     reduce_only: bool
     self_trade: SelfTrade
     created_at_us: int
-    executed_lots: int
-    executed_quote_atoms: int
-    reserved_atoms: int
-    """What is still locked for it: quote atoms of a bid, base atoms of an ask.   [S-1]"""
-    status: OrderStatus
-    expiry_reason: ExpiryReason | None
-    level: Any
-    previous: Order | None
-    next: Order | None
+    executed_lots: int = 0
+    executed_quote_atoms: int = 0
+    level: Any = None
+    previous: Order | None = None
+    next: Order | None = None
 
-    def view(self) -> OrderView:
+    def view(self, status: OrderStatus | None = None, expiry_reason: ExpiryReason | None = None) -> OrderView:
+        """The order as it stands; `status` only for one that has ended, the others follow from the fills."""
+        executed = self.executed_lots
+        if status is None:
+            status = _NEW if not executed else _FILLED if executed == self.lots else _PARTIALLY_FILLED
+        subaccount = self.subaccount
         return OrderView(
             self.order_id,
             self.client_id,
             self.market.parameters.market_id,
-            self.subaccount.subaccount_id,
-            self.subaccount.user.user_id,
+            subaccount.subaccount_id,
+            subaccount.user.user_id,
             self.order_type,
             self.side,
             self.price_ticks,
             self.lots,
             self.quote_atoms,
-            self.executed_lots,
+            executed,
             self.executed_quote_atoms,
-            self.status,
+            status,
             self.time_in_force,
             self.post_only,
             self.reduce_only,
             self.self_trade,
             self.created_at_us,
-            self.expiry_reason,
+            expiry_reason,
         )
+
+    def __repr__(self) -> str:
+        side, price = self.side.name.lower(), self.price_ticks
+        return f"<order {self.order_id}: {side} {self.lots} lots at {price}, {self.executed_lots} done>"
 
 
 class User:
@@ -238,6 +228,13 @@ class State:
         """API key + signature → (wall ms it is remembered until, the first reply), oldest first.   [A-11]"""
         self.next_epoch = 1
         self.last_epoch_hour = 0
+
+    def __del__(self) -> None:
+        # Orders point at each other, their level and their owner, and the collector does not see them.
+        for order in self.orders.values():
+            order.level = order.previous = order.next = None
+            order.subaccount.orders.clear()
+            order.subaccount.client_ids.clear()
 
     def held(self, subaccount_id: int, asset_id: AssetId) -> int:
         """Atoms the subaccount holds, those its orders lock included."""

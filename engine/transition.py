@@ -87,8 +87,10 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
         _require_authority(state, command, request)
         outcome.reply = _perform(state, command, request, outcome)
     except Rejection as rejection:
-        assert not outcome.journal and not outcome.touched, f"command {seq} was refused half way: {rejection}"
         outcome.rejection = rejection
+    if outcome.rejection is not None:
+        half_done = bool(outcome.journal or outcome.touched or outcome.events)
+        assert not half_done, f"command {seq} was refused half way: {outcome.rejection}"
         return outcome
     # From here the command succeeded.
     state.at_us = at_us

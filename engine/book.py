@@ -1,0 +1,138 @@
+"""Price levels of one market: queues in time order, best price at hand, cancel in constant time. Knows nothing of accounts."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, nsmallest
+
+from engine.commands import Side
+from engine.state import Order
+
+_SMALL_HEAP = 64
+"""Below this a heap is not worth compacting."""
+
+
+class Book:
+    """The two ladders of a market."""
+
+    __slots__ = ("asks", "bids")
+
+    def __init__(self) -> None:
+        self.bids = Ladder(Side.BID)
+        self.asks = Ladder(Side.ASK)
+
+    def ladder(self, side: Side) -> Ladder:
+        return self.bids if side == Side.BID else self.asks
+
+
+class Level:
+    """The orders at one price, first come first: a doubly linked queue through the orders themselves."""
+
+    __slots__ = ("first", "key", "ladder", "last", "lots", "price_ticks")
+
+    def __init__(self, ladder: Ladder, key: int, price_ticks: int) -> None:
+        self.ladder = ladder
+        self.key = key
+        self.price_ticks = price_ticks
+        self.lots = 0
+        """Σ of what its orders have left."""
+        self.first: Order | None = None
+        self.last: Order | None = None
+
+
+class Ladder:
+    """One side of a book: price → level, and a heap of prices whose top is always live.
+
+    A level's key is its price for asks and its negation for bids, so that best is smallest on either side. A price that
+    empties below the top stays in the heap until it surfaces or until stale prices outnumber live ones: then the heap is
+    built anew, so adding and cancelling at fresh prices cannot make it grow without bound.
+    """
+
+    __slots__ = ("heap", "levels", "side", "sign")
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.sign = -1 if side == Side.BID else 1
+        self.levels: dict[int, Level] = {}
+        self.heap: list[int] = []
+
+    def best_price_ticks(self) -> int:
+        """The best price, 0 when nobody is there."""
+        return self.heap[0] * self.sign if self.heap else 0
+
+    def rest(self, order: Order) -> Level:
+        """Queue an order behind the others at its price."""
+        price = order.price_ticks
+        key = price * self.sign
+        level = self.levels.get(key)
+        if level is None:
+            level = self._open(key, price)
+            level.first = order
+        else:
+            last = level.last
+            order.previous = last
+            last.next = order  # type: ignore[union-attr]
+            # One int for the whole queue: memory counts with a million orders.
+            order.price_ticks = level.price_ticks
+        level.last = order
+        level.lots += order.lots - order.executed_lots
+        order.level = level
+        return level
+
+    def remove(self, order: Order) -> Level:
+        """Take a resting order out, wherever it stands in its queue."""
+        level: Level = order.level
+        level.lots -= order.lots - order.executed_lots
+        before, after = order.previous, order.next
+        if before is None:
+            level.first = after
+        else:
+            before.next = after
+            order.previous = None
+        if after is None:
+            level.last = before
+        else:
+            after.previous = before
+            order.next = None
+        order.level = None
+        if level.first is None:
+            self.close(level)
+        return level
+
+    def close(self, level: Level) -> None:
+        """Forget an emptied level; the heap's top is live again afterwards."""
+        levels, heap = self.levels, self.heap
+        del levels[level.key]
+        if heap[0] == level.key:
+            heappop(heap)
+            while heap and heap[0] not in levels:
+                heappop(heap)
+
+    def _open(self, key: int, price: int) -> Level:
+        level = Level(self, key, price)
+        levels, heap = self.levels, self.heap
+        levels[key] = level
+        heappush(heap, key)
+        if len(heap) > _SMALL_HEAP and len(heap) > 2 * len(levels):
+            heap[:] = levels
+            heapify(heap)
+        return level
+
+    def lots_at(self, price_ticks: int) -> int:
+        level = self.levels.get(price_ticks * self.sign)
+        return level.lots if level is not None else 0
+
+    def in_priority(self, limit: int | None = None) -> list[Level]:
+        """Levels, best price first."""
+        levels = self.levels
+        keys = sorted(levels) if limit is None or limit >= len(levels) else nsmallest(limit, levels)
+        return [levels[key] for key in keys]
+
+
+def queue(level: Level) -> list[Order]:
+    """A level's orders, first in line first."""
+    orders = []
+    order = level.first
+    while order is not None:
+        orders.append(order)
+        order = order.next
+    return orders

@@ -1,0 +1,148 @@
+"""Price-time priority: what a taker meets in a book. Knows orders, prices and whose they are; nothing of balances.
+
+`take` changes the book and reports the fills; `preview` walks the same way without touching anything, for fill-or-kill
+and for the cost of a market order. Both decide self-trades on encounter, keyed by user.   [S-7]
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from engine.book import Ladder, Level
+from engine.commands import SelfTrade
+from engine.state import Order, User
+
+_REJECT_MAKER = SelfTrade.REJECT_MAKER
+_REJECT_BOTH = SelfTrade.REJECT_BOTH
+
+NO_LIMIT = 1 << 62
+"""A bound that no price reaches: market orders without a band, tests."""
+
+
+class Stop(IntEnum):
+    """Why a taker stopped before it had all it wanted."""
+
+    NOT = 0
+    """It has all it wanted, or, by quote quantity, what is left buys no further lot."""
+    PRICE = 1
+    """The next price is beyond its bound."""
+    EMPTY = 2
+    """Nobody is left on the other side."""
+    SELF_TRADE = 3
+    """It met an order of its own user and may not go on."""
+
+
+class Taking(NamedTuple):
+    fills: list[tuple[Order, int]]
+    """(maker, lots) in the order of matching; the maker's `executed_lots` is already what it is afterwards."""
+    stop: Stop
+    withdrawn: list[Order]
+    """Makers that self-trade prevention took out of the book.   [S-7]"""
+
+
+class Preview(NamedTuple):
+    lots: int
+    quote_ticks: int
+    """Σ lots × price in ticks: times the market's tick value it is quote atoms."""
+    stop: Stop
+
+
+def take(
+    ladder: Ladder, user: User, self_trade: SelfTrade, bound_key: int, lots: int, quote_ticks: int | None = None
+) -> Taking:
+    """Match up to `lots` against the ladder, best price first, first come first, to `bound_key` and no further.   [S-7]
+
+    With `quote_ticks` the wish is an amount of quote (in price ticks × lots): at each level as many whole lots as the
+    rest of it pays, rounded down. Filled makers leave the book; a partly filled one keeps its place.
+    """
+    fills: list[tuple[Order, int]] = []
+    withdrawn: list[Order] = []
+    heap, levels = ladder.heap, ladder.levels
+
+    while True:
+        if not heap:
+            return Taking(fills, Stop.EMPTY, withdrawn)
+        key = heap[0]
+        level = levels[key]
+        if quote_ticks is not None:
+            lots = quote_ticks // level.price_ticks
+            if not lots:
+                return Taking(fills, Stop.NOT, withdrawn)
+        if key > bound_key:
+            return Taking(fills, Stop.PRICE, withdrawn)
+
+        wanted = lots
+        maker = level.first
+        while maker is not None:
+            if maker.subaccount.user is user:
+                if self_trade == _REJECT_MAKER or self_trade == _REJECT_BOTH:
+                    after = maker.next
+                    withdrawn.append(maker)
+                    ladder.remove(maker)
+                    if self_trade == _REJECT_MAKER:
+                        maker = after
+                        continue
+                return Taking(fills, Stop.SELF_TRADE, withdrawn)
+
+            remaining = maker.lots - maker.executed_lots
+            if remaining > lots:
+                maker.executed_lots += lots
+                level.lots -= lots
+                fills.append((maker, lots))
+                lots = 0
+                break
+
+            # The maker is filled: the head of the queue moves on.
+            maker.executed_lots += remaining
+            level.lots -= remaining
+            lots -= remaining
+            fills.append((maker, remaining))
+            maker.level = None
+            after = maker.next
+            level.first = after
+            if after is None:
+                level.last = None
+                ladder.close(level)
+                break
+            after.previous = None
+            maker.next = None
+            maker = after
+            if not lots:
+                break
+
+        if quote_ticks is not None:
+            quote_ticks -= (wanted - lots) * level.price_ticks
+        elif not lots:
+            return Taking(fills, Stop.NOT, withdrawn)
+
+
+def preview(
+    ladder: Ladder, user: User, self_trade: SelfTrade, bound_key: int, lots: int, quote_ticks: int | None = None
+) -> Preview:
+    """What `take` would fill, without touching anything.   [S-7]"""
+    filled = spent = 0
+    for level in _levels_from_best(ladder):
+        if quote_ticks is not None:
+            lots = filled + (quote_ticks - spent) // level.price_ticks
+            if lots == filled:
+                return Preview(filled, spent, Stop.NOT)
+        if level.key > bound_key:
+            return Preview(filled, spent, Stop.PRICE)
+        maker = level.first
+        while maker is not None and filled < lots:
+            if maker.subaccount.user is not user:
+                part = min(maker.lots - maker.executed_lots, lots - filled)
+                filled += part
+                spent += part * level.price_ticks
+            elif self_trade != _REJECT_MAKER:
+                return Preview(filled, spent, Stop.SELF_TRADE)
+            maker = maker.next
+        if quote_ticks is None and filled == lots:
+            return Preview(filled, spent, Stop.NOT)
+    return Preview(filled, spent, Stop.EMPTY)
+
+
+def _levels_from_best(ladder: Ladder) -> list[Level]:
+    # Sorting is linear in what is live; takers that need a preview (fill-or-kill, market) are few.
+    return ladder.in_priority()
