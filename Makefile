@@ -20,7 +20,7 @@ unexport PYTHONPATH
 unexport PYTHONOPTIMIZE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run reset test check bench crash simulate mutants replay doctor lock wheel
+.PHONY: help setup run reset test check bench crash simulate mutants replay doctor lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,3 @@ doctor: ## say what this machine has and lacks
 lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml -q --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements.lock
-
-wheel: $(STAMP) ## build the distribution into dist/
-	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
