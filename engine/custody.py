@@ -49,7 +49,7 @@ MAX_ADDRESS_LENGTH = 128
 
 
 def credit_deposit(state: State, command: CreditDeposit, outcome: Outcome) -> DepositView:
-    """Credit a confirmed deposit, once for ever; what the subaccount owes for a reversed one comes first.   [D-4, D-5]"""
+    """Credit a confirmed deposit, once for ever; what is owed for a reversed one comes first.   [D-4, D-5]"""
     key = (command.chain_id, command.tx_id, command.index)
     require(key not in state.deposits, RejectReason.DUPLICATE_DEPOSIT, tx_id=command.tx_id, index=command.index)
     _require_token(state, command.chain_id, command.asset_id)

@@ -72,8 +72,8 @@ class Sequencer:
 
     `clock_us()` is the wall clock in µs; `commit(block, attachments)` makes a block durable or raises (run on
     `executor`); `publish(block, outcomes)` tells the world, on the event loop, in block order; `keyring(public_key)`
-    gives the signing function of a rotated key; `image(block, closed)` is called while the state stands exactly at the end
-    of an epoch's block, before anything else is applied.
+    gives the signing function of a rotated key; `image(block, closed)` is called while the state stands exactly at
+    the end of an epoch's block, before anything else is applied.
     """
 
     def __init__(
