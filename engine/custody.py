@@ -402,5 +402,9 @@ def _set_deposit(state: State, deposit: DepositView, outcome: Outcome) -> Deposi
 
 def _set_withdrawal(state: State, withdrawal: WithdrawalView, outcome: Outcome) -> WithdrawalView:
     state.withdrawals[withdrawal.withdrawal_id] = withdrawal
+    if withdrawal.state in ("requested", "approved"):
+        state.open_withdrawals[withdrawal.withdrawal_id] = withdrawal
+    else:
+        state.open_withdrawals.pop(withdrawal.withdrawal_id, None)
     outcome.events.append(WithdrawalChanged(withdrawal))
     return withdrawal

@@ -221,6 +221,8 @@ class State:
         self.price_at_us: dict[AssetId, int] = {}
         self.deposits: dict[tuple[int, str, int], DepositView] = {}
         self.withdrawals: dict[int, WithdrawalView] = {}
+        self.open_withdrawals: dict[int, WithdrawalView] = {}
+        """Those neither settled, released nor rejected, oldest first: what payouts look at.   [D-8]"""
         self.withdrawal_keys: dict[tuple[int, str], int] = {}
         """(subaccount, the client's own key) → withdrawal, for ever.   [A-11]"""
         self.stopped_withdrawals: dict[AssetId, str] = {}
