@@ -165,3 +165,17 @@ def test_the_lock_pins_every_direct_dependency() -> None:
     for requirement in wanted:
         name = requirement.split(";")[0].split("[")[0].split(">")[0].split("=")[0].strip()
         assert name in pinned or name == project["name"], f"{name} is not in requirements.lock: make lock"
+
+
+@pytest.mark.node
+@pytest.mark.slow
+async def test_the_browser_of_the_system_opens_a_page(chromium_path: str) -> None:
+    playwright = pytest.importorskip("playwright.async_api")
+    async with playwright.async_playwright() as engine:
+        browser = await engine.chromium.launch(executable_path=chromium_path, args=["--no-sandbox"])
+        page = await browser.new_page()
+        await page.set_content("<h1 id=top>book</h1>")
+        heading = await page.inner_text("#top")
+        await browser.close()
+
+    assert heading == "book"
