@@ -1,8 +1,9 @@
-"""Price levels of one market: queues in time order, best price at hand, cancel in constant time. Knows nothing of accounts."""
+"""Price levels of one market: queues in time order, the best price at hand, cancel in constant time."""
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush, nsmallest
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 
 from engine.commands import Side
 from engine.state import Order
@@ -42,9 +43,9 @@ class Level:
 class Ladder:
     """One side of a book: price → level, and a heap of prices whose top is always live.
 
-    A level's key is its price for asks and its negation for bids, so that best is smallest on either side. A price that
-    empties below the top stays in the heap until it surfaces or until stale prices outnumber live ones: then the heap is
-    built anew, so adding and cancelling at fresh prices cannot make it grow without bound.
+    A level's key is its price for asks and its negation for bids, so that best is smallest on either side. A price
+    that empties below the top stays in the heap until it surfaces or until stale prices outnumber live ones: then the
+    heap is built anew, so adding and cancelling at fresh prices cannot make it grow without bound.
     """
 
     __slots__ = ("heap", "levels", "side", "sign")
@@ -121,11 +122,20 @@ class Ladder:
         level = self.levels.get(price_ticks * self.sign)
         return level.lots if level is not None else 0
 
-    def in_priority(self, limit: int | None = None) -> list[Level]:
-        """Levels, best price first."""
-        levels = self.levels
-        keys = sorted(levels) if limit is None or limit >= len(levels) else nsmallest(limit, levels)
-        return [levels[key] for key in keys]
+    def from_best(self) -> Iterator[Level]:
+        """Levels, best price first, found as they are asked for: k of them cost O(k log k), however deep the book."""
+        heap, levels = self.heap, self.levels
+        frontier = [(heap[0], 0)] if heap else []
+        previous = None
+        while frontier:
+            key, at = heappop(frontier)
+            # A price that emptied and came back stands in the heap twice; one that is gone is stale.
+            if key != previous and key in levels:
+                previous = key
+                yield levels[key]
+            for child in (2 * at + 1, 2 * at + 2):
+                if child < len(heap):
+                    heappush(frontier, (heap[child], child))
 
 
 def queue(level: Level) -> list[Order]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from engine.book import Ladder, Level
+from engine.book import Ladder
 from engine.commands import SelfTrade
 from engine.state import Order, User
 
@@ -122,7 +122,7 @@ def preview(
 ) -> Preview:
     """What `take` would fill, without touching anything.   [S-7]"""
     filled = spent = 0
-    for level in _levels_from_best(ladder):
+    for level in ladder.from_best():
         if quote_ticks is not None:
             lots = filled + (quote_ticks - spent) // level.price_ticks
             if lots == filled:
@@ -142,7 +142,3 @@ def preview(
             return Preview(filled, spent, Stop.NOT)
     return Preview(filled, spent, Stop.EMPTY)
 
-
-def _levels_from_best(ladder: Ladder) -> list[Level]:
-    # Sorting is linear in what is live; takers that need a preview (fill-or-kill, market) are few.
-    return ladder.in_priority()

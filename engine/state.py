@@ -37,8 +37,9 @@ def balance_key(account: AccountId, asset_id: AssetId) -> int:
 class Order(msgspec.Struct, gc=False, eq=False):
     """A live order. Resting orders are links of their price level's queue.
 
-    What an open order still locks follows from its fields (`formulas.spot.locked_atoms`), so it is not kept twice. The
-    collector does not track orders (a million of them would be walked again and again); `State.__del__` breaks their cycles.
+    What an open order still locks follows from its fields (`formulas.spot.locked_atoms`), so it is not kept twice.
+    The collector does not track orders, or it would walk a million of them again and again; `State.__del__` breaks
+    their cycles.
     """
 
     order_id: int

@@ -1,0 +1,59 @@
+"""Fee tiers: which rates a user pays now, from the 30-day volume and the operator's grant.   [F-1, F-2]"""
+
+from __future__ import annotations
+
+from engine.formulas.fees import VOLUME_HOURS, tier_for, volume_usd
+from engine.parameters import PRICE_SCALE, FeeTier
+from engine.state import State, User
+
+HOUR_US = 3_600_000_000
+USDC = "USDC"
+
+
+def spot_rates(state: State, user: User, hour: int) -> FeeTier:
+    """The user's spot tier; at the first trade of an hour the volume is summed and the tier changes.   [F-2]"""
+    if user.volume_hour != hour:
+        roll_volume(state, user, hour)
+    return state.fees.spot[user.spot_tier]
+
+
+def add_volume(user: User, hour: int, usd: int) -> None:
+    """Count a fill of `usd` (1e-8) towards the user's volume; `spot_rates` has rolled the hour before.   [F-2]"""
+    assert user.volume_hour == hour, f"user {user.user_id}: volume stands at hour {user.volume_hour}, not {hour}"
+    buckets = user.volume_buckets
+    buckets[hour] = buckets.get(hour, 0) + usd
+    user.volume_total += usd
+
+
+def roll_volume(state: State, user: User, hour: int) -> None:
+    """Forget what is older than 720 hours, then set the tiers from the rest.   [F-2]"""
+    assert hour > user.volume_hour, f"user {user.user_id}: hour {hour} after {user.volume_hour}"
+    user.volume_hour = hour
+    buckets = user.volume_buckets
+    for old in [bucket for bucket in buckets if bucket < hour - VOLUME_HOURS]:
+        user.volume_total -= buckets.pop(old)
+    set_tiers(state, user)
+
+
+def set_tiers(state: State, user: User) -> None:
+    """Tier = the better of the 30-day volume's and the operator's grant.   [F-2]
+
+    The running hour does not count: a change of fees or a grant in mid-hour must give what the hour's first trade gave.
+    """
+    volume = user.volume_total - user.volume_buckets.get(user.volume_hour, 0)
+    fees = state.fees
+    user.spot_tier = max(tier_for(volume, [tier.volume for tier in fees.spot]), user.granted_spot_tier)
+    user.futures_tier = max(tier_for(volume, [tier.volume for tier in fees.futures]), user.granted_futures_tier)
+
+
+def fill_volume_usd(state: State, quote_asset_id: int, quote_atoms: int) -> int:
+    """A fill's size in USD (1e-8) at the quote asset's mark; 0 while it has none.   [F-2, P-3]"""
+    return volume_usd(quote_atoms, mark_price(state, quote_asset_id), 10 ** state.assets[quote_asset_id].decimals)
+
+
+def mark_price(state: State, asset_id: int) -> int:
+    """An asset's price in PRICE_SCALE USD, 0 when unknown. USDC's is 1 unless an index is fed.   [P-3]"""
+    price = state.prices.get(asset_id, 0)
+    if not price and state.assets[asset_id].symbol == USDC:
+        return PRICE_SCALE
+    return price

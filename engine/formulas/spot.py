@@ -1,0 +1,16 @@
+"""What a spot order pays and what it locks: exact products, nothing is divided."""
+
+from __future__ import annotations
+
+
+def notional_atoms(price_ticks: int, lots: int, tick_value_atoms: int) -> int:
+    """lots · price · tick value, in quote atoms: exact, since one tick × one lot is whole atoms.   [A-3, S-7]"""
+    return price_ticks * lots * tick_value_atoms
+
+
+def locked_atoms(is_bid: bool, price_ticks: int, lots: int, tick_value_atoms: int, lot_atoms: int) -> int:
+    """What `lots` of a resting order lock: a bid its quote at its limit, an ask its base. Fees are in what is received.
+
+    [S-1, F-1]
+    """
+    return lots * price_ticks * tick_value_atoms if is_bid else lots * lot_atoms
