@@ -1,0 +1,387 @@
+"""Outgoing transactions of our own wallets: our nonces, bytes stored before broadcast, bumps, and which one won.
+
+Every payment has one row in `chain_nonces`: the nonce is reserved for it in SQL before anything is signed, and every
+attempt at it shares that nonce, so at most one can ever be mined. Signed bytes are stored before they are
+broadcast; after a crash the same bytes are sent again.   [D-8]
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from chains.adapter import (
+    Adapter,
+    BlockRef,
+    ChainError,
+    Fee,
+    Inclusion,
+    Payment,
+    TxStatus,
+    Unavailable,
+    Verdict,
+    WrongChain,
+)
+from chains.alarms import raise_alarm
+from chains.schema import attempts, cursors, nonces
+from chains.signer import Signer, SigningRefused
+from chains.wallets import Wallets
+
+T = TypeVar("T")
+
+
+class Sending(StrEnum):
+    """Where an outgoing payment stands. `final` waits for the ledger, `settled` is the end, `stuck` for a human."""
+
+    RESERVED = "reserved"
+    SIGNED = "signed"
+    MINED = "mined"
+    FINAL = "final"
+    SETTLED = "settled"
+    STUCK = "stuck"
+
+
+class Outcome(StrEnum):
+    """How a final payment ended. Cancelled means our own self-transfer took the nonce: provably not paid."""
+
+    PAID = "paid"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A payment to be made: `reference` names it for ever and makes asking twice harmless."""
+
+    reference: str
+    purpose: str
+    wallet: int
+    asset_id: int
+    contract: str
+    recipient: str
+    amount: int
+    recipient_wallet: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a transaction that is not mined gets a higher bid, and the most it may ever bid per gas."""
+
+    bump_after_us: int = 60_000_000
+    most_max_fee: int = 10**15
+
+
+class Outbox:
+    """The outgoing side of one chain. `chain_id`, nodes, signer and wallets are of the same chain."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        adapters: Sequence[Adapter],
+        signer: Signer,
+        wallets: Wallets,
+        *,
+        clock_us: Callable[[], int],
+        quorum: int | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.chain_id = adapters[0].chain_id
+        self._engine = engine
+        self._adapters = adapters
+        self._node = adapters[0]
+        self._signer = signer
+        self._wallets = wallets
+        self._clock_us = clock_us
+        self._quorum = len(adapters) if quorum is None else quorum
+        self._pace = pace or Pace()
+
+    async def send(self, order: Order) -> bool:
+        """Reserve a nonce for a payment, sign, store, broadcast. False when the signer refuses: nothing was sent."""
+        row = await self._db(lambda c: self._reserve(c, order, None))
+        if row is None:
+            # The first payment of this wallet that we know of: its nonce comes from the chain, once.
+            source = await self._address(order.wallet)
+            mined = await self._node.mined_nonces(source, await self._node.tip())
+            row = await self._db(lambda c: self._reserve(c, order, mined))
+        assert row is not None
+        return row.state != Sending.RESERVED or await self._sign_first(row)
+
+    async def advance(self) -> None:
+        """Sign what a crash left unsigned, rebroadcast, bump, and find out what is mined and what is final."""
+        await self._require_network()
+        unfinished = sa.select(nonces).where(
+            nonces.c.chain_id == self.chain_id, nonces.c.state.in_([Sending.RESERVED, Sending.SIGNED, Sending.MINED])
+        )
+        rows = await self._db(lambda c: c.execute(unfinished.order_by(nonces.c.wallet, nonces.c.nonce)).all())
+        if not rows:
+            return
+        final = await self._node.final()
+        heads: set[int] = set()
+        for row in rows:
+            if row.state == Sending.RESERVED:
+                await self._sign_first(row)
+                continue
+            # Only the lowest waiting nonce of a wallet is bumped: the later ones wait for it.
+            await self._follow(row, final, head=row.wallet not in heads)
+            heads.add(row.wallet)
+
+    async def finished(self, purpose: str) -> list[sa.Row[Any]]:
+        """Payments of a purpose that are final on chain and not settled in the ledger yet."""
+        done = sa.select(nonces).filter_by(chain_id=self.chain_id, purpose=purpose, state=Sending.FINAL)
+        return list(await self._db(lambda c: c.execute(done.order_by(nonces.c.nonce)).all()))
+
+    async def unfinished(self, purpose: str | None = None) -> list[sa.Row[Any]]:
+        """Payments that are not settled."""
+        rows = sa.select(nonces).where(nonces.c.chain_id == self.chain_id, nonces.c.state != Sending.SETTLED)
+        return list(await self._db(lambda c: c.execute(
+            rows if purpose is None else rows.where(nonces.c.purpose == purpose)).all()))
+
+    async def cancel(self, reference: str) -> None:
+        """Bid for the payment's nonce with an empty transfer to ourselves. Whichever is mined decides.   [D-8]"""
+        row = await self._db(
+            lambda c: c.execute(sa.select(nonces).filter_by(chain_id=self.chain_id, reference=reference)).one()
+        )
+        await self._bump(row, await self._attempts(row), cancels=True)
+
+    async def fill_gaps(self) -> None:
+        """At start: nonces below our newest that the chain waits for and we have no bytes for are filled.   [D-8]"""
+        newest = sa.select(nonces.c.wallet, sa.func.max(nonces.c.nonce)).filter_by(chain_id=self.chain_id)
+        for wallet, highest in await self._db(lambda c: c.execute(newest.group_by(nonces.c.wallet)).all()):
+            address = await self._address(wallet)
+            mined = await self._node.mined_nonces(address, await self._node.tip())
+            if mined > highest + 1:
+                await self._alarm("foreign nonce", address, f"chain has {mined} transactions of wallet {wallet},"
+                                                            f" our newest is nonce {highest}")
+            held = sa.select(nonces.c.nonce).filter_by(chain_id=self.chain_id, wallet=wallet)
+            known = set(await self._db(partial(_scalars, held)))
+            for nonce in sorted(set(range(mined, highest)) - known):
+                fill = Order(f"gap:{wallet}:{nonce}", "gap", wallet, 0, "", address, 0, wallet)
+                row = await self._db(partial(self._insert, order=fill, nonce=nonce))
+                await self._sign_first(row)
+
+    def settle(self, connection: sa.Connection, row: sa.Row[Any]) -> None:
+        """Mark a payment as settled; runs inside the ledger's transaction that books it."""
+        changed = connection.execute(
+            sa.update(nonces)
+            .filter_by(chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce, state=Sending.FINAL)
+            .values(state=Sending.SETTLED)
+        ).rowcount
+        assert changed == 1, f"chain {self.chain_id} {row.reference}: settled twice"
+
+    # ---- reserve, sign, store, broadcast ----
+
+    def _reserve(self, connection: sa.Connection, order: Order, mined: int | None) -> sa.Row[Any] | None:
+        """The payment's row, new or old. None when the wallet has no nonce of ours and `mined` is not known."""
+        row = connection.execute(
+            sa.select(nonces).filter_by(chain_id=self.chain_id, reference=order.reference)
+        ).first()
+        if row is not None:
+            return row
+        highest = connection.scalar(
+            sa.select(sa.func.max(nonces.c.nonce)).filter_by(chain_id=self.chain_id, wallet=order.wallet)
+        )
+        if highest is None and mined is None:
+            return None
+        return self._insert(connection, order, mined if highest is None else highest + 1)
+
+    def _insert(self, connection: sa.Connection, order: Order, nonce: int | None) -> sa.Row[Any]:
+        assert nonce is not None
+        connection.execute(
+            sa.insert(nonces).values(
+                chain_id=self.chain_id, wallet=order.wallet, nonce=nonce, reference=order.reference,
+                purpose=order.purpose, asset_id=order.asset_id, contract=order.contract, recipient=order.recipient,
+                recipient_wallet=order.recipient_wallet, amount=str(order.amount), state=Sending.RESERVED,
+                outcome="", tx_id="", height=0, fee="0", reserved_at_us=self._clock_us(),
+            )
+        )  # fmt: skip
+        return connection.execute(
+            sa.select(nonces).filter_by(chain_id=self.chain_id, wallet=order.wallet, nonce=nonce)
+        ).one()
+
+    async def _sign_first(self, row: sa.Row[Any]) -> bool:
+        """Sign a reserved payment. A refusal gives the nonce back if it is the newest, else fills it."""
+        payment = await self._payment(row)
+        fee = await self._node.quote(payment)
+        try:
+            await self._sign(row, payment, self._capped(fee), attempt=0, cancels=False)
+        except SigningRefused as refusal:
+            await self._alarm("signer refused", row.reference, str(refusal))
+            if not await self._db(lambda c: self._give_back(c, row)):
+                await self._sign(row, await self._to_itself(row), self._capped(fee), attempt=0, cancels=True)
+            return False
+        return True
+
+    def _give_back(self, connection: sa.Connection, row: sa.Row[Any]) -> bool:
+        key = {"chain_id": self.chain_id, "wallet": row.wallet}
+        highest = connection.scalar(sa.select(sa.func.max(nonces.c.nonce)).filter_by(**key))
+        if highest != row.nonce:
+            return False
+        connection.execute(sa.delete(nonces).filter_by(**key, nonce=row.nonce))
+        return True
+
+    async def _sign(self, row: sa.Row[Any], payment: Payment, fee: Fee, *, attempt: int, cancels: bool) -> None:
+        """Sign, store the bytes, and only then broadcast.   [D-8]"""
+        unsigned = self._node.build(payment, row.nonce, fee)
+        signed = await asyncio.to_thread(self._signer.sign, self.chain_id, row.wallet, unsigned)
+
+        def store(connection: sa.Connection) -> None:
+            connection.execute(
+                sa.insert(attempts).values(
+                    chain_id=self.chain_id, tx_id=signed.tx_id, wallet=row.wallet, nonce=row.nonce, attempt=attempt,
+                    cancels=cancels, raw=signed.raw, max_fee=str(fee.max_fee), priority_fee=str(fee.priority_fee),
+                    gas=fee.gas, signed_at_us=self._clock_us(), reply="",
+                )
+            )  # fmt: skip
+            connection.execute(
+                sa.update(nonces)
+                .filter_by(chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce)
+                .values(state=Sending.SIGNED)
+            )
+
+        await self._db(store)
+        await self._broadcast(signed.tx_id, signed.raw)
+
+    async def _broadcast(self, tx_id: str, raw: bytes) -> Verdict | None:
+        """Send the stored bytes to every node. A lost reply means nothing: the bytes are sent again later."""
+        best: Verdict | None = None
+        for adapter in self._adapters:
+            try:
+                reply = await adapter.broadcast(raw)
+            except Unavailable:
+                continue
+            if best is None or reply.verdict in (Verdict.ACCEPTED, Verdict.KNOWN):
+                best = reply.verdict
+                words = f"{reply.verdict}: {reply.words}"
+                change = sa.update(attempts).filter_by(chain_id=self.chain_id, tx_id=tx_id).values(reply=words)
+                await self._db(partial(_execute, change))
+        return best
+
+    # ---- follow ----
+
+    async def _follow(self, row: sa.Row[Any], final: BlockRef, *, head: bool) -> None:
+        tried = await self._attempts(row)
+        statuses: list[TxStatus] = [await self._node.status(attempt.tx_id) for attempt in tried]
+        for attempt, status in zip(tried, statuses, strict=True):
+            if status.mined is not None:
+                await self._mined(row, attempt, status.mined, final)
+                return
+        if row.state == Sending.MINED:
+            # A reorg took it out of its block; what follows broadcasts it again.
+            await self._set(row, state=Sending.SIGNED, tx_id="", height=0)
+        address = await self._address(row.wallet)
+        if await self._node.mined_nonces(address, final) > row.nonce:
+            # The nonce is finally used and none of our attempts is found. That is no proof for paying again.
+            await self._alarm("nonce used by a stranger", row.reference, f"wallet {row.wallet} nonce {row.nonce}")
+            await self._set(row, state=Sending.STUCK)
+            return
+        if head and self._clock_us() - tried[-1].signed_at_us >= self._pace.bump_after_us:
+            await self._bump(row, tried, cancels=tried[-1].cancels)
+            return
+        if not any(status.pooled for status in statuses):
+            await self._broadcast(tried[-1].tx_id, tried[-1].raw)
+
+    async def _mined(self, row: sa.Row[Any], attempt: sa.Row[Any], mined: Inclusion, final: BlockRef) -> None:
+        """An attempt is in a block. It is final when the chain says so and the quorum has the same block."""
+        if mined.block.height <= final.height and await self._agreed(attempt.tx_id, mined):
+            outcome = Outcome.CANCELLED if attempt.cancels else Outcome.PAID if self._moved(row, mined) else \
+                Outcome.FAILED
+            state, words = Sending.FINAL, str(outcome)
+        else:
+            state, words = Sending.MINED, ""
+        if (row.state, row.tx_id) != (state, attempt.tx_id):
+            await self._set(row, state=state, outcome=words, tx_id=attempt.tx_id, height=mined.block.height,
+                            fee=str(mined.fee))
+
+    def _moved(self, row: sa.Row[Any], mined: Inclusion) -> bool:
+        """Whether the transaction succeeded and really made the transfer: a token may return false.   [D-7]"""
+        return mined.ok and (
+            row.amount == "0"
+            or any(
+                (transfer.contract, transfer.recipient, transfer.amount)
+                == (row.contract, row.recipient, int(row.amount))
+                for transfer in mined.transfers
+            )
+        )
+
+    async def _agreed(self, tx_id: str, mined: Inclusion) -> bool:
+        count = 0
+        for adapter in self._adapters:
+            try:
+                status = await adapter.status(tx_id)
+            except ChainError:
+                continue
+            count += status.mined is not None and status.mined == mined
+        return count >= self._quorum
+
+    async def _bump(self, row: sa.Row[Any], tried: Sequence[sa.Row[Any]], *, cancels: bool) -> None:
+        """A new attempt at the same nonce, ≥ 12.5 % dearer in both fees, up to the cap.   [D-8]"""
+        payment = await self._to_itself(row) if cancels else await self._payment(row)
+        last = tried[-1]
+        before = Fee(int(last.max_fee), int(last.priority_fee), last.gas)
+        fee = before.bumped(await self._node.quote(payment))
+        if fee.max_fee > self._pace.most_max_fee:
+            await self._alarm("fee cap", row.reference, f"bid {before.max_fee}, next {fee.max_fee},"
+                                                        f" at most {self._pace.most_max_fee}")
+            await self._broadcast(last.tx_id, last.raw)
+            return
+        try:
+            await self._sign(row, payment, fee, attempt=last.attempt + 1, cancels=cancels)
+        except SigningRefused as refusal:
+            await self._alarm("signer refused a bump", row.reference, str(refusal))
+            await self._broadcast(last.tx_id, last.raw)
+
+    # ---- small things ----
+
+    async def _payment(self, row: sa.Row[Any]) -> Payment:
+        return Payment(await self._address(row.wallet), row.recipient, row.contract, int(row.amount))
+
+    async def _to_itself(self, row: sa.Row[Any]) -> Payment:
+        address = await self._address(row.wallet)
+        return Payment(address, address, "", 0)
+
+    async def _address(self, wallet: int) -> str:
+        return await asyncio.to_thread(self._wallets.address, self.chain_id, wallet)
+
+    async def _attempts(self, row: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
+        select = sa.select(attempts).filter_by(chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce)
+        return await self._db(lambda c: c.execute(select.order_by(attempts.c.attempt)).all())
+
+    def _capped(self, fee: Fee) -> Fee:
+        most = self._pace.most_max_fee
+        return Fee(min(fee.max_fee, most), min(fee.priority_fee, most), fee.gas)
+
+    async def _require_network(self) -> None:
+        """Nothing is sent before the watcher has met this network, and nothing to another one.   [D-12]"""
+        identity = await self._node.identity()
+        known = await self._db(lambda c: c.execute(sa.select(cursors).filter_by(chain_id=self.chain_id)).first())
+        if known is None or (known.network, known.genesis_hash) != (identity.network, identity.genesis_hash):
+            raise WrongChain(f"chain {self.chain_id}: the node is on {identity.network}, we follow"
+                             f" {'nothing yet' if known is None else known.network}")
+
+    async def _set(self, row: sa.Row[Any], **values: Any) -> None:
+        await self._db(lambda c: c.execute(
+            sa.update(nonces).filter_by(chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce).values(**values)))
+
+    async def _alarm(self, kind: str, subject: str, words: str) -> None:
+        await self._db(lambda c: raise_alarm(c, self.chain_id, kind, subject, words, self._clock_us()))
+
+    async def _db(self, work: Callable[[sa.Connection], T]) -> T:
+        return await asyncio.to_thread(self._in_transaction, work)
+
+    def _in_transaction(self, work: Callable[[sa.Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return work(connection)
+
+
+def _execute(statement: sa.Executable, connection: sa.Connection) -> None:
+    connection.execute(statement)
+
+
+def _scalars(statement: sa.Select[tuple[int]], connection: sa.Connection) -> Sequence[int]:
+    return list(connection.scalars(statement))
