@@ -5,9 +5,9 @@ Strict: what decodes here encodes to the same bytes again, and nothing may follo
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
-from struct import error as StructError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 VERSION = 1
 
@@ -129,10 +129,10 @@ class _Reader:
         self.what = what
         self.at = 0
 
-    def unpack(self, layout: Struct) -> tuple[int | bytes, ...] | tuple:  # type: ignore[type-arg]
+    def unpack(self, layout: Struct) -> tuple[Any, ...]:
         try:
             fields = layout.unpack_from(self.data, self.at)
-        except StructError:
+        except struct.error:
             raise EncodingError(f"{self.what} ends early: {len(self.data)} bytes") from None
         self.at += layout.size
         return fields

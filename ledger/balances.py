@@ -1,0 +1,300 @@
+"""Balances, statements and trial balances as of any block, read from the postings.   [A-1, A-2, A-12]
+
+Amounts are signed as posted: debits positive, so what a liability account owes its owner is negative. Sums are exact
+beyond 64 bits on both databases. Give these an engine opened `read_only=True` where a node is writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from ledger import schema
+from ledger.amounts import ATOMS_SPLIT, format_decimal, join_atoms
+from ledger.chart import (
+    OWNER_BITS,
+    AccountId,
+    AccountKind,
+    AccountType,
+    AssetId,
+    account_id,
+    account_name,
+    account_type,
+    kind_of,
+    owner_of,
+)
+from ledger.journal import JournalKind, decode_memo
+from ledger.store import batch_of
+
+
+class Asset(NamedTuple):
+    """An asset as the journal listed it."""
+
+    id: AssetId
+    symbol: str
+    decimals: int
+
+
+class TrialRow(NamedTuple):
+    """One account's balance in one asset; exactly one of debit and credit is not zero."""
+
+    account: AccountId
+    asset: AssetId
+    debit: int
+    credit: int
+
+
+class TrialBalance(NamedTuple):
+    """Every account that is not at zero, and per asset the sum of each side: equal, or the ledger is broken."""
+
+    as_of: int
+    rows: list[TrialRow]
+    totals: dict[AssetId, tuple[int, int]]
+
+    def is_balanced(self) -> bool:
+        return all(debit == credit for debit, credit in self.totals.values())
+
+
+class StatementLine(NamedTuple):
+    """One posting on an account and its balance after it."""
+
+    journal_seq: int
+    command_seq: int
+    block_height: int
+    at_us: int
+    kind: int
+    memo: bytes
+    account: AccountId
+    asset: AssetId
+    atoms: int
+    balance: int
+
+
+class NoSuchBlock(LookupError):
+    """An as-of query for a block that is not in the log."""
+
+
+def assets(engine: sa.Engine) -> dict[AssetId, Asset]:
+    """The assets listed so far, by id; a later record of the same id (a rename) wins."""
+    table = schema.journal
+    query = sa.select(table.c.memo).where(table.c.kind == JournalKind.ASSET_LISTED).order_by(table.c.seq)
+    with engine.connect() as connection:
+        records = [decode_memo(memo) for (memo,) in connection.execute(query)]
+    return {record[0]: Asset(record[0], record[1], record[2]) for record in records}
+
+
+def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | None = None) -> int:
+    """The signed balance of one account in one asset after block `as_of` (None: now).   [A-12]"""
+    table = schema.posting
+    with engine.connect() as connection:
+        last = last_journal(connection, as_of)
+        query = sa.select(*_exact_sum(table.c.atoms_high, table.c.atoms)).where(
+            table.c.account == account, table.c.asset == asset, table.c.journal_seq <= last
+        )
+        total = _joined(connection.execute(query).one())
+        for seq_batch in _batches_of(connection, account, asset, 0, last):
+            total += seq_batch[1]
+    return total
+
+
+def subaccount_balances(
+    engine: sa.Engine, subaccount_id: int, as_of: int | None = None
+) -> dict[tuple[AccountKind, AssetId], int]:
+    """What a subaccount holds per kind of account and asset, zeros left out. Positive: the exchange owes it.   [A-12]"""
+    holdings: dict[tuple[AccountKind, AssetId], int] = {}
+    for kind in (AccountKind.AVAILABLE, AccountKind.WITHDRAWING):
+        for asset, atoms in account_balances(engine, account_id(kind, subaccount_id), as_of).items():
+            holdings[kind, asset] = -atoms
+    return holdings
+
+
+def account_balances(engine: sa.Engine, account: AccountId, as_of: int | None = None) -> dict[AssetId, int]:
+    """The signed balances of one account per asset after block `as_of`, zeros left out."""
+    table = schema.posting
+    with engine.connect() as connection:
+        last = last_journal(connection, as_of)
+        query = sa.select(table.c.asset, *_exact_sum(table.c.atoms_high, table.c.atoms))
+        query = query.where(table.c.account == account, table.c.journal_seq <= last).group_by(table.c.asset)
+        totals = {row[0]: _joined(row[1:]) for row in connection.execute(query)}
+        for _seq, atoms, asset in _batches_of(connection, account, None, 0, last):
+            totals[asset] = totals.get(asset, 0) + atoms
+    return {asset: atoms for asset, atoms in totals.items() if atoms}
+
+
+def trial_balance(engine: sa.Engine, as_of: int | None = None) -> TrialBalance:
+    """Every account's balance after block `as_of` and the totals per asset, batches included.   [A-1, A-12]"""
+    table = schema.posting
+    with engine.connect() as connection:
+        height, last = _height_and_last(connection, as_of)
+        query = sa.select(table.c.account, table.c.asset, *_exact_sum(table.c.atoms_high, table.c.atoms))
+        query = query.where(table.c.journal_seq <= last).group_by(table.c.account, table.c.asset)
+        sums = {(row[0], row[1]): _joined(row[2:]) for row in connection.execute(query)}
+        batches = sa.select(schema.posting_batch).where(schema.posting_batch.c.journal_seq <= last)
+        for row in connection.execution_options(stream_results=True).execute(batches):
+            for account, asset, atoms in batch_of(row).postings():
+                sums[account, asset] = sums.get((account, asset), 0) + atoms
+
+    rows = [TrialRow(*key, max(atoms, 0), max(-atoms, 0)) for key, atoms in sorted(sums.items()) if atoms]
+    totals: dict[AssetId, tuple[int, int]] = {asset: (0, 0) for _account, asset in sums}
+    for entry in rows:
+        debit, credit = totals[entry.asset]
+        totals[entry.asset] = (debit + entry.debit, credit + entry.credit)
+    return TrialBalance(height, rows, totals)
+
+
+def trial_balance_json(engine: sa.Engine, as_of: int | None = None) -> dict[str, Any]:
+    """The trial balance as `satchel trial-balance --json` prints it: names, and decimal strings."""
+    listed = assets(engine)
+    trial = trial_balance(engine, as_of)
+
+    def text(atoms: int, asset: AssetId) -> str:
+        return format_decimal(atoms, listed[asset].decimals) if asset in listed else str(atoms)
+
+    def symbol(asset: AssetId) -> str:
+        return listed[asset].symbol if asset in listed else f"asset/{asset}"
+
+    return {
+        "asOf": trial.as_of,
+        "rows": [
+            {
+                "account": account_name(row.account),
+                "type": _type_name(row.account),
+                "asset": symbol(row.asset),
+                "debit": text(row.debit, row.asset),
+                "credit": text(row.credit, row.asset),
+            }
+            for row in trial.rows
+        ],
+        "totals": {
+            symbol(asset): {"debit": text(debit, asset), "credit": text(credit, asset)}
+            for asset, (debit, credit) in sorted(trial.totals.items())
+        },
+    }
+
+
+def statement(
+    engine: sa.Engine, accounts: Sequence[AccountId], from_block: int = 0, to_block: int | None = None
+) -> Iterator[StatementLine]:
+    """Every posting on these accounts in blocks `from_block` … `to_block`, in order, with the running balance.   [A-12]"""
+    with engine.connect() as connection:
+        before = last_journal(connection, from_block - 1) if from_block > 0 else 0
+        last = last_journal(connection, to_block)
+    running = {
+        (account, asset): atoms
+        for account in accounts
+        for asset, atoms in (account_balances(engine, account, from_block - 1) if from_block > 0 else {}).items()
+    }
+    legs = sorted(_legs(engine, accounts, before, last))
+    facts = _facts(engine, sorted({leg[0] for leg in legs}))
+    for seq, _order, account, asset, atoms in legs:
+        running[account, asset] = running.get((account, asset), 0) + atoms
+        command_seq, height, at_us, kind, memo = facts[seq]
+        yield StatementLine(
+            seq, command_seq, height, at_us, kind, memo, account, asset, atoms, running[account, asset]
+        )
+
+
+def last_journal(connection: sa.Connection, as_of: int | None) -> int:
+    """Number of the newest journal transaction of block `as_of` or before; NoSuchBlock when there is no such block."""
+    return _height_and_last(connection, as_of)[1]
+
+
+def totals_by_kind(engine: sa.Engine, as_of: int | None = None) -> dict[tuple[int, AssetId], int]:
+    """Signed sums per (account kind, asset) after block `as_of`, zeros left out: the recount for A-13."""
+    sums: dict[tuple[int, AssetId], int] = {}
+    table = schema.posting
+    kind = table.c.account.op("/")(sa.literal(1 << OWNER_BITS, schema.Int))
+    batch = schema.posting_batch
+    with engine.connect() as connection:
+        last = last_journal(connection, as_of)
+        query = sa.select(kind.label("kind"), table.c.asset, *_exact_sum(table.c.atoms_high, table.c.atoms))
+        query = query.where(table.c.journal_seq <= last).group_by(sa.text("1"), table.c.asset)
+        for row in connection.execute(query):
+            sums[int(row[0]), row[1]] = _joined(row[2:])
+        query = sa.select(batch.c.account_kind, batch.c.asset, *_exact_sum(batch.c.total_high, batch.c.total))
+        query = query.where(batch.c.journal_seq <= last).group_by(batch.c.account_kind, batch.c.asset)
+        for row in connection.execute(query):
+            sums[row[0], row[1]] = sums.get((row[0], row[1]), 0) + _joined(row[2:])
+    return {key: atoms for key, atoms in sums.items() if atoms}
+
+
+_HALF = 10**9
+"""Each column is summed as two parts below this, so that no sum passes 64 bits before 9·10⁹ rows."""
+
+
+def _exact_sum(high: sa.ColumnElement[int], low: sa.ColumnElement[int]) -> list[sa.ColumnElement[Any]]:
+    half = sa.literal(_HALF, schema.Int)
+    parts = [column.op(sign)(half) for column in (high, low) for sign in ("/", "%")]
+    return [sa.func.sum(part) for part in parts]
+
+
+def _joined(parts: Sequence[Any]) -> int:
+    high_quotient, high_rest, quotient, rest = (int(part or 0) for part in parts)
+    return (high_quotient * _HALF + high_rest) * ATOMS_SPLIT + quotient * _HALF + rest
+
+
+def _height_and_last(connection: sa.Connection, as_of: int | None) -> tuple[int, int]:
+    table = schema.block
+    query = sa.select(table.c.height, table.c.first_journal + table.c.journal_count - 1)
+    query = query.order_by(table.c.height.desc()).limit(1)
+    if as_of is not None:
+        query = query.where(table.c.height == as_of)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NoSuchBlock("the log is empty" if as_of is None else f"no block {as_of}")
+    return row[0], row[1]
+
+
+def _batches_of(
+    connection: sa.Connection, account: AccountId, asset: AssetId | None, after: int, last: int
+) -> Iterator[tuple[int, int, AssetId]]:
+    """(journal seq, atoms, asset) of the account's rows in columnar batches."""
+    table = schema.posting_batch
+    query = sa.select(table).where(
+        table.c.account_kind == kind_of(account), table.c.journal_seq > after, table.c.journal_seq <= last
+    )
+    if asset is not None:
+        query = query.where(table.c.asset == asset)
+    for row in connection.execute(query.order_by(table.c.journal_seq, table.c.line)):
+        atoms = batch_of(row).atoms_of(owner_of(account))
+        if atoms:
+            yield row.journal_seq, atoms, row.asset
+
+
+def _legs(
+    engine: sa.Engine, accounts: Sequence[AccountId], after: int, last: int
+) -> Iterator[tuple[int, int, AccountId, AssetId, int]]:
+    table = schema.posting
+    query = sa.select(table).where(table.c.account == sa.bindparam("account"), table.c.journal_seq > after)
+    query = query.where(table.c.journal_seq <= last)
+    order = 1 << 32
+    """Batches come after the postings of their transaction."""
+    with engine.connect() as connection:
+        for account in dict.fromkeys(accounts):
+            for row in connection.execute(query, {"account": account}):
+                yield row.journal_seq, row.line, account, row.asset, join_atoms(row.atoms_high, row.atoms)
+            for seq, atoms, asset in _batches_of(connection, account, None, after, last):
+                yield seq, order, account, asset, atoms
+
+
+def _facts(engine: sa.Engine, seqs: Sequence[int]) -> dict[int, tuple[int, int, int, int, bytes]]:
+    table = schema.journal
+    query = sa.select(
+        table.c.seq, table.c.command_seq, table.c.block_height, table.c.at_us, table.c.kind, table.c.memo
+    )
+    facts = {}
+    with engine.connect() as connection:
+        for start in range(0, len(seqs), 500):
+            for row in connection.execute(query.where(table.c.seq.in_(seqs[start : start + 500]))):
+                facts[row[0]] = (row[1], row[2], row[3], row[4], bytes(row[5]))
+    return facts
+
+
+def _type_name(account: AccountId) -> str:
+    try:
+        kind: AccountType = account_type(account)
+    except KeyError:
+        return "unknown"
+    return kind.name.lower()
