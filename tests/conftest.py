@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["pytester", "tests.fixtures.servers"]
+pytest_plugins = ["pytester", "tests.fixtures.servers", "tests.fixtures.clients"]

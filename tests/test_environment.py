@@ -179,3 +179,13 @@ async def test_the_browser_of_the_system_opens_a_page(chromium_path: str) -> Non
         await browser.close()
 
     assert heading == "book"
+
+
+@pytest.mark.node
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_clients_of_others_live_in_environments_of_their_own(ccxt_python: Path, bpx_python: Path) -> None:
+    for python, module in [(ccxt_python, "ccxt.pro"), (bpx_python, "bpx.account")]:
+        assert subprocess.run([python, "-c", f"import {module}"], check=False).returncode == 0
+        ours = subprocess.run([python, "-c", "import sqlalchemy"], capture_output=True, text=True, check=False)
+        assert "No module named 'sqlalchemy'" in ours.stderr
