@@ -10,7 +10,7 @@ INT64_MAX = 2**63 - 1
 INT128_MAX = 2**127 - 1
 
 ATOMS_SPLIT = 10**18
-"""SQL keeps an amount in two 64-bit columns: `atoms_high` counts these, `atoms` the rest, both with the amount's sign."""
+"""SQL keeps an amount in two 64-bit columns: `atoms_high` counts these, `atoms` the rest, both with its sign."""
 
 
 def mul_div_down(a: int, b: int, divisor: int) -> int:
@@ -24,7 +24,7 @@ def mul_div_up(a: int, b: int, divisor: int) -> int:
 
 
 def mul_div_half_even(a: int, b: int, divisor: int) -> int:
-    """a · b / divisor to the nearest integer, ties to even; `divisor` > 0. For rates and marks, never for charges.   [A-3]"""
+    """a · b / divisor to the nearest integer, ties to even; `divisor` > 0. For rates and marks, never charges. [A-3]"""
     quotient, remainder = divmod(a * b, divisor)
     twice = 2 * remainder
     if twice > divisor or (twice == divisor and quotient & 1):
@@ -39,7 +39,7 @@ class AmountError(ValueError):
 def parse_decimal(text: str, decimals: int, *, limit: int = INT64_MAX) -> int:
     """The integer `text · 10^decimals`; exact or an AmountError. Accepts `-?digits[.digits]` only.
 
-    No exponent, sign '+', blanks, NaN or digits of other scripts: what the wire contract calls a decimal string.   [W-3]
+    No exponent, sign '+', blanks, NaN or digits of other scripts: what the wire contract calls a decimal.   [W-3]
     """
     body = text[1:] if text.startswith("-") else text
     whole, point, fraction = body.partition(".")
@@ -51,7 +51,8 @@ def parse_decimal(text: str, decimals: int, *, limit: int = INT64_MAX) -> int:
         if fraction[decimals:].strip("0"):
             raise AmountError(f"decimal too long: {text} has more than {decimals} decimals")
         fraction = fraction[:decimals]
-    value = int(whole + fraction) * 10 ** (decimals - len(fraction))
+    scale: int = 10 ** (decimals - len(fraction))
+    value = int(whole + fraction) * scale
     if value > limit:
         raise AmountError(f"number too large: {text} exceeds {format_decimal(limit, decimals)}")
     return -value if body is not text else value

@@ -102,7 +102,7 @@ def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | 
 def subaccount_balances(
     engine: sa.Engine, subaccount_id: int, as_of: int | None = None
 ) -> dict[tuple[AccountKind, AssetId], int]:
-    """What a subaccount holds per kind of account and asset, zeros left out. Positive: the exchange owes it.   [A-12]"""
+    """What a subaccount holds per kind of account and asset, without zeros. Positive: it is owed.   [A-12]"""
     holdings: dict[tuple[AccountKind, AssetId], int] = {}
     for kind in (AccountKind.AVAILABLE, AccountKind.WITHDRAWING):
         for asset, atoms in account_balances(engine, account_id(kind, subaccount_id), as_of).items():
@@ -177,7 +177,7 @@ def trial_balance_json(engine: sa.Engine, as_of: int | None = None) -> dict[str,
 def statement(
     engine: sa.Engine, accounts: Sequence[AccountId], from_block: int = 0, to_block: int | None = None
 ) -> Iterator[StatementLine]:
-    """Every posting on these accounts in blocks `from_block` … `to_block`, in order, with the running balance.   [A-12]"""
+    """Every posting on these accounts in blocks `from_block` … `to_block`, with the running balance.   [A-12]"""
     with engine.connect() as connection:
         before = last_journal(connection, from_block - 1) if from_block > 0 else 0
         last = last_journal(connection, to_block)

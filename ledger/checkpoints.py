@@ -46,7 +46,7 @@ def sign_checkpoint(origin: str, size: int, root: bytes, signer: Signer) -> Chec
 
 
 def parse_checkpoint(note: str, public_keys: Sequence[bytes]) -> Checkpoint:
-    """The checkpoint in a note, signed by one of these keys; CheckpointError otherwise. Other signatures are ignored."""
+    """The checkpoint in a note, signed by one of these keys; else CheckpointError. Others' signatures are ignored."""
     body, separator, signatures = note.partition("\n\n")
     lines = body.split("\n")
     if not separator or len(lines) < 3 or not signatures.endswith("\n"):
@@ -77,7 +77,7 @@ def read_checkpoint(path: Path, public_keys: Sequence[bytes]) -> Checkpoint:
 
 
 def verify_block_inclusion(checkpoint: Checkpoint, block_hash: bytes, height: int, path: Sequence[bytes]) -> bool:
-    """Whether the checkpoint covers this block: `path` is `merkle.inclusion_proof` over the first `size` block hashes."""
+    """Whether the checkpoint covers this block; `path`: `merkle.inclusion_proof` over the first `size` block hashes."""
     return merkle.verify_inclusion(block_hash, height, checkpoint.size, path, checkpoint.root)
 
 

@@ -45,9 +45,12 @@ class RunningTotals:
             by_asset[asset] = by_asset.get(asset, 0) + atoms
             if kind not in CHART:
                 found.append(f"asset {asset}: {atoms} atoms on accounts of unknown kind {kind}")
-            elif kind in _DEBIT_ONLY and atoms < 0 or kind in _CREDIT_ONLY and atoms > 0:
-                found.append(f"asset {asset}: {CHART[kind].name.format('*')} is at {atoms} atoms, on the wrong side of zero")
-        found += [f"asset {asset}: postings sum to {atoms} atoms, expected 0" for asset, atoms in by_asset.items() if atoms]
+            elif (kind in _DEBIT_ONLY and atoms < 0) or (kind in _CREDIT_ONLY and atoms > 0):
+                name = CHART[kind].name.format("*")
+                found.append(f"asset {asset}: {name} is at {atoms} atoms, on the wrong side of zero")
+        for asset, atoms in by_asset.items():
+            if atoms:
+                found.append(f"asset {asset}: postings sum to {atoms} atoms, expected 0")
         return found
 
     def require(self) -> None:

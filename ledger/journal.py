@@ -81,9 +81,8 @@ class PostingBatch(msgspec.Struct, frozen=True, gc=False):
         assert owner_column.shape == atom_column.shape and owner_column.ndim == 1 and len(owner_column) > 0
         assert bool(np.all(np.diff(owner_column) > 0)), "owners of a batch ascend strictly"
         assert 0 <= int(owner_column[0]) and int(owner_column[-1]) < 1 << OWNER_BITS, "owner out of range"
-        return cls(
-            account_kind, asset, owner_column, atom_column, exact_sum(atom_column), batch_root(owner_column, atom_column)
-        )
+        root = batch_root(owner_column, atom_column)
+        return cls(account_kind, asset, owner_column, atom_column, exact_sum(atom_column), root)
 
     def atoms_of(self, owner: int) -> int:
         """This owner's row, 0 when it has none."""
@@ -181,9 +180,10 @@ def encode_transaction(
 def seal(previous_hash: bytes, seq: int, command_seq: int, at_us: int, entry: JournalTransaction) -> SealedTransaction:
     """Give a journal transaction its place in the chain."""
     memo = encode_memo(entry.memo)
-    encoding = encode_transaction(previous_hash, seq, command_seq, at_us, entry.kind, memo, entry.postings, entry.batches)
+    legs, batches = entry.postings, entry.batches
+    encoding = encode_transaction(previous_hash, seq, command_seq, at_us, entry.kind, memo, legs, batches)
     digest = sha256(b"\x00" + encoding).digest()
-    return SealedTransaction(seq, command_seq, at_us, entry.kind, memo, entry.postings, entry.batches, digest)
+    return SealedTransaction(seq, command_seq, at_us, entry.kind, memo, legs, batches, digest)
 
 
 def residues(entry: JournalTransaction) -> dict[AssetId, int]:

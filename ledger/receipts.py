@@ -1,4 +1,4 @@
-"""Offline receipts: one journal transaction, or one row of a columnar batch, proven with the exchange's key alone. [A-4]
+"""Offline receipts: one journal transaction, or one row of a columnar batch, proven by the exchange's key alone.  [A-4]
 
 A receipt is JSON. What counts in it are the bytes: the transaction's canonical encoding, its inclusion path to the
 journal root, the block header and the signature. `verify_receipt` needs the standard library and Ed25519.
@@ -91,7 +91,7 @@ def make_receipt(store: Store, seq: int, account: int | None = None) -> dict[str
 
 
 def verify_receipt(receipt: dict[str, Any], public_key: bytes) -> Receipt:
-    """What the receipt proves, under the exchange's key that signed its block; ReceiptError when it does not.   [A-4]"""
+    """What the receipt proves, under the exchange's key that signed its block; else ReceiptError.   [A-4]"""
     try:
         if receipt["format"] != FORMAT:
             raise ReceiptError(f"format {receipt['format']!r}, expected {FORMAT!r}")
@@ -144,7 +144,8 @@ def _verify_row(row: dict[str, Any], batches: list[BatchHead]) -> BatchRow:
     except (KeyError, IndexError, TypeError, binascii.Error) as error:
         raise ReceiptError(f"not a batch row: {error}") from error
     size = -(-batch.row_count // _BATCH_CHUNK)
-    if type(index) is not int or not merkle.verify_inclusion(sha256(b"\x00" + chunk).digest(), index, size, path, batch.root):
+    leaf = sha256(b"\x00" + chunk).digest()
+    if type(index) is not int or not merkle.verify_inclusion(leaf, index, size, path, batch.root):
         raise ReceiptError(f"chunk {index} is not in the batch")
     rows = min(_BATCH_CHUNK, batch.row_count - index * _BATCH_CHUNK)
     if len(chunk) != rows * 16:

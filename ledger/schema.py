@@ -1,4 +1,4 @@
-"""The ledger's tables as SQLAlchemy sees them; the migrations create them, with the triggers that guard them.   [A-8, A-14]
+"""The ledger's tables as SQLAlchemy sees them; the migrations create them, with their triggers.   [A-8, A-14]
 
 `command`, `journal`, `posting`, `posting_batch` and `block` are append-only. `tip` has one row: where the log ends and
 which writer may continue it. Numbers are 64-bit, bytes are bytes, an amount is two columns (`amounts.split_atoms`).

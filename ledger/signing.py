@@ -44,7 +44,7 @@ class Signer:
 
 
 def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` is this key's on `message`; False, never an exception, for bytes that are no key or signature."""
+    """Whether `signature` is this key's on `message`; False, never an exception, for what is no key or signature."""
     if len(signature) != 64 or len(public_key) != 32:
         return False
     try:
@@ -137,7 +137,8 @@ def _plain_seed(path: Path, content: dict[str, Any]) -> bytes:
 def _unseal(path: Path, content: dict[str, Any], public_key: bytes, passphrase: str | None) -> bytes:
     if passphrase is None:
         raise KeyFileError(f"{path}: encrypted, and no passphrase was given")
-    if content["kdf"] != "argon2id" or not 0 < content["memory"] <= _MEMORY_LIMIT or not 0 < content["operations"] < 100:
+    reasonable = 0 < content["memory"] <= _MEMORY_LIMIT and 0 < content["operations"] < 100
+    if content["kdf"] != "argon2id" or not reasonable:
         raise KeyFileError(f"{path}: unknown or unreasonable key derivation")
     secret = pwhash.argon2id.kdf(
         32,

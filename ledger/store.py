@@ -1,9 +1,8 @@
-"""The log in SQL: appends one signed block per transaction and reads it back; lets one writer at a time.   [A-7, A-8, A-9]"""
+"""The log in SQL: appends one signed block per transaction and reads it back; one writer at a time.   [A-7, A-9]"""
 
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -27,7 +26,7 @@ _ADVISORY_LOCK = 0x5A7C_4E1B
 
 
 class StoreError(Exception):
-    """The log could not be continued or read. What was not acknowledged may be lost; nothing is half-written.   [A-9]"""
+    """The log could not be continued or read. What was not acknowledged may be lost, nothing half-written.   [A-9]"""
 
 
 class Tip(NamedTuple):
@@ -291,7 +290,7 @@ class Store:
         path = self.engine.url.database
         if self.engine.dialect.name != "sqlite" or not path or path == ":memory:":
             return None
-        file = open(f"{path}.lock", "ab")  # noqa: SIM115 - held for as long as this Store writes
+        file = open(f"{path}.lock", "ab")
         deadline = time.monotonic() + LEASE_PATIENCE_SECONDS
         while True:
             try:
@@ -306,7 +305,6 @@ class Store:
     def _unlock_file(self) -> None:
         file, self._lock_file = self._lock_file, None
         if file is not None:
-            os.close(os.dup(file.fileno()))
             file.close()
 
 

@@ -1,4 +1,4 @@
-"""How one block's rows get into SQL fastest: multi-row statements on SQLite, packed binary COPY on PostgreSQL.   [A-14]"""
+"""How one block's rows get into SQL fastest: multi-row statements on SQLite, binary COPY on PostgreSQL.   [A-14]"""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def _batch_values(block: Block) -> list[Any]:
     values: list[Any] = []
     for seq, line, batch in _batches(block):
         owners, atoms = batch.owners.astype(">i8").tobytes(), batch.atoms.astype(">i8").tobytes()
-        total = split_atoms(batch.total)
-        values += (seq, line, int(batch.account_kind), batch.asset, len(batch.owners), *total, owners, atoms, batch.root)
+        values += (seq, line, int(batch.account_kind), batch.asset, len(batch.owners), *split_atoms(batch.total))
+        values += (owners, atoms, batch.root)
     return values
 
 
@@ -131,8 +131,8 @@ def copy_postgresql(connection: sa.Connection, block: Block) -> None:
         cursor.execute(_BLOCK_INSERT, [*block.header, block.hash, block.signature])
 
 
-_POSTING_BATCH_INSERT = f"INSERT INTO posting_batch VALUES ({','.join(['%b'] * _WIDTH['posting_batch'])})"
-_BLOCK_INSERT = f"INSERT INTO block VALUES ({','.join(['%b'] * _WIDTH['block'])})"
+_POSTING_BATCH_INSERT = "INSERT INTO posting_batch VALUES (" + ",".join(["%b"] * _WIDTH["posting_batch"]) + ")"  # noqa: S608
+_BLOCK_INSERT = "INSERT INTO block VALUES (" + ",".join(["%b"] * _WIDTH["block"]) + ")"  # noqa: S608
 
 
 def _copy(cursor: Any, table: str, parts: list[bytes]) -> None:
@@ -155,7 +155,7 @@ def _copy_commands(block: Block) -> list[bytes]:
             parts.append(_NO_REQUEST_COPY)
         else:
             key, signature, text, timestamp, window, received = request
-            assert len(key) == 32 and len(signature) == 64, f"request of command {seq}: key or signature of wrong length"
+            assert len(key) == 32 and len(signature) == 64, f"command {seq}: key or signature of wrong length"
             parts += (
                 _COMMAND_REQUEST(32, key, 64, signature, len(text)),
                 text,
