@@ -1,0 +1,209 @@
+"""Proof-of-reserves epochs of a running node: the image at the epoch's block, the build, the log.   [R-1, R-20, R-24]"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from engine import liabilities
+from engine.events import EpochClosed
+from engine.state import ASSET_BITS, State
+from ledger import schema
+from ledger.blocks import Block
+from ledger.chart import CHART, OWNER_BITS, AccountKind, account_name
+from ledger.journal import JournalKind
+from ledger.store import Store
+from por import store as por_store
+from por.epochs import build_epoch, prove
+from por.header import Header, Missed, hours_to_miss, missed_row
+from por.image import Account, Image, Price, ReserveLine, TrialLine
+
+CODE_VERSION = importlib.metadata.version("satchel-exchange")
+USER_KINDS = {AccountKind.AVAILABLE: ("available", "in_orders", "provisional"), AccountKind.WITHDRAWING: ("withdrawing",)}
+"""Account kinds that are users' claims, with the leaf columns that show them.   [R-2, R-6]"""
+
+ROWS_KEPT = 100
+
+_ASSET_MASK = (1 << ASSET_BITS) - 1
+
+
+class Epochs:
+    """Takes the image when the engine closes an epoch, builds and publishes it once its block is durable."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self.log = por_store.load_log(node.database)
+        self._secret = node.keyring.epoch_secret()
+        self._images: dict[int, tuple[int, Image]] = {}
+        """Block height → (the engine's number of the epoch, its image), until it is built."""
+        self._durable: asyncio.Queue[int] = asyncio.Queue()
+        self._rows: dict[int, asyncio.Future[Header]] = {}
+        """The engine's number → its row once published; the newest few, for whoever asked for an epoch."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="epoch")
+        self._building: asyncio.Task[None] | None = None
+
+    def covered_height(self, store: Store) -> int:
+        """Height below which every closed epoch is built; recovery replays from there so that none is lost."""
+        built = self.log.last.block_height if self.log.last is not None else -1
+        table = schema.journal
+        query = (
+            sa.select(table.c.block_height)
+            .where(table.c.kind == JournalKind.EPOCH_CLOSED)
+            .order_by(table.c.seq.desc())
+            .limit(1)
+        )
+        with store.engine.connect() as connection:
+            closed = connection.execute(query).scalar_one_or_none()
+        return built if closed is not None and closed > built else 1 << 62
+
+    async def start(self) -> None:
+        self._building = asyncio.create_task(self._build_all())
+
+    async def stop(self) -> None:
+        """Build what is waiting, then stop."""
+        if self._building is not None:
+            await self._durable.join()
+            self._building.cancel()
+        self._thread.shutdown()
+
+    def take_image(self, block: Block, closed: EpochClosed, state: State) -> None:
+        """Called while the state stands exactly at the end of the epoch's block.   [R-1]"""
+        if self.log.last is not None and block.header.height <= self.log.last.block_height:
+            return
+        self._images[block.header.height] = closed.epoch, image_of(state, block, closed)
+        self._rows[closed.epoch] = asyncio.get_running_loop().create_future()
+        if len(self._rows) > ROWS_KEPT:
+            del self._rows[next(iter(self._rows))]
+
+    def on_block(self, block: Block) -> None:
+        """The block is durable: an epoch taken at it may be published."""
+        if block.header.height in self._images:
+            self._durable.put_nowait(block.header.height)
+
+    async def published(self, closed: EpochClosed) -> Header:
+        """The row of an epoch that was just closed, once it is in the log."""
+        return await asyncio.shield(self._rows[closed.epoch])
+
+    async def settled(self) -> None:
+        """Wait until every epoch whose block is durable is built."""
+        await self._durable.join()
+
+    async def proof(self, number: int, subaccount_id: int, known_sizes: list[int]) -> dict[str, Any]:
+        """The inclusion proof of one subaccount in one epoch. KeyError, LeavesGone.   [R-22]"""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._prove, number, subaccount_id, known_sizes
+        )
+
+    def checkpoint(self) -> por_store.Checkpoint | None:
+        return por_store.load_checkpoint(self._node.reader)
+
+    def _prove(self, number: int, subaccount_id: int, known_sizes: list[int]) -> dict[str, Any]:
+        epoch = por_store.load_epoch(self._node.reader, number)
+        checkpoint = self.checkpoint()
+        assert checkpoint is not None, f"epoch {number} without a checkpoint"
+        log_proof = self.log.proof(epoch.header.epoch, checkpoint.text, checkpoint.public_key, known_sizes)
+        return prove(epoch, subaccount_id, log_proof)
+
+    async def _build_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            number, image = self._images.pop(await self._durable.get())
+            asked = self._rows.get(number)
+            try:
+                row = await loop.run_in_executor(self._thread, self._build, image)
+            except Exception as error:
+                # An epoch that cannot be published honestly stops the exchange rather than be skipped.   [A-13]
+                self._node.fail(error)
+                if asked is not None:
+                    asked.set_exception(error)
+                return
+            finally:
+                self._durable.task_done()
+            if asked is not None:
+                asked.set_result(row)
+
+    def _build(self, image: Image) -> Header:
+        """Build and publish one epoch, after a row for every hour that has none.   [R-24]"""
+        database, chain = self._node.database, self._node.sequencer.chain
+        if image.hour is not None and self.log.last is not None:
+            for hour in hours_to_miss(self.log.last, image.hour):
+                por_store.publish(
+                    database, self.log, missed_row(self.log.last, hour, "not closed"), chain.sign, chain.public_key
+                )
+        epoch = build_epoch(continued(image, self.log.last), self.log.last, self._secret)
+        por_store.publish(database, self.log, epoch, chain.sign, chain.public_key)
+        return epoch.header
+
+
+def continued(image: Image, previous: Header | Missed | None) -> Image:
+    """The image with the number of accounts opened since the row before it; none ever closes."""
+    before = previous.accounts if previous is not None else 0
+    return msgspec.structs.replace(image, opened=len(image.accounts) - before)
+
+
+def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
+    """Plain data of everything the epoch commits to, as the state stands.   [R-1, R-2, R-5, R-12]"""
+    symbols = {asset_id: asset.symbol for asset_id, asset in state.assets.items()}
+    at_us = block.header.at_us
+    owed, system, reserves = _balances(state, symbols)
+    return Image(
+        exchange=state.exchange,
+        hour=closed.hour or None,
+        at_us=at_us,
+        block_height=block.header.height,
+        block_hash=block.hash,
+        journal_root=block.header.journal_root,
+        columns=liabilities.columns(state),
+        accounts=[
+            Account(subaccount_id, user_id, amounts, detail)
+            for subaccount_id, user_id, amounts, detail in liabilities.accounts(state)
+        ],
+        opened=0,
+        closed=0,
+        # A price that was fed stays live until it is replaced, so it is as old as the epoch.   [P-1, W-9]
+        prices=sorted(
+            (Price(symbols[asset_id], price, at_us) for asset_id, price in state.prices.items()),
+            key=lambda line: line.asset,
+        ),
+        price_max_age_us=0 if state.devnet else 3_600_000_000,
+        parameters=liabilities.collateral_parameters(state),
+        code_version=CODE_VERSION,
+        trial_balance=[
+            TrialLine(
+                CHART[kind].name.rsplit("/", 1)[-1],
+                symbol,
+                [f"{symbol}.{column}" for column in USER_KINDS[AccountKind(kind)]],
+                atoms,
+            )
+            for (kind, symbol), atoms in sorted(owed.items())
+        ],
+        system=system,
+        reserves=reserves,
+        insurance_atoms=0,
+    )
+
+
+def _balances(
+    state: State, symbols: dict[int, str]
+) -> tuple[dict[tuple[int, str], int], dict[str, int], list[ReserveLine]]:
+    """Every balance of the ledger, sorted into users' claims, system accounts and reserves.   [R-6, R-12]"""
+    owed = {(kind, symbol): 0 for kind in USER_KINDS for symbol in symbols.values()}
+    system: dict[str, int] = {}
+    reserves: list[ReserveLine] = []
+    for key, atoms in sorted(state.balances.items()):
+        account, symbol = key >> ASSET_BITS, symbols[key & _ASSET_MASK]
+        kind = account >> OWNER_BITS
+        if kind in USER_KINDS:
+            owed[kind, symbol] += atoms
+            continue
+        name = f"{symbol}.{AccountKind(kind).name.lower()}"
+        system[name] = system.get(name, 0) + atoms
+        if kind == AccountKind.CUSTODY and atoms:
+            reserves.append(ReserveLine(symbol, "custody", account_name(account), atoms))
+    return owed, system, reserves
+

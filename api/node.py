@@ -1,0 +1,218 @@
+"""A node: the log, the engine, the chains, the epochs and the feeds put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from api.custody import SequencedExchange
+from api.desk import ChainDesk
+from api.epochs import Epochs
+from api.history import History
+from api.keys import Keyring
+from api.market_data import MarketData
+from api.recovery import recover
+from api.settings import Settings
+from engine import genesis, snapshot
+from engine.commands import Command, Genesis
+from engine.events import EpochClosed, Outcome
+from engine.parameters import GenesisParameters
+from engine.sequencer import Attach, Sequencer
+from engine.state import ASSET_BITS, State
+from ledger.blocks import Block, SignedRequest
+from ledger.checkpoints import CheckpointFile
+from ledger.chart import OWNER_BITS
+from ledger.database import open_engine, upgrade
+from ledger.invariants import RunningTotals
+from ledger.merkle import TreeHead
+from ledger.store import Snapshot, Store
+
+Listener = Callable[[Block, list[Outcome], State], None]
+"""Told of every durable block, in order, on the event loop."""
+
+
+class Node:
+    """The running exchange. `start` returns when it is ready; `stop` when everything accepted is durable.
+
+    What halted it, if anything did, is in `failure`: the process must then end and be started again.   [A-13]
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.failure: BaseException | None = None
+        self.failed = asyncio.Event()
+        self.listeners: list[Listener] = []
+
+    async def start(self) -> None:
+        """Open the log, come back to where it ends, start the chains and the clock."""
+        settings = self.settings
+        settings.data.mkdir(parents=True, exist_ok=True)
+        self.keyring = Keyring(settings.data, None if settings.devnet else settings.passphrase)
+        self.database = open_engine(settings.url)
+        upgrade(self.database)
+        self.reader = open_engine(settings.url, read_only=True)
+        """Read-only connections for queries, which never wait for the writer."""
+        self._writer = Store(self.database)
+        self._writer.acquire()
+        self.store = Store(self.reader)
+        self.history = History(self.database, self.reader)
+        self.market_data = MarketData(self.now_us)
+        self.epochs = Epochs(self)
+        state = self._recover()
+        parameters = genesis.load(settings.genesis) if state.sequence == 0 else None
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._start_sequencer(state, parameters.exchange if parameters is not None else state.exchange)
+        if parameters is not None:
+            await self._begin(parameters)
+        self.market_data.load_books(self.state)
+        self.exchange = SequencedExchange(self.sequencer)
+        self.desk = await ChainDesk.open(self)
+        await self.epochs.start()
+        self._start_timers()
+
+    async def stop(self) -> None:
+        """Stop taking commands, make what was accepted durable, leave a snapshot for a quick start."""
+        self._timers.shutdown(wait=False)
+        await self.desk.stop()
+        self.sequencer.stop()
+        await asyncio.wait([self._running])
+        await self.epochs.stop()
+        if self.failure is None:
+            self._save_snapshot()
+        self.history.close()
+        self._committer.shutdown()
+        self._writer.close()
+        self.checkpoints.update(self._durable_log.size, self._durable_log.root(), now=True)
+        self.reader.dispose()
+        self.database.dispose()
+
+    @property
+    def state(self) -> State:
+        """The applied state, to read only. It may be ahead of what is durable: see `durable`."""
+        return self.sequencer.state
+
+    async def submit(
+        self, command: Command, request: SignedRequest | None = None, *, attach: Attach | None = None
+    ) -> Outcome:
+        """Sequence a command; resolves when it is durable. Raises Overloaded or Halted.   [A-4]"""
+        return await self.sequencer.submit(command, request, attach)
+
+    async def durable(self) -> None:
+        """Wait until what the state showed so far is durable: only then may a reader be told.   [A-7]"""
+        await self.sequencer.durable()
+
+    def now_us(self) -> int:
+        """Exchange time.   [W-9]"""
+        return self.sequencer.now_us()
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the exchange: something is not as it must be, and going on would be a guess.   [A-13]"""
+        if self.failure is None:
+            self.failure = error
+            self.failed.set()
+            self.sequencer.stop()
+
+    def is_ready(self) -> bool:
+        """Recovered, committing, not halted."""
+        return self.failure is None and self.sequencer.halted is None
+
+    async def deposit_address(self, subaccount_id: int, chain_id: int) -> str:
+        """The subaccount's address on a chain; watched from now on, for ever.   [D-3]"""
+        return await self.desk.deposit_address(subaccount_id, chain_id)
+
+    def wallets(self) -> list[tuple[str, str]]:
+        """The exchange's own hot wallets: (blockchain, address)."""
+        return self.desk.wallets()
+
+    def _recover(self) -> State:
+        projected = min(self.history.cursor(), self.epochs.covered_height(self.store))
+        recovered = recover(self.store, projected, self._republish)
+        self._last_at_us = 0 if recovered.header is None else recovered.header.at_us
+        return recovered.state
+
+    def _republish(self, block: Block, outcomes: list[Outcome], state: State) -> None:
+        """A replayed block that a projection had not seen."""
+        if block.header.height > self.history.cursor():
+            self.history.on_block(block, outcomes, state)
+        for outcome in outcomes:
+            if outcome.events and isinstance(outcome.events[-1], EpochClosed):
+                self.epochs.take_image(block, outcome.events[-1], state)
+                self.epochs.on_block(block)
+
+    def _start_sequencer(self, state: State, exchange: str) -> None:
+        tip = self.store.tip()
+        signer = self.keyring.new_exchange_key() if tip is None else self.keyring.exchange_key(tip.next_public_key)
+        chain = self.store.load_chain(signer.public_key, signer.sign)
+        self.sequencer = Sequencer(
+            state,
+            chain,
+            clock_us=lambda: time.time_ns() // 1_000,
+            commit=self._commit,
+            publish=self._publish,
+            executor=self._committer,
+            keyring=self.keyring.signing,
+            image=lambda block, closed: self.epochs.take_image(block, closed, self.state),
+            last_at_us=self._last_at_us,
+        )
+        self._totals = RunningTotals(balance_totals(state))
+        self._durable_log = TreeHead.load(*chain.log.dump())
+        origin = f"{exchange}/blocks"
+        self.checkpoints = CheckpointFile(self.settings.data / "checkpoint.txt", origin, signer)
+        self._running = asyncio.create_task(self._run_sequencer())
+
+    async def _run_sequencer(self) -> None:
+        try:
+            await self.sequencer.run()
+        except Exception as error:
+            self.fail(error)
+
+    async def _begin(self, parameters: GenesisParameters) -> None:
+        outcome = await self.submit(Genesis(parameters, self.sequencer.chain.public_key))
+        if outcome.rejection is not None:
+            raise outcome.rejection
+
+    def _commit(self, block: Block, attachments: list[Attach]) -> None:
+        """Make a block durable, unless it breaks conservation: then stop rather than publish.   [A-13]"""
+        self._totals.add(block.journal)
+        self._totals.require()
+        self._writer.append(block, attachments)
+
+    def _publish(self, block: Block, outcomes: list[Outcome]) -> None:
+        """Everybody who wants to know, once the block is durable.   [A-7]"""
+        state = self.state
+        self.history.on_block(block, outcomes, state)
+        self.market_data.on_block(block, outcomes, state)
+        for listener in self.listeners:
+            listener(block, outcomes, state)
+        self.epochs.on_block(block)
+        self._durable_log.append(block.hash)
+        self._update_checkpoint()
+
+    def _update_checkpoint(self) -> None:
+        self.checkpoints.update(self._durable_log.size, self._durable_log.root())
+
+    def _start_timers(self) -> None:
+        """The scheduler is only a clock: what falls due is a command that the sequencer finds itself.   [A-6, S-15]"""
+        self._timers = AsyncIOScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
+        self._timers.add_job(self.sequencer.wake, "interval", seconds=1)
+        self._timers.add_job(self._update_checkpoint, "interval", seconds=1)
+        self.desk.schedule(self._timers)
+        self._timers.start()
+
+    def _save_snapshot(self) -> None:
+        chain = self.sequencer.chain
+        content = snapshot.dump(self.state)
+        self.history.flush()
+        self._writer.save_snapshot(Snapshot(chain.height, chain.block_hash, snapshot.digest(content), content))
+
+
+def balance_totals(state: State) -> dict[tuple[int, int], int]:
+    """Signed totals per (account kind, asset) of a recovered state: where the running totals start.   [A-13]"""
+    totals: dict[tuple[int, int], int] = {}
+    for key, atoms in state.balances.items():
+        kind, asset_id = key >> ASSET_BITS + OWNER_BITS, key & (1 << ASSET_BITS) - 1
+        totals[kind, asset_id] = totals.get((kind, asset_id), 0) + atoms
+    return totals
