@@ -38,13 +38,16 @@ TAG_PARAMETERS = _tag(0x24)
 TAG_CODE = _tag(0x25)
 
 
-class BuildRefused(Exception):
+class BuildRefused(ValueError):
     """The builder fails closed: the message names what, which account or column, and the numbers."""
 
 
 def canonical_json(value: Any) -> str:
     """The one text of a JSON value: keys sorted, no spaces, ASCII only. Floats have no place in it."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def text_hash(tag: bytes, text: str) -> bytes:

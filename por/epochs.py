@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from por.canonical import BuildRefused, canonical_json
 from por.header import (
@@ -20,8 +21,8 @@ from por.header import (
     prices_text,
     reserves_text,
 )
-from por.image import Account, Image
-from por.leaves import Leaves, build_leaves
+from por.image import Image
+from por.leaves import Leaves, Words, amount_words, build_leaves
 from por.tree import SumTree, build_tree, group_path, sum_path
 
 PROOF_FORMAT = "satchel-por-proof"
@@ -52,8 +53,9 @@ def build_epoch(image: Image, previous: Row | None, master_secret: bytes) -> Epo
     require_columns(image.columns)
     require_texts(image)
 
-    columns, accounts = with_counts(image)
-    leaves = build_leaves(next_epoch(previous), columns, accounts, master_secret)
+    words = amount_words(image.columns, image.accounts)
+    columns, words = with_counts(image, words)
+    leaves = build_leaves(next_epoch(previous), image.accounts, words, master_secret)
     tree = build_tree(leaves, len(columns), image.group_bits)
     header = build_header(image, previous, columns, tree)
     return Epoch(
@@ -123,40 +125,33 @@ def require_columns(columns: list[str]) -> None:
 
 def require_texts(image: Image) -> None:
     """Every leaf's detail and the parameters are canonical JSON, so that nobody can show one hash with two readings."""
-    for account in image.accounts:
-        if account.detail != "{}":
-            _require_canonical(f"the detail of subaccount {account.subaccount_id}", account.detail)
     _require_canonical("the parameter set", image.parameters)
+    for detail, subaccount_id in {account.detail: account.subaccount_id for account in image.accounts}.items():
+        _require_canonical(f"the detail of subaccount {subaccount_id}", detail)
 
 
-def with_counts(image: Image) -> tuple[list[str], list[Account]]:
+def with_counts(image: Image, words: Words) -> tuple[list[str], Words]:
     """Add the counting columns: 1 for every account, and 1 where net equity is below zero.   [R-7]
 
     Of a pair `X_plus`, `X_minus` at most one may be non-zero: a signed quantity has one sign.   [R-2]
     """
     columns = image.columns
-    pairs = [
-        (columns.index(name), columns.index(name.removesuffix("_plus") + "_minus"))
-        for name in columns
-        if name.endswith("_plus") and name.removesuffix("_plus") + "_minus" in columns
-    ]
-    for account in image.accounts:
-        for plus, minus in pairs:
-            if account.amounts[plus] and account.amounts[minus]:
-                raise BuildRefused(
-                    f"subaccount {account.subaccount_id}: {columns[plus]} is {account.amounts[plus]}"
-                    f" and {columns[minus]} is {account.amounts[minus]}"
-                )
+    non_zero: npt.NDArray[np.bool_] = np.asarray(words.any(axis=2))
+    for plus, name in enumerate(columns):
+        opposite = name.removesuffix("_plus") + "_minus"
+        if name.endswith("_plus") and opposite in columns:
+            both = non_zero[:, plus] & non_zero[:, columns.index(opposite)]
+            if both.any():
+                account = image.accounts[int(both.argmax())]
+                raise BuildRefused(f"subaccount {account.subaccount_id}: both {name} and {opposite} are non-zero")
 
-    if NET_EQUITY_MINUS not in columns:
-        counted = [msgspec.structs.replace(account, amounts=[*account.amounts, 1]) for account in image.accounts]
-        return [*columns, COUNT_COLUMN], counted
-    minus = columns.index(NET_EQUITY_MINUS)
-    counted = [
-        msgspec.structs.replace(account, amounts=[*account.amounts, 1, int(account.amounts[minus] > 0)])
-        for account in image.accounts
-    ]
-    return [*columns, COUNT_COLUMN, NEGATIVE_COLUMN], counted
+    counts = np.ones((len(words), 1), dtype=np.uint64)
+    names = [*columns, COUNT_COLUMN]
+    if NET_EQUITY_MINUS in columns:
+        below_zero = non_zero[:, columns.index(NET_EQUITY_MINUS), np.newaxis].astype(np.uint64)
+        counts = np.concatenate([counts, below_zero], axis=1)
+        names.append(NEGATIVE_COLUMN)
+    return names, np.concatenate([words, np.stack([np.zeros_like(counts), counts], axis=2)], axis=1)
 
 
 def load_tree(leaves: Leaves, header: Header) -> SumTree:

@@ -26,6 +26,7 @@ from por.canonical import (
 from por.image import Account
 
 Bytes2D = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.uint64]
 
 PREFIX_BYTES = 16 + 8 + 1 + 8
 _WORD = (1 << 64) - 1
@@ -55,16 +56,15 @@ class Leaves:
         return tuple(int.from_bytes(row[at : at + COLUMN_BYTES], "big") for at in range(0, len(row), COLUMN_BYTES))
 
 
-def build_leaves(epoch: int, columns: list[str], accounts: list[Account], master_secret: bytes) -> Leaves:
+def build_leaves(epoch: int, accounts: list[Account], words: Words, master_secret: bytes) -> Leaves:
     """Encode every account and put it in this epoch's order, or refuse, naming the first account that is wrong.
 
     The order is that of the identity commitments: a new permutation each epoch for whoever lacks the master
-    secret, and strictly increasing, so that an auditor sees at once that nobody is there twice.   [R-3]
+    secret, and strictly increasing, so that an auditor sees at once that nobody is there twice. `words` is
+    what `amount_words` made of the accounts, with whatever columns were added to it.   [R-3]
     """
     require_distinct(accounts)
-    words = amount_words(columns, accounts)
 
-    sha = hashlib.sha256
     secrets: dict[int, bytes] = {}
     details: dict[str, bytes] = {}
     salts, identities, detail_hashes = [], [], []
@@ -75,19 +75,16 @@ def build_leaves(epoch: int, columns: list[str], accounts: list[Account], master
         detail_hash = details.get(account.detail)
         if detail_hash is None:
             detail_hash = details[account.detail] = text_hash(TAG_DETAIL, account.detail)
-        subaccount = account.subaccount_id.to_bytes(8, "big")
-        salt = hmac.digest(secret, TAG_SALT + epoch.to_bytes(8, "big") + subaccount, "sha256")
+        salt = leaf_salt(secret, epoch, account.subaccount_id)
         salts.append(salt)
-        identities.append(sha(TAG_IDENTITY + account.user_id.to_bytes(8, "big") + subaccount + salt).digest())
+        identities.append(identity(account.user_id, account.subaccount_id, salt))
         detail_hashes.append(detail_hash)
 
     identity_rows = _rows(identities)
     order = _order(identity_rows)
+    in_order = [accounts[i] for i in order.tolist()]
     salt_rows = _rows(salts)[order]
     amount_rows = _big_endian(words)[order]
-    hashes = _leaf_hashes(epoch, salt_rows, identity_rows[order], _rows(detail_hashes)[order], amount_rows)
-
-    in_order = [accounts[i] for i in order.tolist()]
     return Leaves(
         epoch=epoch,
         subaccount_ids=[account.subaccount_id for account in in_order],
@@ -95,13 +92,47 @@ def build_leaves(epoch: int, columns: list[str], accounts: list[Account], master
         details=[account.detail for account in in_order],
         salts=salt_rows,
         amounts=amount_rows,
-        hashes=hashes,
+        hashes=_leaf_hashes(epoch, salt_rows, identity_rows[order], _rows(detail_hashes)[order], amount_rows),
+    )
+
+
+def restore_leaves(
+    epoch: int, subaccount_ids: list[int], user_ids: list[int], details: list[str], salts: bytes, amounts: bytes
+) -> Leaves:
+    """Leaves in tree order from what was stored of them; the hashes are computed again."""
+    salt_rows = np.frombuffer(salts, dtype=np.uint8).reshape(-1, HASH_BYTES)
+    row_bytes = len(amounts) // max(1, len(salt_rows))
+    amount_rows = np.frombuffer(amounts, dtype=np.uint8).reshape(len(salt_rows), row_bytes)
+    identities = [
+        identity(user_id, subaccount_id, salt.tobytes())
+        for user_id, subaccount_id, salt in zip(user_ids, subaccount_ids, salt_rows, strict=True)
+    ]
+    detail_hashes = [text_hash(TAG_DETAIL, detail) for detail in details]
+    return Leaves(
+        epoch=epoch,
+        subaccount_ids=subaccount_ids,
+        user_ids=user_ids,
+        details=details,
+        salts=salt_rows,
+        amounts=amount_rows,
+        hashes=_leaf_hashes(epoch, salt_rows, _rows(identities), _rows(detail_hashes), amount_rows),
     )
 
 
 def user_secret(master_secret: bytes, user_id: int) -> bytes:
     """The secret of one user, from which all their salts follow: HMAC-SHA256(master, user id).   [R-3]"""
     return hmac.digest(master_secret, TAG_USER_SECRET + user_id.to_bytes(8, "big"), "sha256")
+
+
+def leaf_salt(secret: bytes, epoch: int, subaccount_id: int) -> bytes:
+    """The salt of one leaf in one epoch: HMAC-SHA256(user secret, epoch, subaccount id).   [R-3]"""
+    return hmac.digest(secret, TAG_SALT + epoch.to_bytes(8, "big") + subaccount_id.to_bytes(8, "big"), "sha256")
+
+
+def identity(user_id: int, subaccount_id: int, salt: bytes) -> bytes:
+    """Who a leaf belongs to, hidden by its salt. The holder opens it, so one leaf cannot serve two users.   [R-2]"""
+    ids = user_id.to_bytes(8, "big") + subaccount_id.to_bytes(8, "big")
+    return hashlib.sha256(TAG_IDENTITY + ids + salt).digest()
 
 
 def require_distinct(accounts: list[Account]) -> None:
@@ -116,7 +147,7 @@ def require_distinct(accounts: list[Account]) -> None:
         seen.add(account.subaccount_id)
 
 
-def amount_words(columns: list[str], accounts: list[Account]) -> npt.NDArray[np.uint64]:
+def amount_words(columns: list[str], accounts: list[Account]) -> Words:
     """The amounts as (account, column, [high, low]) 64-bit words; refuses what is negative or at least 2^87."""
     width = len(columns)
     for account in accounts:
@@ -191,5 +222,5 @@ def _order(identities: Bytes2D) -> npt.NDArray[np.intp]:
     return np.lexsort((words[:, 3], words[:, 2], words[:, 1], words[:, 0]))
 
 
-def _big_endian(words: npt.NDArray[np.uint64]) -> Bytes2D:
+def _big_endian(words: Words) -> Bytes2D:
     return words.astype(">u8").view(np.uint8).reshape(len(words), words.shape[1] * COLUMN_BYTES)

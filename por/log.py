@@ -13,7 +13,7 @@ from pymerkle import InmemoryTree
 
 from ledger import merkle
 from por.canonical import ZERO_HASH, BuildRefused
-from por.header import Header, Missed
+from por.header import Header, Missed, Row
 
 Sign = Callable[[bytes], bytes]
 
@@ -41,14 +41,18 @@ class Log:
 
     def append(self, row: Header | Missed) -> None:
         """Add the next row, or refuse one that does not follow the last."""
+        self.require_next(row)
+        self.rows.append(row)
+        self._tree.append_entry(row.hash())
+        self._leaf_hashes.append(merkle.leaf_hash(row.hash()))
+
+    def require_next(self, row: Row) -> None:
+        """The row has the next number and names the hash of the last one."""
         expected = self.rows[-1].hash() if self.rows else ZERO_HASH
         if row.epoch != len(self.rows) or row.previous != expected:
             raise BuildRefused(
                 f"row {row.epoch} after {row.previous.hex()} cannot be row {len(self.rows)} after {expected.hex()}"
             )
-        self.rows.append(row)
-        self._tree.append_entry(row.hash())
-        self._leaf_hashes.append(merkle.leaf_hash(row.hash()))
 
     def root(self, size: int | None = None) -> bytes:
         """The RFC 9162 tree hash over the first `size` rows (all by default)."""
@@ -69,6 +73,12 @@ class Log:
         """A signed C2SP checkpoint of the log as it is now."""
         assert self.rows, "an empty log has nothing to sign"
         return signed_checkpoint(origin(self.rows[0].exchange), len(self.rows), self.root(), sign, public_key)
+
+    def next_checkpoint(self, row: Row, sign: Sign, public_key: bytes) -> str:
+        """The checkpoint of the log with `row` appended, before it is: what is published must be durable first."""
+        self.require_next(row)
+        root = merkle.root([*self._leaf_hashes, merkle.leaf_hash(row.hash())])
+        return signed_checkpoint(origin(row.exchange), len(self.rows) + 1, root, sign, public_key)
 
     def proof(self, index: int, checkpoint: str, public_key: bytes, known_sizes: Iterable[int] = ()) -> dict[str, Any]:
         """The log's part of a proof: row `index` is in the tree of the checkpoint, which extends (or is extended by)

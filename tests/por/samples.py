@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -118,3 +119,10 @@ def changed(image: Image, row: int, **fields: Any) -> Image:
     accounts = list(image.accounts)
     accounts[row] = msgspec.structs.replace(accounts[row], **fields)
     return msgspec.structs.replace(image, accounts=accounts)
+
+
+def republished(epoch: Epoch, **header_fields: Any) -> tuple[Log, Epoch]:
+    """What a dishonest exchange can do: sign a log whose header says something else."""
+    header = msgspec.structs.replace(epoch.header, **header_fields)
+    log = Log([header])
+    return log, dataclasses.replace(epoch, header=header)
