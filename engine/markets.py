@@ -131,7 +131,7 @@ def configure_fees(state: State, command: ConfigureFees, outcome: Outcome) -> No
 
 
 def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -> None:
-    """List a market or change it. Ids, assets, tick and lot stay for ever; closing cancels the resting orders.   [S-7]"""
+    """List a market or change it. Assets, tick and lot stay for ever; closing cancels the resting orders.   [S-7]"""
     parameters = command.market
     market = state.markets.get(parameters.market_id)
     if market is not None:
@@ -285,7 +285,8 @@ def _require_perpetual(perpetual: PerpetualParameters) -> None:
             perpetual.imf_base, perpetual.imf_factor, perpetual.mmf_base, perpetual.mmf_factor
         )
     except Rejection as rejection:
-        raise Rejection(rejection.reason, **{**rejection.facts, "field": f"perpetual.{rejection.facts['field']}"}) from None
+        facts = {**rejection.facts, "field": f"perpetual.{rejection.facts['field']}"}
+        raise Rejection(rejection.reason, **facts) from None
     _require_range(perpetual.funding_interval_ms, 60_000, 86_400_000, "perpetual.funding_interval_ms")
     _require_range(perpetual.funding_upper_bps, 0, 10_000, "perpetual.funding_upper_bps")
     _require_range(perpetual.funding_lower_bps, -10_000, 0, "perpetual.funding_lower_bps")
