@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -204,13 +204,25 @@ class TxStatus:
     mined: Inclusion | None = None
 
 
-async def canonical(adapters: Collection[Adapter], height: int, block_hash: str) -> int:
-    """How many of the nodes have this very block on their chain; a node that does not answer does not count."""
-    count = 0
-    for adapter in adapters:
-        try:
-            block = await adapter.block(height)
-        except ChainError:
+async def confirmed(
+    found: Collection[Transfer],
+    contracts: Collection[str],
+    growth: Callable[[str, str], Awaitable[int]],
+) -> list[Transfer]:
+    """Give each transfer of a listed coin what the recipient's balance confirms, in order, never more than it claims.
+
+    `growth(address, contract)` is how much an address's balance grew in the block, before what it sent itself.   [D-7]
+    """
+    left: dict[tuple[str, str], int] = {}
+    result = []
+    for transfer in found:
+        key = (transfer.recipient, transfer.contract)
+        if transfer.contract and transfer.contract not in contracts:
+            result.append(transfer)
             continue
-        count += block is not None and block.hash == block_hash
-    return count
+        if key not in left:
+            left[key] = max(0, await growth(*key))
+        received = min(transfer.amount, left[key])
+        left[key] -= received
+        result.append(replace(transfer, received=received))
+    return result

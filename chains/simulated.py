@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,7 @@ from chains.adapter import (
     TxStatus,
     Unavailable,
     Verdict,
+    confirmed,
 )
 
 PAY_GAS = 1
@@ -81,7 +83,7 @@ class Relay(msgspec.Struct, frozen=True, tag="relay"):
 
 
 class SimulatedTransaction(msgspec.Struct, frozen=True):
-    """An unsigned transaction. Its bytes are its msgpack encoding."""
+    """An unsigned transaction. Its bytes are its JSON encoding, which has no limit to the size of a number."""
 
     network: str
     sender: str
@@ -94,12 +96,12 @@ class SimulatedTransaction(msgspec.Struct, frozen=True):
 
 def encode(transaction: SimulatedTransaction) -> bytes:
     """The bytes that are signed."""
-    return msgspec.msgpack.encode(transaction)
+    return msgspec.json.encode(transaction)
 
 
 def decode(payload: bytes) -> SimulatedTransaction:
     """An unsigned transaction from its bytes; raises `msgspec.DecodeError` when they are none."""
-    return msgspec.msgpack.decode(payload, type=SimulatedTransaction)
+    return msgspec.json.decode(payload, type=SimulatedTransaction)
 
 
 def sign(payload: bytes, key: Ed25519PrivateKey) -> tuple[str, bytes]:
@@ -120,6 +122,7 @@ class Behaviour(StrEnum):
     RETURNS_FALSE = "returns false"
     LIES = "logs without moving"
     KEEPS_FEE = "keeps a tenth, logs the whole"
+    REVERTS = "reverts"
 
 
 # ---- the chain -------------------------------------------------------------------------------------------------
@@ -166,6 +169,10 @@ class SimulatedChain:
                 self._sql.execute("INSERT INTO chain_sim_tokens VALUES (?, ?, ?)", (contract, decimals, behaviour))
                 self._set(self.faucet_address, contract, 0, 10 ** (decimals + 12))
         return contract
+
+    def turn(self, contract: str, behaviour: Behaviour) -> None:
+        """Change how a token behaves from now on, as an upgradable contract may."""
+        self._sql.execute("UPDATE chain_sim_tokens SET behaviour = ? WHERE contract = ?", (behaviour, contract))
 
     def faucet(self, recipient: str, contract: str, amount: int) -> str:
         """Send coins from the faucet account; mined like any other transaction. Returns the transaction id."""
@@ -398,6 +405,8 @@ class SimulatedChain:
         behaviour = Behaviour(row[0])
         if behaviour is Behaviour.RETURNS_FALSE:
             return True
+        if behaviour is Behaviour.REVERTS:
+            return False
         if behaviour is not Behaviour.LIES:
             if self._value(sender, action.contract, height) < action.amount:
                 return False
@@ -594,7 +603,7 @@ class SimulatedNode:
             for transfer in _transfers(mined)
             if transfer.recipient in watched and transfer.amount
         ]
-        return self._confirmed(found, block, contracts)
+        return await confirmed(found, contracts, partial(self._growth, block))
 
     async def balance(self, address: str, contract: str, at: BlockRef) -> int:
         await self._wire()
@@ -649,24 +658,11 @@ class SimulatedNode:
         transfers = tuple(_transfers(mined)) if mined.ok else ()
         return TxStatus(mined=Inclusion(block, mined.ok, mined.fee, transfers))
 
-    def _confirmed(self, found: list[Transfer], block: BlockRef, contracts: Collection[str]) -> list[Transfer]:
-        """Give each listed transfer what the recipient's balance confirms, in order, never more than its claim."""
+    async def _growth(self, block: BlockRef, address: str, contract: str) -> int:
+        """How much a balance grew in a block, before what the address sent away itself."""
         parent = self._chain.block(block.height - 1)
-        left: dict[tuple[str, str], int] = {}
-        confirmed = []
-        for transfer in found:
-            if transfer.contract != NATIVE and transfer.contract not in contracts:
-                confirmed.append(transfer)
-                continue
-            key = (transfer.recipient, transfer.contract)
-            if key not in left:
-                before = self._chain.balance(*key, parent) if parent else 0
-                spent = self._spent(block, *key)
-                left[key] = max(0, self._chain.balance(*key, block) - before + spent)
-            received = min(transfer.amount, left[key])
-            left[key] -= received
-            confirmed.append(_with_received(transfer, received))
-        return confirmed
+        before = self._chain.balance(address, contract, parent) if parent else 0
+        return self._chain.balance(address, contract, block) - before + self._spent(block, address, contract)
 
     def _spent(self, block: BlockRef, address: str, contract: str) -> int:
         """What an address itself sent away in a block, fees included."""
@@ -710,10 +706,3 @@ def _transfers(mined: MinedTransaction) -> Iterator[Transfer]:
                 mined.tx_id, (1 if log else INTERNAL_INDEX) + position, Kind.TOKEN if log else Kind.INTERNAL,
                 effect.contract, effect.sender, effect.recipient, effect.amount, 0,
             )  # fmt: skip
-
-
-def _with_received(transfer: Transfer, received: int) -> Transfer:
-    return Transfer(
-        transfer.tx_id, transfer.index, transfer.kind, transfer.contract, transfer.sender, transfer.recipient,
-        transfer.amount, received,
-    )  # fmt: skip

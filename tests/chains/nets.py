@@ -23,6 +23,7 @@ BEHAVIOURS = {
     "returns false": Behaviour.RETURNS_FALSE,
     "lies": Behaviour.LIES,
     "keeps fee": Behaviour.KEEPS_FEE,
+    "reverts": Behaviour.REVERTS,
 }
 
 
@@ -40,6 +41,9 @@ class SimulatedNet:
 
     async def deploy(self, name: str, behaviour: str) -> str:
         return self.chain.deploy(name, decimals=18, behaviour=BEHAVIOURS[behaviour])
+
+    async def turn(self, contract: str, behaviour: str) -> None:
+        self.chain.turn(contract, BEHAVIOURS[behaviour])
 
     async def pay(self, recipient: str, amount: int, contract: str = "") -> str:
         return self.chain.faucet(recipient, contract, amount)

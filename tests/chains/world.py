@@ -53,6 +53,10 @@ class Net(Protocol):
         """A token contract whose supply belongs to the outside wallet."""
         ...
 
+    async def turn(self, contract: str, behaviour: str) -> None:
+        """Change how a token behaves, as an upgradable contract may."""
+        ...
+
     async def pay(self, recipient: str, amount: int, contract: str = "") -> str:
         """A payment by the outside wallet, into the mempool."""
         ...
