@@ -84,6 +84,16 @@ class PostingBatch(msgspec.Struct, frozen=True, gc=False):
         root = batch_root(owner_column, atom_column)
         return cls(account_kind, asset, owner_column, atom_column, exact_sum(atom_column), root)
 
+    def __eq__(self, other: object) -> bool:
+        # The root commits to every row; arrays would compare element by element.
+        if not isinstance(other, PostingBatch):
+            return NotImplemented
+        mine, theirs = (self.account_kind, self.asset, self.root), (other.account_kind, other.asset, other.root)
+        return mine == theirs and self.total == other.total and len(self.owners) == len(other.owners)
+
+    def __hash__(self) -> int:
+        return hash(self.root)
+
     def atoms_of(self, owner: int) -> int:
         """This owner's row, 0 when it has none."""
         at = int(np.searchsorted(self.owners, owner))

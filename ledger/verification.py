@@ -606,8 +606,8 @@ class _Tables:
             rows = self._all(f"PRAGMA table_xinfo({table})")
             return [bytes(row[1]).decode(errors="replace") for row in rows]
         rows = self._all(
-            "SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid WHERE attnum > 0 "
-            f"AND NOT attisdropped AND relname = '{table}' AND relnamespace = current_schema()::regnamespace"  # noqa: S608
+            "SELECT attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid WHERE attnum > 0 "  # noqa: S608
+            f"AND NOT attisdropped AND relname = '{table}' AND relnamespace = current_schema()::regnamespace"
         )
         return [row[0] for row in rows]
 
