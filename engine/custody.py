@@ -154,7 +154,7 @@ def request_withdrawal(state: State, command: RequestWithdrawal, outcome: Outcom
     token = _require_token(state, command.chain_id, command.asset_id)
     require(token.withdraw_enabled, RejectReason.TOKEN_DISABLED, asset_id=command.asset_id, chain_id=command.chain_id)
     stopped = state.stopped_withdrawals.get(command.asset_id)
-    require(stopped is None, RejectReason.WITHDRAWALS_STOPPED, asset_id=command.asset_id, reason=str(stopped))
+    require(stopped is None, RejectReason.WITHDRAWALS_STOPPED, asset_id=command.asset_id, why=str(stopped))
     require(
         0 < len(command.address) <= MAX_ADDRESS_LENGTH,
         RejectReason.INVALID_PARAMETERS,

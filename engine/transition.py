@@ -210,10 +210,10 @@ def _require_authority(state: State, command: Command, request: SignedRequest | 
         if key is None:
             raise Rejection(RejectReason.UNKNOWN_KEY, key=request.api_key.hex())
         accounts.require_owner(state, command, key)
-    elif kind in _OPERATOR_COMMANDS and not state.devnet:
-        require(request is not None, RejectReason.UNSIGNED, command=kind.__name__)
-        assert request is not None
+    elif request is not None:
         require(request.api_key in state.operator_keys, RejectReason.UNKNOWN_KEY, key=request.api_key.hex())
+    elif kind in _OPERATOR_COMMANDS:
+        require(state.devnet, RejectReason.UNSIGNED, command=kind.__name__)
 
 
 def _report_balances(state: State, outcome: Outcome) -> None:
