@@ -28,8 +28,6 @@ from por.tree import SumTree, Vector
 COUNT_COLUMN = "accounts"
 NEGATIVE_COLUMN = "negative_accounts"
 NET_EQUITY_MINUS = "net_equity_minus"
-# Part of what other columns already hold, shown for information: not owed a second time.
-MEMO_KINDS = frozenset({"provisional"})
 RATIO_SCALE = 1_000_000_000
 
 
@@ -271,9 +269,8 @@ def require_conservation(image: Image, columns: list[str], totals: Vector) -> No
 
 
 def is_ledger_column(column: str) -> bool:
-    """True for a quantity in atoms that the ledger holds, as opposed to a valuation, a count or a memo."""
-    _, point, kind = column.partition(".")
-    return point == "." and kind not in MEMO_KINDS
+    """True for `ASSET.kind`, a quantity in atoms that the ledger holds; a valuation or a count has no dot."""
+    return "." in column
 
 
 def reserves_text(image: Image, epoch: int) -> str:

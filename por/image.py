@@ -57,7 +57,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     """The whole exchange at one ledger block.
 
     `hour` is the number of hours since 1970 for the epoch on the hour, None for one on demand. `columns` are named
-    `ASSET.kind` (a quantity in atoms) or plain (a valuation in quote atoms, e.g. `net_equity_minus`). `system` maps
+    `ASSET.kind` (a quantity in atoms: the trial balance shows each of them exactly once, so they must not overlap) or
+    plain, without a dot (a valuation in quote atoms, e.g. `net_equity_minus`). `system` maps
     `ASSET.account_type` of every account that is not a user's to its signed total, debits positive. `opened` and
     `closed` count accounts since the last published epoch. `insurance_atoms` values the insurance fund in quote atoms.
     """

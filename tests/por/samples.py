@@ -52,7 +52,7 @@ def image_of(accounts: list[Account], hour: int | None = HOUR, before: int = 0, 
         return sum(account.amounts[COLUMNS.index(name)] for account in accounts for name in columns)
 
     btc = total("BTC.available")
-    usdc, withdrawing = total("USDC.available", "USDC.in_orders"), total("USDC.withdrawing")
+    usdc, withdrawing = total("USDC.available", "USDC.in_orders", "USDC.provisional"), total("USDC.withdrawing")
     at_us = (HOUR if hour is None else hour) * HOUR_US + 1_500_000
     fields: dict[str, Any] = {
         "exchange": "satchel-test",
@@ -71,7 +71,7 @@ def image_of(accounts: list[Account], hour: int | None = HOUR, before: int = 0, 
         "code_version": "0.1.0+abc",
         "trial_balance": [
             TrialLine("subaccount/available", "BTC", ["BTC.available"], -btc),
-            TrialLine("subaccount/available", "USDC", ["USDC.available", "USDC.in_orders"], -usdc),
+            TrialLine("subaccount/available", "USDC", ["USDC.available", "USDC.in_orders", "USDC.provisional"], -usdc),
             TrialLine("subaccount/withdrawing", "USDC", ["USDC.withdrawing"], -withdrawing),
         ],
         "system": {"BTC.custody": btc, "USDC.custody": usdc + withdrawing + 3, "USDC.income/trading-fees": -3},
