@@ -45,7 +45,9 @@ run: $(STAMP) ## start a devnet with a living book; Ctrl-C stops it (PORT=8080, 
 	@$(BIN)/satchel demo --data $(DATA) --port $(PORT)
 
 reset: ## forget what `make run` kept
-	@rm -rf -- "$(DATA)" && echo "removed $(DATA)"
+	@if [ ! -e "$(DATA)" ]; then echo "nothing to remove: no $(DATA)"; \
+	elif [ -f "$(DATA)/ledger.db" ]; then rm -rf -- "$(DATA)" && echo "removed $(DATA)"; \
+	else echo "$(DATA) holds no ledger.db: not removed" >&2; exit 1; fi
 
 test: $(STAMP) ## run the tests (real SQLite, PostgreSQL, anvil; under ten minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
