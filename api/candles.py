@@ -69,12 +69,14 @@ class Candle:
 class Series:
     """The candles of one base period, oldest first; forgets what is older than `keep_s`."""
 
-    __slots__ = ("candles", "keep_s", "period_s")
+    __slots__ = ("candles", "complete_from_s", "keep_s", "period_s")
 
     def __init__(self, period_s: int, keep_s: int) -> None:
         self.period_s = period_s
         self.keep_s = keep_s
         self.candles: dict[int, Candle] = {}
+        self.complete_from_s = 0
+        """From here on nothing is missing but what was forgotten."""
 
     def add(self, at_s: int, price_ticks: int, lots: int, quote_atoms: int) -> Candle:
         """Count a trade; times never go back, so the dict stays in order."""

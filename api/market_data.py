@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from api.candles import DAY, HOUR, INTERVALS, MINUTE, SECOND, WEEK, Candle, Series, add_up, base_period
 from api.ports import DepthView, KlineRow, TickerRow, TradeRow
@@ -162,12 +162,21 @@ class MarketData:
             board = self._boards.setdefault(market_id, MarketBoard(market_id, state.sequence, state.at_us))
             _load_book(board, market)
 
-    def load_trades(self, market_id: int, trades: Iterable[TradeRow], candles: dict[int, Iterable[Candle]]) -> None:
-        """Take in the newest trades and, by period, the base candles that the history kept; each oldest first."""
+    def load_trades(self, market_id: int, trades: list[TradeRow], candles: dict[int, list[Candle]]) -> None:
+        """Take in the newest trades and, by period, the base candles that the history kept; each oldest first.
+
+        Candles of a second are made from the trades.
+        """
         board = self._boards.setdefault(market_id, MarketBoard(market_id, 0, 0))
         board.trades.extend(trades)
         for period_s, kept in candles.items():
-            board.series[period_s].candles.update((candle.start_s, candle) for candle in kept)
+            board.series[period_s].candles = {candle.start_s: candle for candle in kept}
+        seconds = board.series[SECOND]
+        for row in trades:
+            seconds.add(row.at_us // 1_000_000, row.price_ticks, row.lots, row.quote_atoms)
+        if len(trades) == RECENT_TRADES:
+            # Trades before the oldest one here may be of the same second.
+            seconds.complete_from_s = trades[0].at_us // 1_000_000 + 1
 
     def now_s(self) -> int:
         """Exchange time in whole seconds."""
@@ -226,9 +235,12 @@ class MarketData:
         end_s = min(end_s, self.now_s() + 1)
         return add_up(candles, interval, start_s, end_s, MAX_KLINES)
 
-    def remembers(self, interval: str, start_s: int) -> bool:
-        """Whether candles from `start_s` on are all in memory; older ones come from the history."""
-        return start_s > self.now_s() - KEEP[base_period(interval)]
+    def remembers(self, market_id: int, interval: str, start_s: int) -> bool:
+        """Whether the candles from `start_s` on are all in memory; older ones come from the history."""
+        period_s = base_period(interval)
+        board = self._boards.get(market_id)
+        complete_from_s = board.series[period_s].complete_from_s if board is not None else 0
+        return start_s >= max(complete_from_s, self.now_s() - KEEP[period_s] + period_s)
 
 
 def _set_level(board: MarketBoard, change: Change, level: BookLevel, seq: int) -> None:

@@ -1,0 +1,156 @@
+"""The tables of the history: what customers look up, derived from the log and rebuilt from it at any time.
+
+They hold no truth of their own: `history_cursor` says up to which block they follow the log.   [A-7, A-10]
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ledger.database import metadata
+from ledger.schema import Int
+
+
+def _key(name: str) -> sa.Column[int]:
+    return sa.Column(name, Int, primary_key=True, autoincrement=False)
+
+
+def _int(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, Int, nullable=nullable)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _digits(name: str) -> sa.Column[str]:
+    """A sum that may pass 64 bits, as decimal digits; nothing is filtered or sorted by it."""
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _flag(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean, nullable=False)
+
+
+cursor = sa.Table(
+    "history_cursor",
+    metadata,
+    _key("id"),
+    _int("height"),
+)
+"""One row: the newest block that the other tables contain."""
+
+order = sa.Table(
+    "history_order",
+    metadata,
+    _key("order_id"),
+    _int("client_id", nullable=True),
+    _int("market_id"),
+    _int("subaccount_id"),
+    _int("user_id"),
+    _int("order_type"),
+    _int("side"),
+    _int("price_ticks"),
+    _int("lots"),
+    _digits("quote_atoms"),
+    _int("executed_lots"),
+    _digits("executed_quote_atoms"),
+    _int("status"),
+    _int("time_in_force"),
+    _flag("post_only"),
+    _flag("reduce_only"),
+    _int("self_trade"),
+    _int("created_at_us"),
+    _int("expiry_reason", nullable=True),
+    sa.Index("ix_history_order_subaccount_id", "subaccount_id", "order_id"),
+)
+"""Every order as it last stood; columns as the fields of `OrderView`."""
+
+fill = sa.Table(
+    "history_fill",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("market_id"),
+    _int("trade_id"),
+    _int("order_id"),
+    _int("client_id", nullable=True),
+    _int("subaccount_id"),
+    _int("side"),
+    _int("price_ticks"),
+    _int("lots"),
+    _digits("quote_atoms"),
+    _int("fee_asset_id"),
+    _digits("fee_atoms"),
+    _flag("is_maker"),
+    _int("at_us"),
+    sa.Index("ix_history_fill_subaccount_id", "subaccount_id", "command_seq", "ordinal"),
+    sa.Index("ix_history_fill_order_id", "order_id"),
+)
+"""Both sides of every trade. `ordinal` counts within the command: even the taker's side, odd the maker's."""
+
+trade = sa.Table(
+    "history_trade",
+    metadata,
+    _key("market_id"),
+    _key("trade_id"),
+    _int("price_ticks"),
+    _int("lots"),
+    _digits("quote_atoms"),
+    _int("at_us"),
+    _flag("is_buyer_maker"),
+)
+
+kline = sa.Table(
+    "history_kline",
+    metadata,
+    _key("market_id"),
+    _key("period_s"),
+    _key("start_s"),
+    _int("open_ticks"),
+    _int("high_ticks"),
+    _int("low_ticks"),
+    _int("close_ticks"),
+    _digits("lots"),
+    _digits("quote_atoms"),
+    _int("trades"),
+)
+"""Candles of a minute and of an hour; the other intervals are sums of them, seconds are made from the trades."""
+
+deposit = sa.Table(
+    "history_deposit",
+    metadata,
+    _key("deposit_id"),
+    _int("chain_id"),
+    _text("tx_id"),
+    _int("tx_index"),
+    _int("wallet"),
+    _int("subaccount_id"),
+    _int("asset_id"),
+    _digits("atoms"),
+    _text("state"),
+    _int("created_at_us"),
+    sa.Index("ix_history_deposit_subaccount_id", "subaccount_id", "deposit_id"),
+)
+"""Every deposit as it last stood; columns as the fields of `DepositView`."""
+
+withdrawal = sa.Table(
+    "history_withdrawal",
+    metadata,
+    _key("withdrawal_id"),
+    _int("subaccount_id"),
+    _int("chain_id"),
+    _int("asset_id"),
+    _digits("atoms"),
+    _digits("fee_atoms"),
+    _text("address"),
+    _text("client_id"),
+    _text("state"),
+    _text("tx_id"),
+    _text("reason"),
+    _int("created_at_us"),
+    sa.Index("ix_history_withdrawal_subaccount_id", "subaccount_id", "withdrawal_id"),
+)
+"""Every withdrawal as it last stood; columns as the fields of `WithdrawalView`."""
+
+TABLES = (order, fill, trade, kline, deposit, withdrawal, cursor)
