@@ -133,7 +133,7 @@ class Table:
         """A decimal string as an integer of this scale."""
         value = self._typed(key, str, 'a decimal number in quotes ("0.95")')
         try:
-            return parse_decimal(value, decimals, limit=INT64_MAX * 10**9)
+            return parse_decimal(value, decimals, limit=INT64_MAX)
         except AmountError as error:
             raise GenesisError(self.at(key), str(error)) from None
 

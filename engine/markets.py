@@ -41,7 +41,8 @@ from ledger.journal import JournalKind
 
 MAX_DECIMALS = 18
 MAX_CHAIN_DECIMALS = 36
-MAX_PRICE = 10**12 * PRICE_SCALE
+MAX_PRICE = INT64_MAX
+"""Prices travel in MessagePack, whose integers end at 64 bits: 9.2 million USD per unit."""
 _SYMBOL = re.compile(r"[A-Z0-9][A-Za-z0-9.]{0,15}")
 _CHAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .-]{0,31}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from engine import clearing
 from engine.book import Book, Ladder
 from engine.commands import (
@@ -23,6 +25,7 @@ from engine.events import (
     OrderStatus,
     OrderView,
     Outcome,
+    Trade,
 )
 from engine.fees import HOUR_US
 from engine.formulas.bands import buy_impact_bound, sell_impact_bound
@@ -33,6 +36,7 @@ from engine.posting import reserve
 from engine.rejections import Rejection, RejectReason
 from engine.settlement import settle
 from engine.state import Market, Order, State, Subaccount
+from ledger.amounts import INT64_MAX
 
 _BID = Side.BID
 _LIMIT = OrderType.LIMIT
@@ -210,7 +214,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         elif quote_ticks is not None:
             if not order.executed_lots:
                 return _expire(outcome, order, ExpiryReason.INVALID_QUANTITY)
-            return order.view(OrderStatus.FILLED)
+            return _filled_by_quote(outcome, order)
         else:
             return order.view()
         view = order.view()
@@ -286,12 +290,26 @@ def _require_market_spend(
         atoms = command.quote_atoms or ahead.quote_ticks * parameters.tick_value_atoms
         clearing.require_free(state, subaccount, parameters.quote_asset_id, atoms)
     else:
+        proceeds = ahead.quote_ticks * parameters.tick_value_atoms
+        if proceeds > INT64_MAX:
+            raise Rejection(RejectReason.INVALID_QUANTITY, lots=command.lots, quote_atoms=proceeds)
         lots = command.lots or ahead.lots
         clearing.require_free(state, subaccount, parameters.base_asset_id, lots * parameters.lot_atoms)
 
 
 def _is_filled_by(ahead: Preview) -> bool:
     return ahead.stop == Stop.NOT and ahead.lots > 0
+
+
+def _filled_by_quote(outcome: Outcome, order: Order) -> OrderView:
+    """What is left of the quote quantity buys no further lot: the last trade is told as the one that filled it."""
+    view = order.view(OrderStatus.FILLED)
+    for place in range(len(outcome.events) - 1, -1, -1):
+        event = outcome.events[place]
+        if isinstance(event, Trade):
+            outcome.events[place] = structs.replace(event, taker=view)
+            break
+    return view
 
 
 def _expire(outcome: Outcome, order: Order, reason: ExpiryReason) -> OrderView:

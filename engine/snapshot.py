@@ -1,0 +1,365 @@
+"""The state as canonical bytes: what recovery starts from, and what the state hash is the hash of.   [A-9, A-10]
+
+Two states that behave alike give the same bytes, whatever way their dicts and heaps grew: tables are sorted by key,
+what is zero is left out, books are written in priority order. What follows from the orders (their indices, the locked
+amounts) is not written but made again.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from engine import events
+from engine.book import Book, queue
+from engine.commands import ClockMode, OrderType, SelfTrade, Side, TimeInForce
+from engine.events import DepositView, WithdrawalView
+from engine.formulas.spot import locked_atoms
+from engine.parameters import (
+    AssetParameters,
+    ChainParameters,
+    FeeSchedule,
+    Limits,
+    MarketParameters,
+    TokenParameters,
+)
+from engine.state import ASSET_BITS, ApiKey, Market, Order, State, Subaccount, User
+from ledger.amounts import join_atoms, split_atoms
+
+VERSION = 1
+
+_ASSET_MASK = (1 << ASSET_BITS) - 1
+
+
+class SnapshotError(ValueError):
+    """Bytes that are not a snapshot of this version."""
+
+
+def dump(state: State) -> bytes:
+    """Canonical bytes of the whole state.   [A-10]"""
+    return _encode(
+        _Content(
+            VERSION,
+            _Scalars(**{name: getattr(state, name) for name in _Scalars.__struct_fields__}),
+            [state.assets[asset_id] for asset_id in sorted(state.assets)],
+            [state.chains[chain_id] for chain_id in sorted(state.chains)],
+            [state.tokens[key] for key in sorted(state.tokens)],
+            [_market(state.markets[market_id]) for market_id in sorted(state.markets)],
+            [_user(state.users[user_id]) for user_id in sorted(state.users)],
+            [_subaccount(state.subaccounts[number]) for number in sorted(state.subaccounts)],
+            [(key, pair.user_id, pair.subaccount_id) for key, pair in sorted(state.api_keys.items())],
+            [
+                (key >> ASSET_BITS, key & _ASSET_MASK, *split_atoms(atoms))
+                for key, atoms in sorted(state.balances.items())
+                if atoms
+            ],
+            [(asset, price, state.price_at_us[asset]) for asset, price in sorted(state.prices.items())],
+            sorted(state.deposits.values(), key=lambda deposit: deposit.deposit_id),
+            [state.withdrawals[number] for number in sorted(state.withdrawals)],
+            list(state.open_withdrawals),
+            [(*key, number) for key, number in sorted(state.withdrawal_keys.items())],
+            sorted(state.stopped_withdrawals.items()),
+            [(key, until_ms, reply) for key, (until_ms, reply) in state.requests.items()],
+        )
+    )
+
+
+def load(content: bytes) -> State:
+    """The state that `dump` wrote. Raises SnapshotError."""
+    try:
+        image = _decode(content)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise SnapshotError(f"not a snapshot of version {VERSION}: {error}") from None
+    if image.version != VERSION:
+        raise SnapshotError(f"snapshot of version {image.version}; this program reads {VERSION}")
+
+    state = State()
+    for name in _Scalars.__struct_fields__:
+        setattr(state, name, getattr(image.scalars, name))
+    state.assets = {asset.asset_id: asset for asset in image.assets}
+    state.chains = {chain.chain_id: chain for chain in image.chains}
+    state.tokens = {(token.chain_id, token.asset_id): token for token in image.tokens}
+    for user in image.users:
+        state.users[user.user_id] = _load_user(user)
+    for entry in image.subaccounts:
+        state.subaccounts[entry.subaccount_id] = _load_subaccount(state, entry)
+    state.api_keys = {key: ApiKey(user_id, subaccount_id) for key, user_id, subaccount_id in image.api_keys}
+    state.balances = {
+        account << ASSET_BITS | asset: join_atoms(high, atoms) for account, asset, high, atoms in image.balances
+    }
+    state.prices = {asset: price for asset, price, _at in image.prices}
+    state.price_at_us = {asset: at_us for asset, _price, at_us in image.prices}
+    state.deposits = {(deposit.chain_id, deposit.tx_id, deposit.index): deposit for deposit in image.deposits}
+    state.withdrawals = {withdrawal.withdrawal_id: withdrawal for withdrawal in image.withdrawals}
+    state.open_withdrawals = {number: state.withdrawals[number] for number in image.open_withdrawals}
+    state.withdrawal_keys = {(subaccount_id, key): number for subaccount_id, key, number in image.withdrawal_keys}
+    state.stopped_withdrawals = dict(image.stopped_withdrawals)
+    state.requests = {key: (until_ms, _reply(raw)) for key, until_ms, raw in image.requests}
+    _load_markets(state, image.markets)
+    return state
+
+
+def digest(content: bytes) -> bytes:
+    """The state hash of a snapshot's bytes: SHA-256.   [A-10]"""
+    return sha256(content).digest()
+
+
+def state_hash(state: State) -> bytes:
+    return digest(dump(state))
+
+
+class _Row(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A row of a snapshot: fields by position; new ones go to the end with a default."""
+
+
+class _Scalars(_Row, frozen=True):
+    """What the state holds one of, under the names of `State`."""
+
+    exchange: str
+    devnet: bool
+    public_key: bytes
+    operator_keys: tuple[bytes, ...]
+    limits: Limits
+    fees: FeeSchedule
+    sequence: int
+    at_us: int
+    clock_mode: ClockMode
+    clock_offset_us: int
+    wall_ms: int
+    next_order_id: int
+    next_user_id: int
+    next_subaccount_id: int
+    next_deposit_id: int
+    next_withdrawal_id: int
+    next_epoch: int
+    last_epoch_hour: int
+
+
+class _Resting(_Row, frozen=True):
+    order_id: int
+    client_id: int | None
+    subaccount_id: int
+    order_type: OrderType
+    time_in_force: TimeInForce
+    price_ticks: int
+    lots: int
+    quote_atoms: int
+    post_only: bool
+    reduce_only: bool
+    self_trade: SelfTrade
+    created_at_us: int
+    executed_lots: int
+    executed_quote_atoms: int
+
+
+class _Market(_Row, frozen=True):
+    parameters: MarketParameters
+    listed_at_us: int
+    last_price_ticks: int
+    next_trade_id: int
+    bids: list[_Resting]
+    asks: list[_Resting]
+    """Best first, then first come: priority order."""
+
+
+class _User(_Row, frozen=True):
+    user_id: int
+    opened_at_us: int
+    subaccount_ids: list[int]
+    keys: list[tuple[bytes, int]]
+    spot_tier: int
+    futures_tier: int
+    granted_spot_tier: int
+    granted_futures_tier: int
+    volume_hour: int
+    volume_buckets: list[tuple[int, str]]
+    """(hour, USD in 1e-8 as a decimal string: a month's sum need not fit 64 bits)."""
+
+
+class _Subaccount(_Row, frozen=True):
+    subaccount_id: int
+    user_id: int
+    opened_at_us: int
+    provisional: list[tuple[int, int]]
+    frozen_withdrawals: int
+    auto_lend: bool
+    auto_repay_borrows: bool
+    auto_borrow_settlements: bool
+    auto_realize_pnl: bool
+    leverage_limit: int
+
+
+class _Content(_Row, frozen=True):
+    version: int
+    scalars: _Scalars
+    assets: list[AssetParameters]
+    chains: list[ChainParameters]
+    tokens: list[TokenParameters]
+    markets: list[_Market]
+    users: list[_User]
+    subaccounts: list[_Subaccount]
+    api_keys: list[tuple[bytes, int, int]]
+    balances: list[tuple[int, int, int, int]]
+    """(account, asset, atoms_high, atoms), as SQL splits an amount."""
+    prices: list[tuple[int, int, int]]
+    deposits: list[DepositView]
+    withdrawals: list[WithdrawalView]
+    open_withdrawals: list[int]
+    withdrawal_keys: list[tuple[int, str, int]]
+    stopped_withdrawals: list[tuple[int, str]]
+    requests: list[tuple[bytes, int, Any]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Content).decode
+_FACTS: dict[str, type] = {
+    name: kind
+    for name, kind in vars(events).items()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and not name.startswith("_")
+}
+
+
+def _market(market: Market) -> _Market:
+    book: Book = market.book
+    bids, asks = (
+        [_resting(order) for level in ladder.from_best() for order in queue(level)] for ladder in (book.bids, book.asks)
+    )
+    return _Market(
+        market.parameters, market.listed_at_us, market.last_price_ticks, market.next_trade_id, bids, asks
+    )
+
+
+def _resting(order: Order) -> _Resting:
+    return _Resting(
+        order.order_id,
+        order.client_id,
+        order.subaccount.subaccount_id,
+        order.order_type,
+        order.time_in_force,
+        order.price_ticks,
+        order.lots,
+        order.quote_atoms,
+        order.post_only,
+        order.reduce_only,
+        order.self_trade,
+        order.created_at_us,
+        order.executed_lots,
+        order.executed_quote_atoms,
+    )
+
+
+def _user(user: User) -> _User:
+    return _User(
+        user.user_id,
+        user.opened_at_us,
+        user.subaccount_ids,
+        sorted(user.keys.items()),
+        user.spot_tier,
+        user.futures_tier,
+        user.granted_spot_tier,
+        user.granted_futures_tier,
+        user.volume_hour,
+        [(hour, str(usd)) for hour, usd in sorted(user.volume_buckets.items()) if usd],
+    )
+
+
+def _subaccount(subaccount: Subaccount) -> _Subaccount:
+    return _Subaccount(
+        subaccount.subaccount_id,
+        subaccount.user.user_id,
+        subaccount.opened_at_us,
+        sorted((asset, atoms) for asset, atoms in subaccount.provisional.items() if atoms),
+        subaccount.frozen_withdrawals,
+        subaccount.auto_lend,
+        subaccount.auto_repay_borrows,
+        subaccount.auto_borrow_settlements,
+        subaccount.auto_realize_pnl,
+        subaccount.leverage_limit,
+    )
+
+
+def _load_user(row: _User) -> User:
+    user = User(row.user_id, row.opened_at_us)
+    user.subaccount_ids = row.subaccount_ids
+    user.keys = dict(row.keys)
+    user.spot_tier, user.futures_tier = row.spot_tier, row.futures_tier
+    user.granted_spot_tier, user.granted_futures_tier = row.granted_spot_tier, row.granted_futures_tier
+    user.volume_hour = row.volume_hour
+    user.volume_buckets = {hour: int(usd) for hour, usd in row.volume_buckets}
+    user.volume_total = sum(user.volume_buckets.values())
+    return user
+
+
+def _load_subaccount(state: State, row: _Subaccount) -> Subaccount:
+    subaccount = Subaccount(row.subaccount_id, state.users[row.user_id], row.opened_at_us)
+    subaccount.provisional = dict(row.provisional)
+    subaccount.frozen_withdrawals = row.frozen_withdrawals
+    subaccount.auto_lend = row.auto_lend
+    subaccount.auto_repay_borrows = row.auto_repay_borrows
+    subaccount.auto_borrow_settlements = row.auto_borrow_settlements
+    subaccount.auto_realize_pnl = row.auto_realize_pnl
+    subaccount.leverage_limit = row.leverage_limit
+    return subaccount
+
+
+def _load_markets(state: State, rows: list[_Market]) -> None:
+    """Books in priority order give the queues; the orders' other indices and locks follow, oldest order first."""
+    orders: list[Order] = []
+    for row in rows:
+        book = Book()
+        market = Market(row.parameters, book, row.listed_at_us)
+        market.last_price_ticks = row.last_price_ticks
+        market.next_trade_id = row.next_trade_id
+        state.markets[row.parameters.market_id] = market
+        for side, ladder, resting in ((Side.BID, book.bids, row.bids), (Side.ASK, book.asks, row.asks)):
+            for entry in resting:
+                order = _load_order(state, market, side, entry)
+                ladder.rest(order)
+                orders.append(order)
+    for order in sorted(orders, key=lambda order: order.order_id):
+        subaccount, parameters = order.subaccount, order.market.parameters
+        state.orders[order.order_id] = order
+        subaccount.orders[order.order_id] = order
+        if order.client_id is not None:
+            subaccount.client_ids[order.client_id] = order
+        is_bid = order.side == Side.BID
+        asset = parameters.quote_asset_id if is_bid else parameters.base_asset_id
+        subaccount.reserved[asset] = subaccount.reserved.get(asset, 0) + locked_atoms(
+            is_bid,
+            order.price_ticks,
+            order.lots - order.executed_lots,
+            parameters.tick_value_atoms,
+            parameters.lot_atoms,
+        )
+
+
+def _load_order(state: State, market: Market, side: Side, row: _Resting) -> Order:
+    return Order(
+        row.order_id,
+        row.client_id,
+        market,
+        state.subaccounts[row.subaccount_id],
+        row.order_type,
+        side,
+        row.time_in_force,
+        row.price_ticks,
+        row.lots,
+        row.quote_atoms,
+        row.post_only,
+        row.reduce_only,
+        row.self_trade,
+        row.created_at_us,
+        row.executed_lots,
+        row.executed_quote_atoms,
+    )
+
+
+def _reply(raw: Any) -> Any:
+    """A remembered reply: a fact is an array that starts with its name, a list of facts holds those.   [A-11]"""
+    if not isinstance(raw, list):
+        return raw
+    if raw and isinstance(raw[0], str):
+        return msgspec.convert(raw, _FACTS[raw[0]])
+    return [_reply(item) for item in raw]
