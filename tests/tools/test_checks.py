@@ -10,19 +10,20 @@ from tools.checks import package_findings, rule_findings, verifier_findings
 
 ROOT = Path(__file__).resolve().parents[2]
 # Put together here, because the checks read this file too.
-UNKNOWN_RULE = "A-" + "99"
-UNKNOWN_THREAT = "T-" + "999"
-RULES = "| A-1 | balanced | `ledger/journal.py` | `tests/test_journal.py` | {} |\n"
+RULE, UNKNOWN_RULE = "A-" + "1", "A-" + "99"
+THREAT, UNKNOWN_THREAT = "T-" + "1", "T-" + "999"
+CODE = f'def post():\n    """Post. [{RULE}]"""\n'
+RULES = f"| {RULE} | balanced | `ledger/journal.py` | `tests/test_journal.py` | {{}} |\n"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A small project in order: one rule, cited by one function and one test."""
     write(tmp_path, "docs/rules.md", RULES.format("done"))
-    write(tmp_path, "docs/threat-model.md", "| T-1 | forged |\n")
+    write(tmp_path, "docs/threat-model.md", f"| {THREAT} | forged |\n")
     write(tmp_path, "ledger/__init__.py", "")
-    write(tmp_path, "ledger/journal.py", 'def post():\n    """Post. [A-1]"""\n')
-    write(tmp_path, "tests/test_journal.py", 'def test_post():\n    """[A-1] T-1"""\n')
+    write(tmp_path, "ledger/journal.py", CODE)
+    write(tmp_path, "tests/test_journal.py", f'def test_post():\n    """[{RULE}] {THREAT}"""\n')
     write(tmp_path, "por/verifier.py", "import hashlib\n")
     write(tmp_path, "pyproject.toml", '[tool.setuptools]\npackages = ["ledger", "ledger.migrations"]\n'
           '[tool.setuptools.package-dir]\n"ledger.migrations" = "alembic"\n')
@@ -43,10 +44,11 @@ def test_a_project_in_order_has_no_findings(project: Path) -> None:
     ("name", "text", "finding"),
     [
         ("ledger/journal.py", f'def post():\n    """Post. [{UNKNOWN_RULE}]"""\n', f"[{UNKNOWN_RULE}] is not in"),
-        ("ledger/journal.py", "def post(): ...\n", "A-1 is done, but no docstring cites it"),
-        ("ledger/journal.py", "def post():\n    x = '[A-1]'\n", "A-1 is done, but no docstring cites it"),
-        ("tests/test_journal.py", "def test_post(): ...\n", "A-1 is done, but no test cites it"),
-        ("tests/test_journal.py", f"# [A-1] {UNKNOWN_THREAT}\n", f"{UNKNOWN_THREAT} is not in docs/threat-model.md"),
+        ("ledger/journal.py", "def post(): ...\n", f"{RULE} is done, but no docstring cites it"),
+        ("ledger/journal.py", f"def post():\n    x = '[{RULE}]'\n", f"{RULE} is done, but no docstring cites it"),
+        ("tests/test_journal.py", "def test_post(): ...\n", f"{RULE} is done, but no test cites it"),
+        ("tests/test_journal.py", f"x = '{RULE}'\n", f"{RULE} is done, but no test cites it"),
+        ("tests/test_journal.py", f"# [{RULE}] {UNKNOWN_THREAT}\n", f"{UNKNOWN_THREAT} is not in docs/threat-model.md"),
         ("docs/rules.md", RULES.format("done").replace("journal.py", "gone.py", 1), "names ledger/gone.py"),
     ],
 )

@@ -1,0 +1,1 @@
+"""The edge: HTTP, WebSocket, authentication, schedule, and the composition root that wires the packages together."""
