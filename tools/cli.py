@@ -76,7 +76,9 @@ def demo(
 
 @app.command()
 def keygen(
-    out: Annotated[Path | None, typer.Option("--out", help="Write the private key to this new file (mode 600).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the private key to this new file (mode 600).")
+    ] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,
@@ -130,7 +132,7 @@ def replay(
 @app.command("verify-journal")
 def verify_journal(
     checkpoint: Annotated[
-        list[Path] | None, typer.Option("--checkpoint", help="A kept checkpoint to hold the log against; repeatable.")
+        Path | None, typer.Option("--checkpoint", help="A kept checkpoint to hold the log against.")
     ] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
@@ -139,7 +141,7 @@ def verify_journal(
     """Check every stored byte: hashes, chain, roots, signatures, balances, and the tail against checkpoints."""
     from tools import verifying
 
-    _end(lambda: verifying.verify_journal(data, database, checkpoint or [], json))
+    _end(lambda: verifying.verify_journal(data, database, checkpoint, json))
 
 
 @app.command()

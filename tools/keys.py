@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import time
 from base64 import b64decode, b64encode
@@ -14,7 +13,8 @@ from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tools.terminal import FINE, CannotRun, print_json, say
+from ledger.signing import KeyFileError, generate, read_key_file, write_key_file
+from tools.terminal import FINE, CannotRun, print_json
 
 ROUTES = {
     "accountQuery": ("GET", "/api/v1/account"),
@@ -39,21 +39,17 @@ INTEGER_FIELDS = frozenset({"clientId", "limit", "offset", "from", "to"})
 
 
 def keygen(out: Path | None, as_json: bool) -> int:
-    """Make a key pair. With `out` the private key goes to that new file, readable by its owner alone."""
-    private = Ed25519PrivateKey.generate()
-    document = {
-        "publicKey": b64encode(private.public_key().public_bytes_raw()).decode(),
-        "privateKey": b64encode(private.private_bytes_raw()).decode(),
-    }
+    """Make a key pair. With `out` the private key goes to that new file alone, readable by its owner alone."""
+    signer = generate()
+    document = {"publicKey": b64encode(signer.public_key).decode()}
     if out is not None:
         try:
-            handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise CannotRun(f"{out} exists, and a key is never overwritten", "choose another --out") from None
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(document, indent=2) + "\n")
-        say(f"private key written to {out}; nobody else needs it, the exchange neither")
-        del document["privateKey"]
+            write_key_file(out, signer, None)
+        except KeyFileError as problem:
+            raise CannotRun(str(problem), "choose another --out") from None
+        document["file"] = str(out)
+    else:
+        document["privateKey"] = b64encode(signer.seed).decode()
     if as_json:
         print_json(document)
     else:
@@ -129,17 +125,19 @@ def curl_line(
 def read_private_key(file: Path) -> Ed25519PrivateKey:
     """The key of a `satchel keygen --out` file, or of a file that holds the base64 alone."""
     text = file.read_text().strip()
-    if text.startswith("{"):
-        try:
-            text = str(json.loads(text)["privateKey"])
-        except (ValueError, KeyError):
-            raise CannotRun(f"{file} has no privateKey", "use a file that `satchel keygen --out` wrote") from None
-    return _decoded(text, str(file))
+    if not text.startswith("{"):
+        return _decoded(text, str(file))
+    try:
+        return Ed25519PrivateKey.from_private_bytes(read_key_file(file).seed)
+    except KeyFileError as problem:
+        raise CannotRun(str(problem), "use a file that `satchel keygen --out` wrote") from None
 
 
 def _private_key(key: Path | None, secret: str | None) -> Ed25519PrivateKey:
     if (key is None) == (secret is None):
-        raise CannotRun("a signature needs one key", "give --key FILE (of `satchel keygen --out FILE`) or --secret BASE64")
+        raise CannotRun(
+            "a signature needs one key", "give --key FILE (of `satchel keygen --out FILE`) or --secret BASE64"
+        )
     return read_private_key(key) if key is not None else _decoded(str(secret), "--secret")
 
 
@@ -149,7 +147,9 @@ def _decoded(text: str, source: str) -> Ed25519PrivateKey:
     except Base64Error:
         raw = b""
     if len(raw) not in (32, 64):
-        raise CannotRun(f"{source} is not the base64 of a 32-byte Ed25519 private key", "make one with `satchel keygen`")
+        raise CannotRun(
+            f"{source} is not the base64 of a 32-byte Ed25519 private key", "make one with `satchel keygen`"
+        )
     # Some clients keep the public half behind the private one.
     return Ed25519PrivateKey.from_private_bytes(raw[:32])
 
@@ -161,7 +161,9 @@ def _content(fields: list[str], body: str | None) -> dict[str, Any] | list[dict[
         try:
             parsed = json.loads(body)
         except ValueError as problem:
-            raise CannotRun(f"--body is not JSON: {problem}", "quote it for the shell: --body '{\"symbol\": …}'") from None
+            raise CannotRun(
+                f"--body is not JSON: {problem}", "quote it for the shell: --body '{\"symbol\": …}'"
+            ) from None
         if isinstance(parsed, dict) or (isinstance(parsed, list) and all(isinstance(one, dict) for one in parsed)):
             return parsed
         raise CannotRun("--body is neither an object nor a list of objects", "see `satchel sign --help`")

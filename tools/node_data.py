@@ -78,7 +78,9 @@ def _require_ledger(engine: sa.Engine, name: str) -> None:
         tables = sa.inspect(engine).get_table_names()
     except sa.exc.SQLAlchemyError as problem:
         reason = str(problem.__cause__ or problem).splitlines()[0]
-        raise CannotRun(f"cannot open {name}: {reason}", "check the path or the URL, and that the server is up") from None
+        raise CannotRun(
+            f"cannot open {name}: {reason}", "check the path or the URL, and that the server is up"
+        ) from None
     if "journal" not in tables or "command" not in tables:
         raise CannotRun(f"{name} holds no ledger", "name the database of a Satchel node: --data DIR or --database URL")
 

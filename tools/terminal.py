@@ -50,13 +50,13 @@ def _line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[int]) -
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr while the block runs; the function given takes what is done so far.
+def progress(label: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr while the block runs; the function given takes (done, total or nothing).
 
     Silent when stderr is no terminal, so that logs stay readable; NO_COLOR is rich's to obey.
     """
     if not sys.stderr.isatty():
-        yield lambda _done: None
+        yield lambda _done, _total=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,7 +64,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, total=None: bar.update(task, completed=done, total=total)
 
 
 def run(body: Callable[[], int]) -> int:

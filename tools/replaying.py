@@ -1,0 +1,366 @@
+"""`satchel replay`: run the whole log again and hold every byte against what is stored.   [A-10]"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from engine.commands import Command
+from engine.events import EpochClosed, Outcome
+from engine.replay import Divergence, replay_command
+from engine.state import State
+from ledger import merkle, schema
+from ledger.blocks import BlockHeader, LoggedCommand, header_hash, log_command, signed_bytes
+from ledger.journal import GENESIS_HASH, PostingBatch, SealedTransaction, batch_root, seal
+from ledger.store import Store
+from tools.epoch_roots import EpochRoots
+from tools.node_data import reading
+from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
+
+SAVE_SECONDS = 30.0
+"""How often `--resume` writes down how far it is."""
+
+COVERAGE_WORDS = {
+    "blocks": "blocks: header, hash, roots, signature",
+    "commands": "commands: payload, hash, outcome",
+    "journalTransactions": "journal transactions, byte for byte",
+    "postings": "postings",
+    "snapshots": "snapshots: state hash",
+    "epochs": "epochs: root rebuilt and compared",
+}
+
+Before = Callable[[State, LoggedCommand], None]
+"""Called with the state as it stands right before a logged command is applied."""
+
+
+def replay(
+    data: Path, database: str | None, from_snapshot: bool, resume: Path | None, until: int | None, as_json: bool
+) -> int:
+    """Replay and report what was covered; the first difference ends it."""
+    started = time.monotonic()
+    with reading(data, database) as engine:
+        store = Store(engine)
+        tip = store.tip()
+        if tip is None:
+            raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
+        run = _beginning(store, from_snapshot, resume)
+        began = run.height + 1
+        difference = ""
+        saved = time.monotonic()
+        try:
+            epochs = EpochRoots.read(engine, data)
+            snapshots = _snapshots(engine)
+            with progress("replaying", tip.next_command - 1) as show:
+                for header, outcomes in run.blocks(until):
+                    if header.height in snapshots:
+                        _compare_snapshot(run, header, snapshots[header.height])
+                    last = outcomes[-1].events[-1] if outcomes[-1].events else None
+                    if isinstance(last, EpochClosed):
+                        epochs.compare(header, run.block_hash, last, run.state)
+                        run.covered["epochs"] += 1
+                    show(run.next_command - 1)
+                    if resume is not None and time.monotonic() - saved > SAVE_SECONDS:
+                        _save(run, resume)
+                        saved = time.monotonic()
+            run.covered["epochs"] -= epochs.waiting
+            if run.covered["epochs"] and not epochs.with_secret:
+                say("no epoch secret under --data: the epochs' sums were rebuilt and compared, their roots were not")
+        except Divergence as found:
+            difference = str(found)
+        if resume is not None and not difference:
+            _save(run, resume)
+    report = {
+        "identical": not difference,
+        "difference": difference or None,
+        "fromBlock": began,
+        "toBlock": run.height,
+        "blockHash": run.block_hash.hex(),
+        "covered": run.covered,
+    }
+    _print(report, time.monotonic() - started, as_json)
+    return FINDINGS if difference else FINE
+
+
+def _print(report: dict[str, Any], seconds: float, as_json: bool) -> None:
+    covered = report["covered"]
+    rate = covered["commands"] / seconds if seconds > 0 else 0
+    say(f"{covered['commands']} commands in {seconds:.1f} s ({rate:,.0f}/s)")
+    if as_json:
+        print_json(report)
+        return
+    if report["identical"]:
+        print(f"identical: blocks {report['fromBlock']} … {report['toBlock']}, head {report['blockHash']}")
+    else:
+        print(f"DIFFERENT: {report['difference']}")
+    for name, count in covered.items():
+        print(f"  {COVERAGE_WORDS[name]}: {count}")
+
+
+class Replay:
+    """A log being replayed: the state so far, the chain so far, and how much was covered."""
+
+    def __init__(self, store: Store, state: State | None = None) -> None:
+        self.store = store
+        self.state = state if state is not None else State()
+        self.height = -1
+        self.block_hash = bytes(32)
+        self.journal_head = GENESIS_HASH
+        self.log = merkle.TreeHead()
+        self.next_command = 1
+        self.next_journal = 1
+        self.public_key = b""
+        """Whose signature the next block must carry; the first block names its own."""
+        self.covered = {
+            "blocks": 0,
+            "commands": 0,
+            "journalTransactions": 0,
+            "postings": 0,
+            "snapshots": 0,
+            "epochs": 0,
+        }
+
+    def blocks(
+        self, until: int | None = None, before: Before | None = None
+    ) -> Iterator[tuple[BlockHeader, list[Outcome]]]:
+        """Replay block after block, to `until` or where the log ends now; raises Divergence at the first difference."""
+        tip = self.store.tip()
+        last = -1 if tip is None else tip.header.height
+        if until is not None:
+            last = min(last, until)
+        if self.height >= last:
+            return
+        commands = self.store.commands(self.next_command)
+        journal = self.store.journal(self.next_journal)
+        for header, digest, signature in self.store.blocks(self.height + 1, last):
+            outcomes = self._block(
+                header,
+                list(islice(commands, header.command_count)),
+                list(islice(journal, header.journal_count)),
+                before,
+            )
+            self._seal(header, digest, signature)
+            yield header, outcomes
+
+    def _block(
+        self,
+        header: BlockHeader,
+        commands: list[LoggedCommand],
+        journal: list[SealedTransaction],
+        before: Before | None,
+    ) -> list[Outcome]:
+        """Apply a block's commands and compare each journal transaction, posting by posting."""
+        if len(commands) != header.command_count:
+            raise Divergence("command count of block", header.height, header.command_count, len(commands))
+        outcomes: list[Outcome] = []
+        command_hashes: list[bytes] = []
+        hashes: list[bytes] = []
+        at = 0
+        for logged in commands:
+            if before is not None:
+                before(self.state, logged)
+            command_hashes.append(_command_hash(logged))
+            command, outcome = replay_command(self.state, logged)
+            _require_kind(logged, command)
+            for entry in outcome.journal:
+                sealed = seal(self.journal_head, self.next_journal, logged.seq, logged.at_us, entry)
+                stored = journal[at] if at < len(journal) else None
+                if stored is None or not _same(stored, sealed):
+                    raise _difference(stored, sealed, logged)
+                hashes.append(sealed.hash)
+                self.journal_head = sealed.hash
+                self.next_journal += 1
+                self.covered["postings"] += len(sealed.postings) + sum(len(one.owners) for one in sealed.batches)
+                at += 1
+            outcomes.append(outcome)
+        if at != len(journal):
+            extra = journal[at]
+            raise Divergence(
+                "journal transaction", extra.seq, f"kind {extra.kind} for command {extra.command_seq}", "nothing"
+            )
+        _require("commands root of block", header.height, header.commands_root, merkle.root(command_hashes))
+        _require("journal root of block", header.height, header.journal_root, merkle.root(hashes))
+        _require("journal head of block", header.height, header.journal_head, self.journal_head)
+        self.covered["commands"] += len(commands)
+        self.covered["journalTransactions"] += len(hashes)
+        return outcomes
+
+    def _seal(self, header: BlockHeader, digest: bytes, signature: bytes) -> None:
+        """The header is the one that these commands make, signed by the key of the time."""
+        if header.height != self.height + 1:
+            raise Divergence("block", self.height + 1, f"block {header.height}", f"block {self.height + 1}")
+        if (header.first_command, header.first_journal) != (
+            self.next_command,
+            self.next_journal - header.journal_count,
+        ):
+            raise Divergence(
+                "ranges of block",
+                header.height,
+                (header.first_command, header.first_journal),
+                (self.next_command, self.next_journal - header.journal_count),
+            )
+        _require("previous hash of block", header.height, header.previous_hash, self.block_hash)
+        _require("log root of block", header.height, header.log_root, self.log.root())
+        _require("hash of block", header.height, digest, header_hash(header))
+        if self.public_key:
+            _require("public key of block", header.height, header.public_key, self.public_key)
+        try:
+            Ed25519PublicKey.from_public_bytes(header.public_key).verify(signature, signed_bytes(header))
+        except (InvalidSignature, ValueError):
+            raise Divergence("signature of block", header.height, signature.hex(), "not by the block's key") from None
+        # Genesis names the key that signs block 0; a rotation names the next block's.
+        self.public_key = self.state.public_key
+        if header.height == 0:
+            _require("public key of block", 0, header.public_key, self.public_key)
+        self.height, self.block_hash = header.height, digest
+        self.next_command += header.command_count
+        self.log.append(digest)
+        self.covered["blocks"] += 1
+
+
+def _command_hash(logged: LoggedCommand) -> bytes:
+    """The hash of the command as its row stands; the row's own hash must be it."""
+    anew = log_command(logged.seq, logged.at_us, logged.outcome, logged.kind, logged.payload, logged.request).hash
+    _require("hash of command", logged.seq, logged.hash, anew)
+    return anew
+
+
+def _require_kind(logged: LoggedCommand, command: Command) -> None:
+    if logged.kind != type(command).__name__:
+        raise Divergence("kind of command", logged.seq, logged.kind, type(command).__name__)
+
+
+def _require(what: str, which: int, logged: bytes, replayed: bytes) -> None:
+    if logged != replayed:
+        raise Divergence(what, which, logged.hex(), replayed.hex())
+
+
+def _same(stored: SealedTransaction, replayed: SealedTransaction) -> bool:
+    if stored[:6] != replayed[:6] or stored.hash != replayed.hash:
+        return False
+    if not stored.batches and not replayed.batches:
+        return True
+    return [_batch_key(one) for one in stored.batches] == [_batch_key(one) for one in replayed.batches]
+
+
+def _batch_key(batch: PostingBatch) -> tuple[object, ...]:
+    root = batch_root(batch.owners, batch.atoms)
+    return batch.account_kind, batch.asset, len(batch.owners), batch.total, batch.root, root
+
+
+def _difference(stored: SealedTransaction | None, replayed: SealedTransaction, logged: LoggedCommand) -> Divergence:
+    """The first thing in which a stored journal transaction differs from the replayed one, in an auditor's words."""
+    where = f"of journal transaction {replayed.seq} (command {logged.seq}, {logged.kind})"
+    if stored is None:
+        return Divergence(
+            f"journal transaction for command {logged.seq}:", replayed.seq, "nothing", f"kind {replayed.kind}"
+        )
+    for line in range(max(len(stored.postings), len(replayed.postings))):
+        left = tuple(stored.postings[line]) if line < len(stored.postings) else "nothing"
+        right = tuple(replayed.postings[line]) if line < len(replayed.postings) else "nothing"
+        if left != right:
+            return Divergence(f"(account, asset, atoms) {where}, posting", line, left, right)
+    for name in ("seq", "command_seq", "at_us", "kind", "memo", "hash"):
+        left, right = getattr(stored, name), getattr(replayed, name)
+        if left != right:
+            shown = [value.hex() if isinstance(value, bytes) else value for value in (left, right)]
+            return Divergence(f"{name} {where}, block of command", logged.seq, *shown)
+    return Divergence(f"batch {where}, row count", replayed.seq, len(stored.batches), len(replayed.batches))
+
+
+# Snapshots: what they hold must be what replay gives; and a replay may start from one, or from its own progress.
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a replay came: everything `Replay` needs to go on."""
+
+    height: int
+    block_hash: bytes
+    state_hash: bytes
+    content: bytes
+    covered: dict[str, int]
+
+
+def _beginning(store: Store, from_snapshot: bool, resume: Path | None) -> Replay:
+    if resume is not None and resume.exists():
+        return _resumed(store, resume)
+    if from_snapshot:
+        kept = store.newest_snapshot()
+        if kept is None:
+            raise CannotRun("there is no snapshot to start from", "leave --from-snapshot out: replay from genesis")
+        return _at(
+            store, kept.height, kept.block_hash, kept.state_hash, kept.content, f"the snapshot of block {kept.height}"
+        )
+    return Replay(store)
+
+
+def _resumed(store: Store, resume: Path) -> Replay:
+    try:
+        kept = msgspec.msgpack.decode(resume.read_bytes(), type=Progress)
+    except msgspec.DecodeError as problem:
+        raise CannotRun(f"{resume} holds no replay's progress: {problem}", "delete it to start from genesis") from None
+    run = _at(store, kept.height, kept.block_hash, kept.state_hash, kept.content, str(resume))
+    run.covered.update(kept.covered)
+    return run
+
+
+def _at(store: Store, height: int, block_hash: bytes, state_hash: bytes, content: bytes, what: str) -> Replay:
+    """A replay that stands right after block `height` of this very log."""
+    found = store.block(height)
+    if found is None or found[1] != block_hash:
+        raise CannotRun(f"{what} is of another log: block {height} differs", "replay from genesis: leave it out")
+    if sha256(content).digest() != state_hash:
+        raise CannotRun(f"{what} was changed: its hash is not the recorded one", "replay from genesis: leave it out")
+    from engine import snapshot
+
+    header = found[0]
+    run = Replay(store, snapshot.load(content))
+    run.height, run.block_hash, run.journal_head = height, block_hash, header.journal_head
+    run.next_command = header.first_command + header.command_count
+    run.next_journal = header.first_journal + header.journal_count
+    run.public_key = run.state.public_key
+    for digest in store.block_hashes(0, height):
+        run.log.append(digest)
+    return run
+
+
+def _save(run: Replay, resume: Path) -> None:
+    from engine import snapshot
+
+    content = snapshot.dump(run.state)
+    kept = Progress(run.height, run.block_hash, sha256(content).digest(), content, run.covered)
+    new = resume.with_name(resume.name + ".new")
+    new.write_bytes(msgspec.msgpack.encode(kept))
+    new.replace(resume)
+
+
+def _snapshots(engine: sa.Engine) -> dict[int, tuple[bytes, bytes]]:
+    """Height → (block hash, state hash) of every snapshot that is kept."""
+    table = schema.snapshot
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(table.c.height, table.c.block_hash, table.c.state_hash, table.c.content))
+        kept = {}
+        for row in rows:
+            if sha256(row.content).digest() != row.state_hash:
+                raise CannotRun(f"the snapshot of block {row.height} was changed", "run `satchel verify-journal`")
+            kept[row.height] = (bytes(row.block_hash), bytes(row.state_hash))
+        return kept
+
+
+def _compare_snapshot(run: Replay, header: BlockHeader, kept: tuple[bytes, bytes]) -> None:
+    from engine import snapshot
+
+    block_hash, state_hash = kept
+    _require("block hash of the snapshot of block", header.height, block_hash, run.block_hash)
+    _require(
+        "state hash of the snapshot of block", header.height, state_hash, sha256(snapshot.dump(run.state)).digest()
+    )
+    run.covered["snapshots"] += 1

@@ -1,0 +1,291 @@
+"""Reports on the ledger: `satchel trial-balance`, `statement` and `receipt`, now or as of any block.   [A-4, A-12]"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger import balances, schema
+from ledger.amounts import format_decimal
+from ledger.balances import Asset, NoSuchBlock
+from ledger.chart import AccountId, AccountKind, AssetId, account_id, account_name, kind_of
+from ledger.decoding import EncodingError, decode_header
+from ledger.journal import JournalKind, decode_memo
+from ledger.receipts import ReceiptError, make_receipt, verify_receipt
+from ledger.store import Store
+from tools.node_data import reading
+from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table, say
+
+STATEMENT_KINDS = (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.RECEIVABLE)
+"""A subaccount's accounts, in the order they are shown."""
+
+
+def trial_balance(data: Path, database: str | None, as_of: int | None, as_json: bool) -> int:
+    """Every account's balance and, per asset, the sum of both sides; 1 when they differ.   [A-1, A-12]"""
+    with reading(data, database) as engine:
+        try:
+            document = balances.trial_balance_json(engine, as_of)
+        except NoSuchBlock as problem:
+            raise _no_such_block(engine, problem) from None
+    unequal = [asset for asset, total in document["totals"].items() if total["debit"] != total["credit"]]
+    if as_json:
+        print_json(document)
+    else:
+        rows = [[row[name] for name in ("account", "type", "asset", "debit", "credit")] for row in document["rows"]]
+        rows += [["total", "", asset, total["debit"], total["credit"]] for asset, total in document["totals"].items()]
+        print_table(("account", "type", "asset", "debit", "credit"), rows, numbers=(3, 4))
+        print(f"as of block {document['asOf']}")
+    for asset in unequal:
+        total = document["totals"][asset]
+        say(f"OUT OF BALANCE: {asset} has {total['debit']} in debits and {total['credit']} in credits")
+    return FINDINGS if unequal else FINE
+
+
+def statement(
+    data: Path,
+    database: str | None,
+    subaccount: int,
+    since: str | None,
+    until: str | None,
+    as_of: int | None,
+    as_json: bool,
+) -> int:
+    """What moved a subaccount's funds between two blocks: opening, lines with running balance, closing.   [A-12]"""
+    with reading(data, database) as engine:
+        try:
+            document = _statement(engine, subaccount, since, until, as_of)
+        except NoSuchBlock as problem:
+            raise _no_such_block(engine, problem) from None
+    if as_json:
+        print_json(document)
+        return FINE
+    names = ("time", "block", "journal", "kind", "account", "asset", "amount", "balance")
+    print(f"subaccount {subaccount}, blocks {document['fromBlock']} … {document['toBlock']}")
+    print_table(names, [[str(line[name]) for name in names] for line in document["lines"]], numbers=(1, 2, 6, 7))
+    for title in ("opening", "closing"):
+        held = [f"{row['balance']} {row['asset']} {row['account']}" for row in document[title]]
+        print(f"{title}: {', '.join(held) or 'nothing'}")
+    return FINE
+
+
+def receipt(
+    data: Path,
+    database: str | None,
+    seq: int | None,
+    out: Path | None,
+    verify: Path | None,
+    public_key: str | None,
+    as_json: bool,
+) -> int:
+    """Write a journal transaction's receipt, or verify one without any database.   [A-4]"""
+    if (seq is None) == (verify is None):
+        raise CannotRun("nothing to do", "give the number of a journal transaction, or --verify FILE")
+    if verify is not None:
+        return _verify_receipt(verify, public_key, as_json)
+    assert seq is not None
+    with reading(data, database) as engine:
+        try:
+            document = make_receipt(Store(engine), seq)
+        except ReceiptError as problem:
+            raise CannotRun(str(problem), "`satchel statement SUBACCOUNT` lists the numbers") from None
+    if out is None:
+        print_json(document)
+    else:
+        out.write_text(json.dumps(document, indent=2) + "\n")
+        say(f"receipt of journal transaction {seq} written to {out}")
+    return FINE
+
+
+# Statements.
+
+
+def _statement(
+    engine: sa.Engine, subaccount: int, since: str | None, until: str | None, as_of: int | None
+) -> dict[str, Any]:
+    user_id = _owner(engine, subaccount)
+    first = 0 if since is None else _first_block(engine, since)
+    last = _last_block(engine, until, as_of)
+    accounts = [account_id(kind, subaccount) for kind in STATEMENT_KINDS]
+    listed = balances.assets(engine)
+    lines = []
+    if first <= last:
+        for line in balances.statement(engine, accounts, first, last):
+            lines.append(
+                {
+                    "time": _utc(line.at_us),
+                    "block": line.block_height,
+                    "journal": line.journal_seq,
+                    "command": line.command_seq,
+                    "kind": _kind_name(line.kind),
+                    "account": account_name(line.account).rsplit("/", 1)[-1],
+                    "asset": _symbol(listed, line.asset),
+                    "amount": _owed(listed, line.account, line.asset, line.atoms),
+                    "balance": _owed(listed, line.account, line.asset, line.balance),
+                }
+            )
+    return {
+        "subaccountId": subaccount,
+        "userId": user_id,
+        "fromBlock": first,
+        "toBlock": last,
+        "opening": _holdings(engine, accounts, listed, first - 1) if first > 0 else [],
+        "lines": lines,
+        "closing": _holdings(engine, accounts, listed, last) if last >= 0 else [],
+    }
+
+
+def _owner(engine: sa.Engine, subaccount: int) -> int:
+    table = schema.journal
+    query = sa.select(table.c.memo).where(table.c.kind == JournalKind.SUBACCOUNT_OPENED)
+    with engine.connect() as connection:
+        for (memo,) in connection.execute(query):
+            user_id, opened = decode_memo(memo)[:2]
+            if opened == subaccount:
+                return int(user_id)
+    raise CannotRun(
+        f"no subaccount {subaccount} in this log", "`satchel trial-balance` lists the accounts that hold funds"
+    )
+
+
+def _holdings(
+    engine: sa.Engine, accounts: list[AccountId], listed: Mapping[AssetId, Asset], as_of: int
+) -> list[dict[str, str]]:
+    rows = []
+    for account in accounts:
+        held = balances.account_balances(engine, account, as_of)
+        for asset, atoms in sorted(held.items()):
+            rows.append(
+                {
+                    "account": account_name(account).rsplit("/", 1)[-1],
+                    "asset": _symbol(listed, asset),
+                    "balance": _owed(listed, account, asset, atoms),
+                }
+            )
+    return rows
+
+
+def _first_block(engine: sa.Engine, since: str) -> int:
+    """The first block of a period: a height, or the first block at or after a UTC time."""
+    if since.isdigit():
+        return int(since)
+    table = schema.block
+    earlier = sa.select(sa.func.max(table.c.height)).where(table.c.at_us < _microseconds(since))
+    with engine.connect() as connection:
+        height = connection.execute(earlier).scalar_one()
+    return 0 if height is None else int(height) + 1
+
+
+def _last_block(engine: sa.Engine, until: str | None, as_of: int | None) -> int:
+    """The last block of a period: a height, or the last block before a UTC time; never above `as_of`."""
+    table = schema.block
+    query = sa.select(sa.func.max(table.c.height))
+    if until is not None and not until.isdigit():
+        query = query.where(table.c.at_us < _microseconds(until))
+    with engine.connect() as connection:
+        newest = connection.execute(query).scalar_one()
+    last = -1 if newest is None else int(newest)
+    for limit in (int(until) if until is not None and until.isdigit() else None, as_of):
+        if limit is not None:
+            if limit > last and until is None:
+                raise NoSuchBlock(f"no block {limit}")
+            last = min(last, limit)
+    return last
+
+
+def _microseconds(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CannotRun(f"neither a block height nor a time: {text!r}", "write 1234, or 2026-11-22T10:00:00") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    elapsed = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+
+
+def _utc(at_us: int) -> str:
+    seconds, micros = divmod(at_us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+
+
+def _kind_name(kind: int) -> str:
+    return JournalKind(kind).name.lower() if kind in JournalKind.__members__.values() else f"kind-{kind}"
+
+
+def _symbol(listed: Mapping[AssetId, Asset], asset: AssetId) -> str:
+    return listed[asset].symbol if asset in listed else f"asset/{asset}"
+
+
+def _owed(listed: Mapping[AssetId, Asset], account: AccountId, asset: AssetId, atoms: int) -> str:
+    """As the customer reads it: positive is theirs; what they owe the exchange (a receivable) is negative."""
+    assert kind_of(account) in STATEMENT_KINDS
+    return format_decimal(-atoms, listed[asset].decimals) if asset in listed else str(-atoms)
+
+
+def _no_such_block(engine: sa.Engine, problem: NoSuchBlock) -> CannotRun:
+    with engine.connect() as connection:
+        newest = connection.execute(sa.select(sa.func.max(schema.block.c.height))).scalar_one()
+    if newest is None:
+        return CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
+    return CannotRun(str(problem), f"the newest block is {newest}")
+
+
+# Receipts.
+
+
+def _verify_receipt(file: Path, public_key: str | None, as_json: bool) -> int:
+    try:
+        document = json.loads(file.read_text())
+        own_key = decode_header(b64decode(document["header"], validate=True)).public_key
+    except (ValueError, KeyError, TypeError, EncodingError) as problem:
+        raise CannotRun(f"{file} is no receipt: {problem}", "write one with `satchel receipt SEQ --out FILE`") from None
+    key = own_key if public_key is None else _public_key(public_key)
+    try:
+        proven = verify_receipt(document, key)
+    except ReceiptError as problem:
+        if as_json:
+            print_json({"valid": False, "reason": str(problem)})
+        else:
+            print(f"NOT VALID: {problem}")
+        return FINDINGS
+    facts = proven.transaction
+    report = {
+        "valid": True,
+        "publicKey": b64encode(key).decode(),
+        "block": proven.header.height,
+        "journal": facts.seq,
+        "command": facts.command_seq,
+        "time": _utc(facts.at_us),
+        "kind": _kind_name(facts.kind),
+        "hash": proven.transaction_hash.hex(),
+        "postings": [
+            {"account": account_name(one[0]), "asset": one[1], "atoms": str(one[2])} for one in facts.postings
+        ],
+    }
+    if as_json:
+        print_json(report)
+        return FINE
+    print(
+        f"valid: journal transaction {facts.seq} ({report['kind']}) of block {proven.header.height}, {report['time']}"
+    )
+    for account, asset, atoms in facts.postings:
+        print(f"  {'debit ' if atoms > 0 else 'credit'} {account_name(account)}  {abs(atoms)} atoms of asset {asset}")
+    if public_key is None:
+        say(f"signed by {report['publicKey']}: is that the exchange's key? --public-key holds it to one you trust")
+    return FINE
+
+
+def _public_key(text: str) -> bytes:
+    try:
+        key = b64decode(text, validate=True)
+    except Base64Error:
+        key = b""
+    if len(key) != 32:
+        raise CannotRun("--public-key is not the base64 of 32 bytes", "genesis and every block name the exchange's key")
+    return key

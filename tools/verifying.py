@@ -1,0 +1,58 @@
+"""`satchel verify-journal`: every stored byte of the log against hashes, signatures and a kept checkpoint.   [A-8b]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from ledger.verification import Finding, Report, verify
+from tools.node_data import reading
+from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
+
+KEPT_CHECKPOINT = "checkpoint.txt"
+"""What a node keeps beside its database; used when no other checkpoint is given."""
+
+
+def verify_journal(data: Path, database: str | None, checkpoint: Path | None, as_json: bool) -> int:
+    """Check the whole log and name each thing that is not as it was signed; 1 when there is one."""
+    if checkpoint is not None and not checkpoint.is_file():
+        raise CannotRun(f"no checkpoint at {checkpoint}", "give the file you kept; the node writes DATA/checkpoint.txt")
+    kept = checkpoint if checkpoint is not None else _own_checkpoint(data)
+    with reading(data, database) as engine:
+        report = _verified(engine, kept)
+    findings = [dict(finding._asdict()) for finding in report.findings]
+    covered = {**report.covered, "checkpointFile": None if kept is None else str(kept)}
+    if as_json:
+        print_json({"clean": report.is_clean, "findings": findings, "covered": covered})
+        return FINE if report.is_clean else FINDINGS
+    for finding in report.findings:
+        print(finding)
+    print("clean" if report.is_clean else f"{len(findings)} finding(s)")
+    for name, value in covered.items():
+        print(f"  {name}: {_shown(value)}")
+    if kept is None:
+        say("no checkpoint given: a log whose tail was cut would look whole; keep one and give it with --checkpoint")
+    return FINE if report.is_clean else FINDINGS
+
+
+def _verified(engine: sa.Engine, checkpoint: Path | None) -> Report:
+    with progress("verifying", 1) as show:
+        try:
+            return verify(engine, checkpoint, progress=show)
+        except sa.exc.OperationalError:
+            raise
+        except sa.exc.DatabaseError as problem:
+            # The database cannot even read it back: the bytes on disk are not what the database wrote.
+            reason = str(getattr(problem, "orig", None) or problem).splitlines()[0]
+            return Report([Finding("database", "", "", f"cannot be read: {reason}")], {})
+
+
+def _own_checkpoint(data: Path) -> Path | None:
+    file = data / KEPT_CHECKPOINT
+    return file if file.is_file() else None
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, dict) else str(value)
