@@ -103,6 +103,9 @@ class MarketData(Protocol):
     def klines(self, market_id: int, interval: str, start_s: int, end_s: int) -> list[KlineRow]:
         """Oldest first; `interval` is one of the contract's KlineInterval."""
 
+    def remembers(self, market_id: int, interval: str, start_s: int) -> bool:
+        """Whether candles from `start_s` on are in memory; older ones are in the history."""
+
     def depth(self, market_id: int, limit: int) -> DepthView: ...
 
 
@@ -134,6 +137,9 @@ class History(Protocol):
     ) -> tuple[list[FillRow], int]: ...
 
     async def trades(self, market_id: int, page: Page) -> tuple[list[TradeRow], int]: ...
+
+    async def klines(self, market_id: int, interval: str, start_s: int, end_s: int) -> list[KlineRow]:
+        """Oldest first."""
 
     async def deposits(
         self, subaccount_id: int, page: Page, *, from_ms: int | None = None, to_ms: int | None = None
@@ -177,7 +183,10 @@ class Node(Protocol):
     ) -> Outcome:
         """Resolves when the command is durable; raises `engine.sequencer.Overloaded` or `Halted`.   [A-4]"""
 
-    def deposit_address(self, subaccount_id: int, chain_id: int) -> str: ...
+    async def durable(self) -> None:
+        """Wait until everything applied so far is durable: what the state shows may be told only then.   [A-7]"""
+
+    async def deposit_address(self, subaccount_id: int, chain_id: int) -> str: ...
 
     def wallets(self) -> list[tuple[str, str]]:
         """The exchange's own wallets: (blockchain, address)."""

@@ -1,0 +1,621 @@
+"""The contract's shapes: every request and answer of the wire as a typed struct, field for field.   [W-3]
+
+Decimals are strings. An optional field that has no value is left out of an answer; a request may also send `null`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Decimal = Annotated[str, Meta(extra_json_schema={"format": "decimal"})]
+NaiveTime = Annotated[str, Meta(extra_json_schema={"format": "naive-date-time"})]
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1, extra_json_schema={"format": "int64"})]
+UInt8 = Annotated[int, Meta(ge=0, le=2**8 - 1, extra_json_schema={"format": "uint8"})]
+UInt16 = Annotated[int, Meta(ge=0, le=2**16 - 1, extra_json_schema={"format": "uint16"})]
+UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1, extra_json_schema={"format": "uint32"})]
+UInt64 = Annotated[int, Meta(ge=0, le=2**63 - 1, extra_json_schema={"format": "uint64"})]
+
+SideName = Literal["Bid", "Ask"]
+OrderTypeName = Literal["Market", "Limit"]
+TimeInForceName = Literal["GTC", "IOC", "FOK"]
+SelfTradeName = Literal["RejectTaker", "RejectMaker", "RejectBoth"]
+TriggerName = Literal["MarkPrice", "LastPrice", "IndexPrice"]
+SlippageName = Literal["TickSize", "Percent"]
+CancelTypeName = Literal["RestingLimitOrder", "ConditionalOrder"]
+MarketTypeName = Literal["SPOT", "PERP", "IPERP", "DATED", "PREDICTION", "RFQ"]
+BookStateName = Literal["Open", "Closed", "CancelOnly", "LimitOnly", "PostOnly"]
+StatusName = Literal["Ok", "Maintenance"]
+SortName = Literal["Asc", "Desc"]
+OrderStatusName = Literal[
+    "Cancelled", "Expired", "Filled", "New", "PartiallyFilled", "TriggerPending", "TriggerFailed"
+]
+IntervalName = Literal[
+    "1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1month"
+]
+TickerIntervalName = Literal["1d", "1w"]
+PriceTypeName = Literal["Last", "Index", "Mark"]
+DepthLimitName = Literal["5", "10", "20", "50", "100", "500", "1000"]
+FillTypeName = Literal[
+    "User",
+    "BookLiquidation",
+    "Adl",
+    "Backstop",
+    "Liquidation",
+    "AllLiquidation",
+    "CollateralConversion",
+    "CollateralConversionAndSpotLiquidation",
+]
+SystemOrderName = Literal[
+    "CollateralConversion",
+    "FutureExpiry",
+    "LiquidatePositionOnAdl",
+    "LiquidatePositionOnBook",
+    "LiquidatePositionOnBackstop",
+    "OrderBookClosed",
+]
+
+
+class Wire(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
+    """Base of answers: what is UNSET is left out."""
+
+
+class Request(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Base of requests: an unknown field is an error, so that a misspelt one is not silently ignored."""
+
+
+# Requests with a body.
+
+
+class OrderExecutePayload(Request):
+    symbol: str
+    side: SideName
+    order_type: OrderTypeName
+    auto_borrow: bool | None | UnsetType = UNSET
+    auto_borrow_repay: bool | None | UnsetType = UNSET
+    auto_lend: bool | None | UnsetType = UNSET
+    auto_lend_redeem: bool | None | UnsetType = UNSET
+    broker_id: UInt16 | None | UnsetType = UNSET
+    client_id: UInt32 | None | UnsetType = UNSET
+    post_only: bool | None | UnsetType = UNSET
+    price: Decimal | None | UnsetType = UNSET
+    quantity: Decimal | None | UnsetType = UNSET
+    quote_quantity: Decimal | None | UnsetType = UNSET
+    reduce_only: bool | None | UnsetType = UNSET
+    self_trade_prevention: SelfTradeName | None | UnsetType = UNSET
+    slippage_tolerance: Decimal | None | UnsetType = UNSET
+    slippage_tolerance_type: SlippageName | None | UnsetType = UNSET
+    stop_loss_limit_price: Decimal | None | UnsetType = UNSET
+    stop_loss_trigger_by: TriggerName | None | UnsetType = UNSET
+    stop_loss_trigger_price: str | None | UnsetType = UNSET
+    take_profit_limit_price: Decimal | None | UnsetType = UNSET
+    take_profit_trigger_by: TriggerName | None | UnsetType = UNSET
+    take_profit_trigger_price: str | None | UnsetType = UNSET
+    time_in_force: TimeInForceName | None | UnsetType = UNSET
+    trigger_by: TriggerName | None | UnsetType = UNSET
+    trigger_price: str | None | UnsetType = UNSET
+    trigger_quantity: str | None | UnsetType = UNSET
+
+
+class OrderCancelPayload(Request):
+    symbol: str
+    client_id: UInt32 | None | UnsetType = UNSET
+    order_id: str | None | UnsetType = UNSET
+
+
+class OrderCancelAllPayload(Request):
+    symbol: str
+    order_type: CancelTypeName | None | UnsetType = UNSET
+
+
+class UpdateAccountSettingsRequest(Request):
+    """`autoRealizePnl` is ours.   [W-10]"""
+
+    auto_borrow_settlements: bool | None | UnsetType = UNSET
+    auto_lend: bool | None | UnsetType = UNSET
+    auto_realize_pnl: bool | None | UnsetType = UNSET
+    auto_repay_borrows: bool | None | UnsetType = UNSET
+    leverage_limit: Decimal | None | UnsetType = UNSET
+
+
+class WithdrawalRecipientInformation(msgspec.Struct, forbid_unknown_fields=True):
+    withdrawal_address_id: Int32
+    withdrawal_purpose: str | None | UnsetType = UNSET
+    sanctions_representation: bool | None | UnsetType = UNSET
+
+
+class AccountWithdrawalPayload(Request):
+    address: str
+    blockchain: str
+    quantity: Decimal
+    symbol: str
+    auto_borrow: bool | None | UnsetType = UNSET
+    auto_lend_redeem: bool | None | UnsetType = UNSET
+    client_id: Annotated[str, Meta(max_length=255)] | None | UnsetType = UNSET
+    recipient_information: WithdrawalRecipientInformation | None | UnsetType = UNSET
+    two_factor_token: str | None | UnsetType = UNSET
+
+
+# Requests with a query. `Query` fields come as text: numbers and booleans are read from it.
+
+
+class Query(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """Base of query parameters."""
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class AssetsQuery(Query):
+    country: str | None = None
+
+
+class SymbolQuery(Query):
+    symbol: str
+
+
+class MarketsQuery(Query):
+    market_type: list[MarketTypeName] = []
+
+
+class DepthQuery(Query):
+    symbol: str
+    limit: DepthLimitName = "1000"
+
+
+class TradesQuery(Query):
+    symbol: str
+    limit: UInt16 | None = None
+
+
+class TradesHistoryQuery(Query):
+    symbol: str
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+
+
+class KlinesQuery(Query):
+    symbol: str
+    interval: IntervalName
+    start_time: Int64
+    end_time: Int64 | None = None
+    price_type: PriceTypeName | None = None
+
+
+class TickerQuery(Query):
+    symbol: str
+    interval: TickerIntervalName = "1d"
+
+
+class TickersQuery(Query):
+    interval: TickerIntervalName = "1d"
+
+
+class OrderQuery(Query):
+    symbol: str
+    client_id: UInt32 | None = None
+    order_id: str | None = None
+
+
+class OrdersQuery(Query):
+    market_type: MarketTypeName | None = None
+    symbol: str | None = None
+
+
+class PositionQuery(Query):
+    market_type: MarketTypeName | None = None
+    symbol: str | None = None
+
+
+class DepositAddressQuery(Query):
+    blockchain: str
+
+
+class DepositsQuery(Query):
+    from_: Int64 | None = msgspec.field(name="from", default=None)
+    to: Int64 | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    exclude_platform: bool | None = None
+
+
+class WithdrawalsQuery(Query):
+    id: Int32 | None = None
+    client_id: str | None = None
+    from_: Int64 | None = msgspec.field(name="from", default=None)
+    to: Int64 | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+
+
+class FillsQuery(Query):
+    order_id: str | None = None
+    strategy_id: str | None = None
+    from_: Int64 | None = msgspec.field(name="from", default=None)
+    to: Int64 | None = None
+    symbol: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    fill_type: FillTypeName | None = None
+    market_type: list[MarketTypeName] = []
+    sort_direction: SortName | None = None
+
+
+class OrderHistoryQuery(Query):
+    order_id: str | None = None
+    strategy_id: str | None = None
+    symbol: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    market_type: list[MarketTypeName] = []
+    sort_direction: SortName | None = None
+
+
+# Answers.
+
+
+class AccountSummary(Wire):
+    auto_borrow_settlements: bool
+    auto_lend: bool
+    auto_realize_pnl: bool
+    auto_repay_borrows: bool
+    borrow_limit: Decimal
+    futures_maker_fee: Decimal
+    futures_taker_fee: Decimal
+    leverage_limit: Decimal
+    limit_orders: UInt64
+    liquidating: bool
+    position_limit: Decimal
+    spot_maker_fee: Decimal
+    spot_taker_fee: Decimal
+    trigger_orders: UInt64
+
+
+class Balance(Wire):
+    available: Decimal
+    locked: Decimal
+    staked: Decimal
+
+
+class Token(Wire):
+    display_name: str
+    blockchain: str
+    deposit_enabled: bool
+    minimum_deposit: Decimal
+    withdraw_enabled: bool
+    minimum_withdrawal: Decimal
+    withdrawal_fee: Decimal
+    contract_address: str | UnsetType = UNSET
+    maximum_withdrawal: Decimal | UnsetType = UNSET
+    native_decimals: UInt8 | UnsetType = UNSET
+
+
+class MarketAsset(Wire):
+    symbol: str
+    display_name: str
+    tokens: list[Token]
+    coingecko_id: str | UnsetType = UNSET
+
+
+class SqrtFunction(Wire):
+    type: Literal["sqrt"]
+    base: Decimal
+    factor: Decimal
+
+
+class IdentityFunction(Wire):
+    type: Literal["identity"]
+
+
+class InverseSqrtFunction(Wire):
+    type: Literal["inverseSqrt"]
+    base: Decimal
+    positive_curve_penalty: Decimal
+
+
+class CollateralFunction(Wire):
+    weight: Decimal
+    kind: IdentityFunction | InverseSqrtFunction
+
+
+class CollateralSummary(Wire):
+    symbol: str
+    imf_function: SqrtFunction
+    mmf_function: SqrtFunction
+    haircut_function: CollateralFunction
+
+
+class PriceBandMarkPrice(Wire):
+    max_multiplier: Decimal
+    min_multiplier: Decimal
+
+
+class PriceBandMeanPremium(Wire):
+    tolerance_pct: Decimal
+
+
+class PriceFilter(Wire):
+    min_price: Decimal
+    tick_size: Decimal
+    max_price: Decimal | UnsetType = UNSET
+    max_multiplier: Decimal | UnsetType = UNSET
+    min_multiplier: Decimal | UnsetType = UNSET
+    max_impact_multiplier: Decimal | UnsetType = UNSET
+    min_impact_multiplier: Decimal | UnsetType = UNSET
+    mean_mark_price_band: PriceBandMarkPrice | UnsetType = UNSET
+    mean_premium_band: PriceBandMeanPremium | UnsetType = UNSET
+    borrow_entry_fee_max_multiplier: Decimal | UnsetType = UNSET
+    borrow_entry_fee_min_multiplier: Decimal | UnsetType = UNSET
+    max_price_update_multiplier: Decimal | UnsetType = UNSET
+    min_price_update_multiplier: Decimal | UnsetType = UNSET
+
+
+class QuantityFilter(Wire):
+    min_quantity: Decimal
+    step_size: Decimal
+    max_quantity: Decimal | UnsetType = UNSET
+
+
+class OrderBookFilters(Wire):
+    price: PriceFilter
+    quantity: QuantityFilter
+
+
+class Market(Wire):
+    symbol: str
+    base_symbol: str
+    quote_symbol: str
+    market_type: MarketTypeName
+    filters: OrderBookFilters
+    order_book_state: BookStateName
+    created_at: NaiveTime
+    visible: bool
+    imf_function: SqrtFunction | UnsetType = UNSET
+    mmf_function: SqrtFunction | UnsetType = UNSET
+    funding_interval: UInt64 | UnsetType = UNSET
+    funding_rate_upper_bound: Decimal | UnsetType = UNSET
+    funding_rate_lower_bound: Decimal | UnsetType = UNSET
+    open_interest_limit: Decimal | UnsetType = UNSET
+    position_limit_weight: Decimal | UnsetType = UNSET
+
+
+class Depth(Wire):
+    asks: list[tuple[Decimal, Decimal]]
+    bids: list[tuple[Decimal, Decimal]]
+    last_update_id: str
+    timestamp: Int64
+
+
+class Trade(Wire):
+    price: Decimal
+    quantity: Decimal
+    quote_quantity: Decimal
+    timestamp: Int64
+    is_buyer_maker: bool
+    id: Int64 | UnsetType = UNSET
+
+
+class Kline(Wire):
+    start: str
+    end: str
+    volume: str
+    quote_volume: str
+    trades: str
+    open: str | UnsetType = UNSET
+    high: str | UnsetType = UNSET
+    low: str | UnsetType = UNSET
+    close: str | UnsetType = UNSET
+
+
+class Ticker(Wire):
+    symbol: str
+    first_price: Decimal
+    last_price: Decimal
+    price_change: Decimal
+    price_change_percent: Decimal
+    high: Decimal
+    low: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    trades: str
+
+
+class SecuritySession(Wire):
+    name: str
+    min_quantity: Decimal
+    step_size: Decimal
+    max_quantity: Decimal | UnsetType = UNSET
+
+
+class Security(Wire):
+    asset: str
+    name: str
+    sessions: list[SecuritySession]
+    cusip: str | UnsetType = UNSET
+
+
+class StatusAndMessage(Wire):
+    status: StatusName
+    message: str | None
+
+
+class WalletResponse(Wire):
+    blockchain: str
+    address: str
+
+
+class LimitOrder(Wire):
+    order_type: Literal["Limit"]
+    id: str
+    created_at: Int64
+    executed_quantity: Decimal
+    executed_quote_quantity: Decimal
+    post_only: bool
+    price: Decimal
+    quantity: Decimal
+    self_trade_prevention: SelfTradeName
+    status: OrderStatusName
+    side: SideName
+    symbol: str
+    time_in_force: TimeInForceName
+    client_id: UInt32 | UnsetType = UNSET
+    reduce_only: bool | UnsetType = UNSET
+    related_order_id: str | UnsetType = UNSET
+    stop_loss_limit_price: Decimal | UnsetType = UNSET
+    stop_loss_trigger_by: TriggerName | UnsetType = UNSET
+    stop_loss_trigger_price: str | UnsetType = UNSET
+    strategy_id: str | UnsetType = UNSET
+    take_profit_limit_price: Decimal | UnsetType = UNSET
+    take_profit_trigger_by: TriggerName | UnsetType = UNSET
+    take_profit_trigger_price: str | UnsetType = UNSET
+    trigger_by: TriggerName | UnsetType = UNSET
+    trigger_price: str | UnsetType = UNSET
+    trigger_quantity: str | UnsetType = UNSET
+    triggered_at: Int64 | UnsetType = UNSET
+
+
+class MarketOrder(Wire):
+    order_type: Literal["Market"]
+    id: str
+    created_at: Int64
+    executed_quantity: Decimal
+    executed_quote_quantity: Decimal
+    time_in_force: TimeInForceName
+    self_trade_prevention: SelfTradeName
+    side: SideName
+    status: OrderStatusName
+    symbol: str
+    client_id: UInt32 | UnsetType = UNSET
+    quantity: Decimal | UnsetType = UNSET
+    quote_quantity: Decimal | UnsetType = UNSET
+    reduce_only: bool | UnsetType = UNSET
+    related_order_id: str | UnsetType = UNSET
+    slippage_tolerance: Decimal | UnsetType = UNSET
+    slippage_tolerance_type: SlippageName | UnsetType = UNSET
+    stop_loss_limit_price: Decimal | UnsetType = UNSET
+    stop_loss_trigger_by: TriggerName | UnsetType = UNSET
+    stop_loss_trigger_price: str | UnsetType = UNSET
+    strategy_id: str | UnsetType = UNSET
+    take_profit_limit_price: Decimal | UnsetType = UNSET
+    take_profit_trigger_by: TriggerName | UnsetType = UNSET
+    take_profit_trigger_price: str | UnsetType = UNSET
+    trigger_by: TriggerName | UnsetType = UNSET
+    trigger_price: str | UnsetType = UNSET
+    trigger_quantity: str | UnsetType = UNSET
+    triggered_at: Int64 | UnsetType = UNSET
+
+
+class Order(Wire):
+    """An order of the history; `createdAt` is naive ISO here."""
+
+    id: str
+    created_at: NaiveTime
+    order_type: OrderTypeName
+    self_trade_prevention: SelfTradeName
+    status: OrderStatusName
+    side: SideName
+    symbol: str
+    time_in_force: TimeInForceName
+    client_id: UInt32 | UnsetType = UNSET
+    executed_quantity: Decimal | UnsetType = UNSET
+    executed_quote_quantity: Decimal | UnsetType = UNSET
+    expiry_reason: str | UnsetType = UNSET
+    post_only: bool | UnsetType = UNSET
+    price: Decimal | UnsetType = UNSET
+    quantity: Decimal | UnsetType = UNSET
+    quote_quantity: Decimal | UnsetType = UNSET
+    slippage_tolerance: Decimal | UnsetType = UNSET
+    slippage_tolerance_type: SlippageName | UnsetType = UNSET
+    stop_loss_limit_price: Decimal | UnsetType = UNSET
+    stop_loss_trigger_by: TriggerName | UnsetType = UNSET
+    stop_loss_trigger_price: str | UnsetType = UNSET
+    strategy_id: str | UnsetType = UNSET
+    system_order_type: SystemOrderName | UnsetType = UNSET
+    take_profit_limit_price: Decimal | UnsetType = UNSET
+    take_profit_trigger_by: TriggerName | UnsetType = UNSET
+    take_profit_trigger_price: str | UnsetType = UNSET
+    trigger_by: TriggerName | UnsetType = UNSET
+    trigger_price: str | UnsetType = UNSET
+    trigger_quantity: str | UnsetType = UNSET
+
+
+class OrderFill(Wire):
+    fee: Decimal
+    fee_symbol: str
+    is_maker: bool
+    order_id: str
+    price: Decimal
+    quantity: Decimal
+    side: SideName
+    symbol: str
+    timestamp: NaiveTime
+    client_id: str | UnsetType = UNSET
+    system_order_type: SystemOrderName | UnsetType = UNSET
+    trade_id: Int64 | UnsetType = UNSET
+
+
+class Deposit(Wire):
+    id: Int32
+    source: str
+    status: str
+    symbol: str
+    quantity: Decimal
+    created_at: NaiveTime
+    fiat_amount: float | UnsetType = UNSET
+    fiat_currency: str | UnsetType = UNSET
+    from_address: str | UnsetType = UNSET
+    institution_bic: str | UnsetType = UNSET
+    platform_memo: str | UnsetType = UNSET
+    to_address: str | UnsetType = UNSET
+    transaction_hash: str | UnsetType = UNSET
+
+
+class DepositAddress(Wire):
+    address: str
+
+
+class Withdrawal(Wire):
+    id: Int32
+    blockchain: str
+    quantity: Decimal
+    fee: Decimal
+    symbol: str
+    status: str
+    to_address: str
+    created_at: NaiveTime
+    is_internal: bool
+    account_identifier: str | UnsetType = UNSET
+    bank_identifier: str | UnsetType = UNSET
+    bank_name: str | UnsetType = UNSET
+    client_id: str | UnsetType = UNSET
+    fiat_fee: Decimal | UnsetType = UNSET
+    fiat_state: str | UnsetType = UNSET
+    fiat_symbol: str | UnsetType = UNSET
+    identifier: str | UnsetType = UNSET
+    provider_id: str | UnsetType = UNSET
+    subaccount_id: UInt16 | UnsetType = UNSET
+    transaction_hash: str | UnsetType = UNSET
+    trigger_at: NaiveTime | UnsetType = UNSET
+
+
+class PlacedLimitOrder(LimitOrder, kw_only=True):
+    operation: Literal["Ok"]
+
+
+class PlacedMarketOrder(MarketOrder, kw_only=True):
+    operation: Literal["Ok"]
+
+
+class RefusedOrder(Wire):
+    operation: Literal["Err"]
+    code: str
+    message: str
+
+
+class ApiErrorResponse(Wire):
+    code: str
+    message: str

@@ -1,0 +1,86 @@
+"""Operator commands over the wire: which there are, and how a JSON object becomes the engine's command.   [W-7]"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import msgspec
+
+from api.errors import bad_request
+from engine.commands import (
+    ApproveWithdrawal,
+    Command,
+    ConfigureAsset,
+    ConfigureChain,
+    ConfigureFees,
+    ConfigureMarket,
+    ConfigureToken,
+    GrantTier,
+    RegisterKey,
+    RejectWithdrawal,
+    SetPrices,
+    StopWithdrawals,
+)
+
+OPERATIONS: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        ApproveWithdrawal,
+        ConfigureAsset,
+        ConfigureChain,
+        ConfigureFees,
+        ConfigureMarket,
+        ConfigureToken,
+        GrantTier,
+        RegisterKey,
+        RejectWithdrawal,
+        SetPrices,
+        StopWithdrawals,
+    )
+}
+"""What an operator may ask for: markets and parameters, prices, new users, approvals, halts."""
+
+
+def operator_command(name: str, arguments: str) -> Command:
+    """The command `name` with its fields from `arguments`, a JSON object; nested parameters are objects too.
+
+    Names are the engine's own (`market_id`), numbers integers in the engine's scales, bytes base64.
+    """
+    kind = OPERATIONS.get(name)
+    if kind is None:
+        raise bad_request(f"command {name[:40]!r} is none of {', '.join(sorted(OPERATIONS))}")
+    try:
+        content = msgspec.json.decode(arguments)
+        command: Command = _built(kind, content, name)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise bad_request(f"arguments of {name}: {error}") from None
+    return command
+
+
+def _built(kind: Any, content: Any, path: str) -> Any:
+    """`content` as a value of type `kind`; structs are given as objects, by field name."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must be an object")
+        hints = typing.get_type_hints(kind)
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        for name in content:
+            if name not in fields:
+                raise ValueError(f"{path} has no field {name!r}")
+        for name, field in fields.items():
+            if name not in content and field.required:
+                raise ValueError(f"{path}.{name} is missing")
+        return kind(**{name: _built(hints[name], value, f"{path}.{name}") for name, value in content.items()})
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        if not isinstance(content, list):
+            raise ValueError(f"{path} must be a list")
+        return tuple(_built(arguments[0], item, path) for item in content)
+    for option in arguments:
+        if isinstance(option, type) and issubclass(option, msgspec.Struct):
+            return None if content is None else _built(option, content, path)
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path}: {error}") from None

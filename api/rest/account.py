@@ -1,0 +1,62 @@
+"""Settings, fees and open counts of a subaccount.   [U-4, W-10]"""
+
+from __future__ import annotations
+
+from api import contract
+from api.errors import not_found
+from api.requests import market_of
+from api.rest.route import Call, Route
+
+
+async def get_account(call: Call) -> contract.AccountSummary:
+    summary = call.codec.account(call.state.subaccounts[call.key.subaccount_id])
+    await call.node.durable()
+    return summary
+
+
+async def update_account(call: Call) -> None:
+    """Answers 200 with an empty body; an empty request changes nothing.   [W-3]"""
+    await call.perform("accountUpdate")
+
+
+async def get_positions(call: Call) -> list[str]:
+    """No perpetual is open yet: nothing for all markets, 404 for a named one.   [W-3]"""
+    query: contract.PositionQuery = call.query
+    if query.symbol is not None:
+        market_of(query.symbol, call.state)
+        raise not_found()
+    return []
+
+
+ROUTES = [
+    Route(
+        method="GET",
+        path="/api/v1/account",
+        handler=get_account,
+        summary="Settings, fees, open orders",
+        tag="Account",
+        instruction="accountQuery",
+        answer=contract.AccountSummary,
+    ),
+    Route(
+        method="PATCH",
+        path="/api/v1/account",
+        handler=update_account,
+        summary="Change settings",
+        tag="Account",
+        instruction="accountUpdate",
+        body=contract.UpdateAccountSettingsRequest,
+        changes=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/position",
+        handler=get_positions,
+        summary="Open positions",
+        tag="Futures",
+        instruction="positionQuery",
+        query=contract.PositionQuery,
+        answer=list[str],
+        statuses=(404,),
+    ),
+]

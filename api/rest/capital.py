@@ -1,0 +1,107 @@
+"""Balances, deposit addresses, deposits and withdrawals.   [D-3, D-8]"""
+
+from __future__ import annotations
+
+from api import contract
+from api.requests import chain_of
+from api.rest.route import Answer, Call, Route, page_of, paged
+
+
+async def get_balances(call: Call) -> dict[str, contract.Balance]:
+    balances = call.codec.balances(call.key.subaccount_id)
+    await call.node.durable()
+    return balances
+
+
+async def get_deposit_address(call: Call) -> contract.DepositAddress:
+    query: contract.DepositAddressQuery = call.query
+    chain_id = chain_of(query.blockchain, call.state)
+    return contract.DepositAddress(await call.node.deposit_address(call.key.subaccount_id, chain_id))
+
+
+async def get_deposits(call: Call) -> Answer:
+    query: contract.DepositsQuery = call.query
+    page = page_of(query.limit, query.offset)
+    subaccount_id = call.key.subaccount_id
+    rows, total = await call.node.history.deposits(subaccount_id, page, from_ms=query.from_, to_ms=query.to)
+    deposits = [
+        call.codec.deposit(row, await call.node.deposit_address(row.wallet or subaccount_id, row.chain_id))
+        for row in rows
+    ]
+    return paged(deposits, page, total)
+
+
+async def get_withdrawals(call: Call) -> Answer:
+    query: contract.WithdrawalsQuery = call.query
+    page = page_of(query.limit, query.offset)
+    rows, total = await call.node.history.withdrawals(
+        call.key.subaccount_id,
+        page,
+        withdrawal_id=query.id,
+        client_id=query.client_id,
+        from_ms=query.from_,
+        to_ms=query.to,
+    )
+    return paged([call.codec.withdrawal(row) for row in rows], page, total)
+
+
+async def request_withdrawal(call: Call) -> contract.Withdrawal:
+    """Answers when the hold is durable; the payout follows.   [D-8]"""
+    outcome = await call.perform("withdraw")
+    return call.codec.withdrawal(outcome.reply)
+
+
+ROUTES = [
+    Route(
+        method="GET",
+        path="/api/v1/capital",
+        handler=get_balances,
+        summary="Balances by asset",
+        tag="Capital",
+        instruction="balanceQuery",
+        answer=dict[str, contract.Balance],
+    ),
+    Route(
+        method="GET",
+        path="/wapi/v1/capital/deposit/address",
+        handler=get_deposit_address,
+        summary="The subaccount's deposit address on a chain",
+        tag="Capital",
+        instruction="depositAddressQuery",
+        query=contract.DepositAddressQuery,
+        answer=contract.DepositAddress,
+    ),
+    Route(
+        method="GET",
+        path="/wapi/v1/capital/deposits",
+        handler=get_deposits,
+        summary="Deposits, newest first",
+        tag="Capital",
+        instruction="depositQueryAll",
+        query=contract.DepositsQuery,
+        answer=list[contract.Deposit],
+        paged=True,
+    ),
+    Route(
+        method="GET",
+        path="/wapi/v1/capital/withdrawals",
+        handler=get_withdrawals,
+        summary="Withdrawals, newest first",
+        tag="Capital",
+        instruction="withdrawalQueryAll",
+        query=contract.WithdrawalsQuery,
+        answer=list[contract.Withdrawal],
+        paged=True,
+    ),
+    Route(
+        method="POST",
+        path="/wapi/v1/capital/withdrawals",
+        handler=request_withdrawal,
+        summary="Withdraw to an address",
+        tag="Capital",
+        instruction="withdraw",
+        body=contract.AccountWithdrawalPayload,
+        answer=contract.Withdrawal,
+        changes=True,
+    ),
+]

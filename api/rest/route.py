@@ -1,0 +1,118 @@
+"""What a route is, and what its handler is given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from api.codec import Codec
+from api.contract import NoQuery
+from api.errors import ApiError, bad_request, refusal
+from api.ports import Node, Page
+from api.requests import Fields, command_of
+from engine.commands import Command
+from engine.events import Outcome
+from engine.state import ApiKey, State
+from ledger.blocks import SignedRequest
+
+PAGE_DEFAULT = 100
+PAGE_LIMIT = 1_000
+
+
+class Call:
+    """One admitted request: decoded, and when the route is signed, verified."""
+
+    __slots__ = ("body", "codec", "fields", "key", "node", "path", "query", "request", "state", "wall_ms")
+
+    def __init__(self, node: Node, codec: Codec, wall_ms: int) -> None:
+        self.node = node
+        self.state: State = node.state
+        self.codec = codec
+        self.wall_ms = wall_ms
+        self.path: dict[str, str] = {}
+        self.query: Any = None
+        self.body: Any = None
+        self.key = ApiKey(0, 0)
+        """Whose request it is; user 0 for an operator's and an unsigned one."""
+        self.request: SignedRequest | None = None
+        self.fields: list[Fields] = []
+        """What the signed text says, of a request that changes something: one entry per order.   [A-5]"""
+
+    async def perform(self, instruction: str) -> Outcome:
+        """Derive the command from the signed text and make it durable; ApiError when the engine refuses.   [A-4, A-5]"""
+        command = command_of(instruction, self.fields, self.key.subaccount_id, self.key.user_id, self.state)
+        return await self.submit(command)
+
+    async def submit(self, command: Command) -> Outcome:
+        outcome = await self.node.submit(command, self.request)
+        if outcome.rejection is not None:
+            raise refusal(outcome.rejection, self.state)
+        return outcome
+
+
+class Answer:
+    """An answer that is more than a body with status 200."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        body: Any = None,
+        *,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers
+        self.content_type = content_type
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the route table, from which the server, the OpenAPI document and its tests are made."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    answer: Any = None
+    """Type of the 200 answer; None for an empty body, str for plain text."""
+    instruction: str | None = None
+    """Signed with this instruction; None: public."""
+    query: Any = NoQuery
+    body: Any = None
+    changes: bool = False
+    """The request becomes a command, so its fields must be read from the signed text.   [A-5]"""
+    operator: bool = False
+    """Signed by an operator's key instead of a user's."""
+    time_range: bool = False
+    paged: bool = False
+    statuses: tuple[int, ...] = ()
+    """Statuses besides 200 and 400 that mean something here."""
+
+
+def page_of(limit: int | None, offset: int | None, direction: str | None = None) -> Page:
+    """The page asked for; newest first by default.   [W-3]"""
+    size = PAGE_DEFAULT if limit is None else limit
+    if not 0 < size <= PAGE_LIMIT:
+        raise bad_request(f"limit {size} is not between 1 and {PAGE_LIMIT}")
+    return Page(size, offset or 0, direction == "Asc")
+
+
+def paged(rows: list[Any], page: Page, total: int) -> Answer:
+    """The rows with the headers that say where in the history they are.   [W-3]"""
+    names = ("X-PAGE-COUNT", "X-CURRENT-PAGE", "X-PAGE-SIZE", "X-TOTAL")
+    values = (-(-total // page.limit), page.offset // page.limit + 1, page.limit, total)
+    headers = {name: str(value) for name, value in zip(names, values, strict=True)}
+    headers["ACCESS-CONTROL-EXPOSE-HEADERS"] = ", ".join(names)
+    return Answer(rows, headers=headers)
+
+
+__all__ = ["Answer", "ApiError", "Call", "Handler", "Route", "page_of", "paged"]
