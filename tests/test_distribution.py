@@ -15,9 +15,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FIND = """
-from pathlib import Path
 import api.resources, ledger.resources
 print(ledger.resources.migrations_dir(), api.resources.web_dir(), sep="\\n")
+"""
+
+MIGRATE = """
+import sqlalchemy
+from ledger.database import open_engine, upgrade
+engine = open_engine("sqlite:///new.db")
+upgrade(engine)
+print(*sqlalchemy.inspect(engine).get_table_names())
 """
 
 
@@ -63,14 +70,16 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_an_installed_copy_finds_its_migrations_and_pages(wheel: Path, tmp_path: Path) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-
-    found = subprocess.run(
-        [sys.executable, "-P", "-c", FIND], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-    ).stdout.split()
+    found = run_installed(wheel, tmp_path, FIND).split()
 
     assert found == [str(tmp_path / "ledger" / "migrations"), str(tmp_path / "api" / "web")]
+
+
+@pytest.mark.slow
+def test_an_installed_copy_makes_its_tables(wheel: Path, tmp_path: Path) -> None:
+    tables = run_installed(wheel, tmp_path, MIGRATE).split()
+
+    assert {"command", "journal", "posting", "block"} <= set(tables)
 
 
 def test_a_checkout_finds_its_migrations_and_pages() -> None:
@@ -85,6 +94,16 @@ def test_the_command_is_called_satchel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert project["scripts"] == {"satchel": "tools.cli:main"}
+
+
+def run_installed(wheel: Path, folder: Path, script: str) -> str:
+    """Run a script against the unpacked wheel, away from the checkout."""
+    zipfile.ZipFile(wheel).extractall(folder)
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=folder, env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout
 
 
 def files_under(folder: str) -> set[str]:
