@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from chains.outbox import Outbox
 from chains.payouts import Payouts
@@ -22,7 +21,7 @@ SIMULATED_CHAIN = 1
 HOT_WALLET_GAS = 1_000 * 10**9
 """Base units of native coin that the devnet's faucet gives the hot wallet, so that it can pay network fees."""
 
-log = structlog.get_logger("satchel.chains")
+log = logging.getLogger("satchel.chains")
 
 
 class ChainDesk:
@@ -75,7 +74,7 @@ class ChainDesk:
             for watcher in self._watchers:
                 step = await watcher.step()
                 if step.waiting:
-                    log.warning("watcher waits", reason=step.waiting)
+                    log.warning("the watcher waits: %s", step.waiting)
         return tx_id
 
     async def deposit_address(self, subaccount_id: int, chain_id: int) -> str:
@@ -105,11 +104,11 @@ class ChainDesk:
                 chain.deploy(token.contract, decimals=token.chain_decimals)
         adapter = SimulatedNode(chain, SIMULATED_CHAIN)
         unlimited = Limit(10**40, 10**40)
-        policy = Policy("simulated", chain.network, {token.contract: unlimited for token in tokens} | {"": unlimited}, 10**30)
-        signer = self._signer({SIMULATED_CHAIN: policy})
-        self._wallets = await asyncio.to_thread(
-            Wallets, node.database, {SIMULATED_CHAIN: simulated_derivation(signer)}
+        policy = Policy(
+            "simulated", chain.network, {token.contract: unlimited for token in tokens} | {"": unlimited}, 10**30
         )
+        signer = self._signer({SIMULATED_CHAIN: policy})
+        self._wallets = await asyncio.to_thread(Wallets, node.database, {SIMULATED_CHAIN: simulated_derivation(signer)})
         hot = self._wallets.address(SIMULATED_CHAIN, HOT_WALLET)
         if chain.balance(hot) == 0:
             chain.faucet(hot, "", HOT_WALLET_GAS)

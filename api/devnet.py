@@ -65,9 +65,14 @@ class Devnet:
             raise bad_request(f"publicKey has {len(public_key)} bytes, an Ed25519 key has 32")
         state = self._node.state
         known = state.api_keys.get(public_key)
-        if known is not None and body.user_id in (None, known.user_id) and body.subaccount_id in (
-            None,
-            known.subaccount_id,
+        if (
+            known is not None
+            and body.user_id in (None, known.user_id)
+            and body.subaccount_id
+            in (
+                None,
+                known.subaccount_id,
+            )
         ):
             return _answer({"userId": known.user_id, "subaccountId": known.subaccount_id})
         user_id, subaccount_id = body.user_id or 0, body.subaccount_id or 0
@@ -180,5 +185,3 @@ async def _read(request: web.Request, kind: Any, *, empty: bool = False) -> Any:
 
 def _answer(content: dict[str, Any]) -> web.Response:
     return web.Response(body=msgspec.json.encode(content), content_type="application/json")
-
-

@@ -24,7 +24,10 @@ from por.header import Header, Missed, hours_to_miss, missed_row
 from por.image import Account, Image, Price, ReserveLine, TrialLine
 
 CODE_VERSION = importlib.metadata.version("satchel-exchange")
-USER_KINDS = {AccountKind.AVAILABLE: ("available", "in_orders", "provisional"), AccountKind.WITHDRAWING: ("withdrawing",)}
+USER_KINDS = {
+    AccountKind.AVAILABLE: ("available", "in_orders", "provisional"),
+    AccountKind.WITHDRAWING: ("withdrawing",),
+}
 """Account kinds that are users' claims, with the leaf columns that show them.   [R-2, R-6]"""
 
 ROWS_KEPT = 100
@@ -206,4 +209,3 @@ def _balances(
         if kind == AccountKind.CUSTODY and atoms:
             reserves.append(ReserveLine(symbol, "custody", account_name(account), atoms))
     return owed, system, reserves
-

@@ -13,7 +13,7 @@ from api.desk import ChainDesk
 from api.epochs import Epochs
 from api.history import History
 from api.keys import Keyring
-from api.market_data import MarketData
+from api.market_data import Change, MarketData
 from api.recovery import recover
 from api.settings import Settings
 from engine import genesis, snapshot
@@ -30,8 +30,8 @@ from ledger.invariants import RunningTotals
 from ledger.merkle import TreeHead
 from ledger.store import Snapshot, Store
 
-Listener = Callable[[Block, list[Outcome], State], None]
-"""Told of every durable block, in order, on the event loop."""
+Listener = Callable[[Block, list[Outcome], dict[int, Change]], None]
+"""Told of every durable block and what it changed per market, in order, on the event loop."""
 
 
 class Node:
@@ -54,11 +54,11 @@ class Node:
         self.database = open_engine(settings.url)
         upgrade(self.database)
         self.reader = open_engine(settings.url, read_only=True)
-        """Read-only connections for queries, which never wait for the writer."""
         self._writer = Store(self.database)
         self._writer.acquire()
         self.store = Store(self.reader)
-        self.history = History(self.database, self.reader)
+        self.history = History(settings.url)
+        self.history.start()
         self.market_data = MarketData(self.now_us)
         self.epochs = Epochs(self)
         state = self._recover()
@@ -67,7 +67,9 @@ class Node:
         self._start_sequencer(state, parameters.exchange if parameters is not None else state.exchange)
         if parameters is not None:
             await self._begin(parameters)
+        self.history.flush()
         self.market_data.load_books(self.state)
+        self.history.load(self.market_data, self.state)
         self.exchange = SequencedExchange(self.sequencer)
         self.desk = await ChainDesk.open(self)
         await self.epochs.start()
@@ -184,9 +186,9 @@ class Node:
         """Everybody who wants to know, once the block is durable.   [A-7]"""
         state = self.state
         self.history.on_block(block, outcomes, state)
-        self.market_data.on_block(block, outcomes, state)
+        changes = self.market_data.on_block(block, outcomes, state)
         for listener in self.listeners:
-            listener(block, outcomes, state)
+            listener(block, outcomes, changes)
         self.epochs.on_block(block)
         self._durable_log.append(block.hash)
         self._update_checkpoint()
