@@ -167,11 +167,18 @@ def load_tree(leaves: Leaves, header: Header) -> SumTree:
 
 def _require_canonical(what: str, text: str) -> None:
     try:
-        canonical = canonical_json(json.loads(text))
+        canonical = canonical_json(_DECODER.decode(text))
     except ValueError as error:
-        raise BuildRefused(f"{what} is not JSON: {error}") from error
+        raise BuildRefused(f"{what} is not JSON without fractions: {error}") from error
     if canonical != text:
         raise BuildRefused(f"{what} is not canonical JSON: {text[:80]}")
+
+
+def _no_fractions(spelled: str) -> Any:
+    raise ValueError(f"{spelled} is not a whole number")
+
+
+_DECODER = json.JSONDecoder(parse_float=_no_fractions)
 
 
 def _decimals(vector: tuple[int, ...]) -> list[str]:

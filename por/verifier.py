@@ -812,6 +812,10 @@ def no_duplicates(pairs: list[tuple[str, Json]]) -> Json:
     return dict(pairs)
 
 
+def no_fractions(spelled: str) -> Json:
+    raise ValueError(f"{spelled} is not a whole number")
+
+
 def fields(value: Json, what: str, *names: str) -> None:
     if not isinstance(value, dict) or set(value) != set(names):
         raise NotVerified(f"{what} must have exactly the fields {', '.join(names)}")
@@ -836,7 +840,7 @@ def array(value: Json, what: str) -> list[Json]:
 def canonical(value: Json, what: str) -> Json:
     """A text that must be canonical JSON: keys sorted, no spaces, ASCII, no fractions. Returns what it says."""
     try:
-        parsed = json.loads(text(value, what), object_pairs_hook=no_duplicates)
+        parsed = json.loads(text(value, what), object_pairs_hook=no_duplicates, parse_float=no_fractions)
         again = json.dumps(parsed, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError):
         raise NotVerified(f"{what} is not JSON") from None

@@ -30,7 +30,7 @@ from tests.por.samples import (
 
 
 def test_every_account_of_every_epoch_gets_a_proof_that_verifies() -> None:
-    """R-22"""
+    """[R-22]"""
     log, epochs = published()
 
     for epoch in epochs:
@@ -40,7 +40,7 @@ def test_every_account_of_every_epoch_gets_a_proof_that_verifies() -> None:
 
 
 def test_the_same_image_gives_the_same_header_bit_for_bit() -> None:
-    """R-23: what an auditor rebuilds from replay equals what was published."""
+    """What an auditor rebuilds from replay equals what was published.   [R-23]"""
     log, epochs = published()
     published_header = log.rows[2]
 
@@ -52,14 +52,14 @@ def test_the_same_image_gives_the_same_header_bit_for_bit() -> None:
 
 
 def test_the_order_in_which_accounts_arrive_does_not_matter() -> None:
-    """R-1: nothing depends on how the image was listed."""
+    """Nothing depends on how the image was listed.   [R-1]"""
     forwards, backwards = accounts_of(ROWS), accounts_of(ROWS[::-1])
 
     assert build_epoch(image_of(forwards), None, MASTER).header == build_epoch(image_of(backwards), None, MASTER).header
 
 
 def test_a_rebuild_that_differs_names_the_field() -> None:
-    """R-23"""
+    """[R-23]"""
     honest = sample_epoch().header
     other = sample_epoch(code_version="0.1.0+other").header
 
@@ -69,7 +69,7 @@ def test_a_rebuild_that_differs_names_the_field() -> None:
 
 
 def test_leaves_are_permuted_anew_in_each_epoch() -> None:
-    """R-3"""
+    """[R-3]"""
     accounts = accounts_of([(number, number, 1, 0, 0, 0, 0, 0, 0) for number in range(1, 65)])
     first = build_epoch(image_of(accounts), None, MASTER)
     second = build_epoch(image_of(accounts, hour=HOUR + 1, before=64), first.header, MASTER)
@@ -87,7 +87,7 @@ def test_an_exchange_without_accounts_has_an_epoch() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 255, 256, 257, 513])
 def test_every_number_of_leaves_verifies_with_groups_of_256(count: int) -> None:
-    """R-4: the first sum a proof shows is that of a whole group."""
+    """The first sum a proof shows is that of a whole group.   [R-4]"""
     accounts = accounts_of([(number, number, number, 10, 0, 0, 0, 0, 0) for number in range(1, count + 1)])
     epoch = build_epoch(image_of(accounts, group_bits=8), None, MASTER)
     log = Log([epoch.header])
@@ -99,7 +99,7 @@ def test_every_number_of_leaves_verifies_with_groups_of_256(count: int) -> None:
 
 
 def test_amounts_beyond_64_bits_are_exact() -> None:
-    """A-3: no wrap and no rounding between numpy and the hash."""
+    """No wrap and no rounding between numpy and the hash.   [A-3]"""
     huge = 2**86 + 12_345_678_901_234_567
     accounts = accounts_of([(1, 1, huge, 2**63, 2**64 - 1, 0, 0, 0, 0), (2, 2, huge, 2**64, 1, 0, 0, 0, 0)])
     epoch = build_epoch(image_of(accounts), None, MASTER)
@@ -120,7 +120,7 @@ def test_amounts_beyond_64_bits_are_exact() -> None:
     ],
 )
 def test_a_wrong_amount_is_refused_and_its_account_named(amount: object, says: str) -> None:
-    """R-3: the builder fails closed."""
+    """The builder fails closed.   [R-3]"""
     image = changed(sample_image(), 2, amounts=[0, 70_000, 0, amount, 100, 70_500, 0])
 
     with pytest.raises(BuildRefused) as refused:
@@ -140,7 +140,7 @@ def test_a_negative_amount_is_refused_among_large_ones_too() -> None:
 
 
 def test_a_duplicated_account_is_refused() -> None:
-    """R-2: one leaf per subaccount."""
+    """One leaf per subaccount.   [R-2]"""
     accounts = accounts_of([*ROWS, ROWS[0]])
 
     with pytest.raises(BuildRefused, match="subaccount 11 appears twice"):
@@ -148,7 +148,7 @@ def test_a_duplicated_account_is_refused() -> None:
 
 
 def test_a_dropped_account_is_refused_by_the_count_and_by_the_trial_balance() -> None:
-    """R-5, R-6: opened − closed and the trial balance both notice."""
+    """Opened − closed and the trial balance both notice.   [R-5, R-6]"""
     whole = sample_image()
     dropped = msgspec.structs.replace(whole, accounts=whole.accounts[:-1])
 
@@ -158,8 +158,16 @@ def test_a_dropped_account_is_refused_by_the_count_and_by_the_trial_balance() ->
         build_epoch(msgspec.structs.replace(dropped, opened=4), None, MASTER)
 
 
+def test_a_detail_that_is_not_canonical_is_refused_and_its_account_named() -> None:
+    """One hash, one reading.   [R-2]"""
+    image = changed(sample_image(), 1, detail='{"status": "open"}')
+
+    with pytest.raises(BuildRefused, match="the detail of subaccount 12 is not canonical JSON"):
+        build_epoch(image, None, MASTER)
+
+
 def test_a_signed_quantity_with_two_signs_is_refused() -> None:
-    """R-2"""
+    """[R-2]"""
     image = changed(sample_image(), 0, amounts=[5, 1_000, 200, 0, 0, 1_700, 1])
 
     with pytest.raises(BuildRefused, match="subaccount 11: both net_equity_plus and net_equity_minus"):
@@ -167,7 +175,7 @@ def test_a_signed_quantity_with_two_signs_is_refused() -> None:
 
 
 def test_accounts_below_zero_are_counted_and_summed() -> None:
-    """R-7"""
+    """[R-7]"""
     header = sample_epoch().header
 
     assert header.total("negative_accounts") == 1
@@ -176,13 +184,13 @@ def test_accounts_below_zero_are_counted_and_summed() -> None:
 
 
 def test_an_asset_out_of_balance_is_refused() -> None:
-    """R-6"""
+    """[R-6]"""
     with pytest.raises(BuildRefused, match="USDC is out of balance: users and system accounts sum to 1"):
         sample_epoch(system={**sample_image().system, "USDC.rounding": 1})
 
 
 def test_a_ledger_column_that_no_trial_line_shows_is_refused() -> None:
-    """R-6: account type by account type, nothing left out."""
+    """Account type by account type, nothing left out.   [R-6]"""
     with pytest.raises(BuildRefused, match="the trial balance shows columns"):
         sample_epoch(trial_balance=sample_image().trial_balance[:2], system={"BTC.custody": 8, "USDC.custody": 71_310})
 
@@ -195,7 +203,7 @@ def test_a_trial_line_of_another_assets_column_is_refused() -> None:
 
 
 def test_what_users_owe_does_not_lower_what_they_are_owed() -> None:
-    """R-12: never netted."""
+    """Never netted.   [R-12]"""
     image = sample_image()
     accounts = [
         msgspec.structs.replace(account, amounts=[*account.amounts, 40 if account.subaccount_id == 31 else 0])
@@ -217,7 +225,7 @@ def test_what_users_owe_does_not_lower_what_they_are_owed() -> None:
 
 
 def test_the_reserve_ratio_is_per_asset_and_rounded_down() -> None:
-    """R-12"""
+    """[R-12]"""
     short = [ReserveLine("BTC", "custody", "sim/hot", 7), ReserveLine("USDC", "custody", "sim/hot", 10**9)]
     epoch = sample_epoch(reserves=short)
 
@@ -240,7 +248,7 @@ def test_the_reserve_ratio_is_per_asset_and_rounded_down() -> None:
     ],
 )
 def test_a_stale_or_doubtful_price_set_is_refused(prices: list[tuple[str, int, int]], says: str) -> None:
-    """R-5"""
+    """[R-5]"""
     at_us = sample_image().at_us
     lines = [Price(asset, price, at_us + seconds * 1_000_000) for asset, price, seconds in prices]
 
@@ -260,10 +268,12 @@ def test_a_stale_or_doubtful_price_set_is_refused(prices: list[tuple[str, int, i
         ({"hour": HOUR + 1, "opened": -1, "closed": -1}, "is not the 5"),
         ({"hour": HOUR + 1, "columns": [*["x"] * 7]}, "appears twice"),
         ({"hour": HOUR + 1, "parameters": '{ "a":1}'}, "not canonical JSON"),
+        ({"hour": HOUR + 1, "parameters": '{"a":1.5}'}, "1.5 is not a whole number"),
+        ({"hour": HOUR + 1, "parameters": '{"a":1,"a":1}'}, "not canonical JSON"),
     ],
 )
 def test_an_epoch_that_does_not_follow_the_last_is_refused(fields: dict[str, object], says: str) -> None:
-    """R-5, R-24"""
+    """[R-5, R-24]"""
     first = sample_epoch().header
 
     with pytest.raises(BuildRefused, match=says):
@@ -276,7 +286,7 @@ def test_a_short_master_secret_is_refused() -> None:
 
 
 def test_missed_hours_are_rows_of_the_log_and_an_epoch_on_demand_takes_no_hour() -> None:
-    """R-24: the log has a row for every hour."""
+    """The log has a row for every hour.   [R-24]"""
     first = sample_epoch().header
     log = Log([first])
     for hour in hours_to_miss(first, HOUR + 3):

@@ -57,7 +57,7 @@ def test_the_published_rfc_6962_test_tree_has_its_known_roots() -> None:
 
 
 def test_a_row_that_does_not_follow_is_not_appended() -> None:
-    """R-20: append-only."""
+    """Append-only.   [R-20]"""
     log, _ = published(2)
     before = log.root()
 

@@ -79,7 +79,7 @@ def test_leaves_are_kept_for_the_newest_epochs_and_headers_for_ever(database: sa
 
 
 def test_the_database_refuses_to_change_a_published_epoch(database: sa.Engine) -> None:
-    """R-20: append-only."""
+    """Append-only.   [R-20]"""
     log = Log()
     publish_hours(database, log, 1)
 

@@ -96,7 +96,7 @@ def test_texts(given: dict[str, str]) -> None:
 
 
 def test_the_builder_gives_the_published_rows_checkpoint_and_proofs() -> None:
-    """R-23: from the images, the master secret and the key, every published byte follows."""
+    """From the images, the master secret and the key, every published byte follows.   [R-23]"""
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["key"]["seed"]))
     public = key.public_key().public_bytes_raw()
     master = bytes.fromhex(VECTORS["secrets"]["master"])

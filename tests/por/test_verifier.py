@@ -78,7 +78,7 @@ def test_an_amount_over_the_cap_of_a_leaf_is_refused() -> None:
 
 
 def test_sums_that_overflow_are_refused_by_builder_and_verifier() -> None:
-    """R-3: overflow checks at each addition."""
+    """Overflow checks at each addition.   [R-3]"""
     with pytest.raises(canonical.BuildRefused, match="column 0 overflows"):
         add_vectors((2**127,), (2**127,))
     proof = sample_proof()
@@ -89,7 +89,7 @@ def test_sums_that_overflow_are_refused_by_builder_and_verifier() -> None:
 
 
 def test_a_group_that_holds_less_than_its_member_is_refused() -> None:
-    """R-4: the little that a user can check inside the group."""
+    """The little that a user can check inside the group.   [R-4]"""
     proof = sample_proof()
     proof["group"]["totals"][1] = "69999"
 
@@ -102,7 +102,7 @@ def test_a_group_that_holds_less_than_its_member_is_refused() -> None:
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_parent_with_an_altered_child_vector_is_refused(step: int, change: int) -> None:
-    """R-3"""
+    """[R-3]"""
     proof = sample_proof(31)
     totals = proof["sums"][step]["totals"]
     column = next(at for at, total in enumerate(totals) if int(total) > 0) if change < 0 else 0
@@ -131,7 +131,7 @@ def test_a_parent_that_commits_only_to_a_sum_is_refused() -> None:
 
 
 def test_a_leaf_cannot_be_presented_as_a_node_nor_a_node_as_a_leaf() -> None:
-    """R-3: domain tags, levels and path lengths."""
+    """Domain tags, levels and path lengths.   [R-3]"""
     shorter = sample_proof()
     shorter["group"]["path"].pop(0)
     shorter["leaf"]["index"] >>= 1
@@ -149,7 +149,7 @@ def test_a_leaf_cannot_be_presented_as_a_node_nor_a_node_as_a_leaf() -> None:
 
 
 def test_a_pad_cannot_be_presented_as_an_account() -> None:
-    """R-3: pad leaves are behind the accounts and have a tag of their own."""
+    """Pad leaves are behind the accounts and have a tag of their own.   [R-3]"""
     proof = sample_proof()
     proof["leaf"]["index"] = 5
 
@@ -178,7 +178,7 @@ def test_a_wrong_index_salt_id_detail_or_step_is_refused(change: Callable[[Proof
 
 
 def test_a_leaf_of_another_epoch_is_refused() -> None:
-    """R-3: the epoch is in the preimage of every leaf and node, and the salt is new."""
+    """The epoch is in the preimage of every leaf and node, and the salt is new.   [R-3]"""
     log, epochs = published()
     proof = proof_of(log, epochs[1], 21)
     other = proof_of(log, epochs[2], 21)
@@ -188,7 +188,7 @@ def test_a_leaf_of_another_epoch_is_refused() -> None:
 
 
 def test_two_users_given_one_leaf_find_out() -> None:
-    """R-2: the user's own ids are in the leaf."""
+    """The user's own ids are in the leaf.   [R-2]"""
     accounts = accounts_of([(1, 1, 0, 50, 0, 0, 0, 0, 0), (2, 2, 0, 50, 0, 0, 0, 0, 0)])
     honest = build_epoch(image_of(accounts), None, MASTER)
     log = Log([honest.header])
@@ -236,14 +236,14 @@ def test_two_users_given_one_leaf_find_out() -> None:
     ],
 )
 def test_a_signed_header_that_does_not_add_up_is_refused(fields: dict[str, Any], says: str) -> None:
-    """R-5, R-6, R-7: the signature proves who said it, not that it is right."""
+    """The signature proves who said it, not that it is right.   [R-5, R-6, R-7]"""
     log, epoch = republished(sample_epoch(), **fields)
 
     assert says in refusal(proof_of(log, epoch, 21))
 
 
 def test_a_shrunk_hole_is_refused() -> None:
-    """R-7: the deficit of accounts below zero cannot be hidden."""
+    """The deficit of accounts below zero cannot be hidden.   [R-7]"""
     epoch = sample_epoch()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -263,7 +263,7 @@ def test_a_shrunk_hole_is_refused() -> None:
     ],
 )
 def test_a_leaf_that_miscounts_itself_is_refused(change: Callable[[list[int]], None], says: str) -> None:
-    """R-2, R-7"""
+    """[R-2, R-7]"""
     proof = sample_proof()
     amounts = [int(amount) for amount in proof["leaf"]["amounts"]]
     change(amounts)
@@ -273,7 +273,7 @@ def test_a_leaf_that_miscounts_itself_is_refused(change: Callable[[list[int]], N
 
 
 def test_a_stale_price_set_is_refused_even_if_the_exchange_allows_it() -> None:
-    """R-5: the customer's own limit stands above the header's."""
+    """The customer's own limit stands above the header's.   [R-5]"""
     at_us = sample_image().at_us
     old = [msgspec.structs.replace(price, at_us=at_us - 7200 * 1_000_000) for price in sample_image().prices]
     epoch = sample_epoch(prices=old, price_max_age_us=86_400 * 1_000_000)
@@ -307,7 +307,7 @@ def test_a_text_that_does_not_match_its_hash_is_refused(name: str) -> None:
 def test_a_signed_reserves_statement_that_does_not_add_up_is_refused(
     change: Callable[[dict[str, Any]], None], says: str
 ) -> None:
-    """R-12"""
+    """[R-12]"""
     honest = sample_epoch()
     statement = json.loads(honest.reserves)
     change(statement)
@@ -323,7 +323,7 @@ def test_a_signed_reserves_statement_that_does_not_add_up_is_refused(
 
 
 def test_a_proof_against_a_root_that_is_not_in_the_log_is_refused() -> None:
-    """R-20"""
+    """[R-20]"""
     log, epochs = published()
     shadow = sample_epoch(log.rows[0], hour=HOUR + 1, before=5, code_version="shadow")
     proof = prove(shadow, 21, log.proof(1, log.checkpoint(KEY.sign, PUBLIC), PUBLIC))
@@ -347,7 +347,7 @@ def test_a_wrong_log_size_is_refused() -> None:
 
 
 def test_a_forked_log_is_caught_by_whoever_remembers_a_checkpoint() -> None:
-    """R-20: the client remembers the last checkpoint it saw."""
+    """The client remembers the last checkpoint it saw.   [R-20]"""
     seen, _ = published(2)
     remembered = seen.checkpoint(KEY.sign, PUBLIC)
     log = Log([seen.rows[0]])
@@ -379,7 +379,7 @@ def test_history_that_was_extended_verifies_in_both_directions() -> None:
 
 
 def test_a_proof_signed_by_another_key_is_refused() -> None:
-    """R-20: the key comes from a place the customer trusts."""
+    """The key comes from a place the customer trusts.   [R-20]"""
     proof = sample_proof()
 
     assert "another key than the one you trust" in refusal(proof, key=("", bytes(32)))
@@ -397,7 +397,7 @@ def test_a_checkpoint_in_a_file_must_be_signed_too() -> None:
 
 
 def test_witnesses_that_must_have_cosigned_are_required() -> None:
-    """R-20: independent witnesses can cosign."""
+    """Independent witnesses can cosign.   [R-20]"""
     proof = sample_proof()
     witness = ("witness.example/w1", PUBLIC)
     assert "did not cosign" in refusal(proof, witnesses=[witness])
@@ -422,7 +422,7 @@ def rows_of(change: Callable[[list[Any]], list[Any]]) -> Proof:
 
 
 def test_a_log_export_verifies_and_shows_missed_hours() -> None:
-    """R-24"""
+    """[R-24]"""
     report, _ = verifier.verify(rows_of(lambda rows: rows))
 
     assert any("Of 4 hours since the first epoch on the hour, 1 have no epoch." in line for line in report)
@@ -445,7 +445,7 @@ def test_a_log_export_verifies_and_shows_missed_hours() -> None:
     ],
 )
 def test_a_signed_log_with_altered_rows_is_refused(change: Callable[[list[Any]], list[Any]], says: str) -> None:
-    """R-24: whatever the exchange signs, a left out hour shows."""
+    """Whatever the exchange signs, a left out hour shows.   [R-24]"""
     assert says in refusal(rows_of(change))
 
 
@@ -499,7 +499,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_program_runs_alone_and_its_exit_code_tells(tmp_path: Path) -> None:
-    """R-22 (a): a single file with the standard library only."""
+    """A single file with the standard library only.   [R-22]"""
     alone = tmp_path / "verifier.py"
     alone.write_bytes(VERIFIER.read_bytes())
     good, bad, broken = tmp_path / "good.json", tmp_path / "bad.json", tmp_path / "broken.json"
@@ -527,7 +527,7 @@ def test_the_program_runs_alone_and_its_exit_code_tells(tmp_path: Path) -> None:
 
 
 def test_the_program_remembers_the_newest_checkpoint_and_notices_a_fork(tmp_path: Path) -> None:
-    """R-20"""
+    """[R-20]"""
     log, epochs = published(2)
     memory, proof_file = tmp_path / "checkpoint", tmp_path / "proof.json"
 
@@ -566,7 +566,7 @@ def test_a_file_cannot_write_lines_of_its_own_on_the_terminal(tmp_path: Path) ->
 
 
 def test_the_verifier_imports_nothing_but_the_standard_library() -> None:
-    """R-22 (a)"""
+    """[R-22]"""
     lines = VERIFIER.read_text().splitlines()
     imported = {
         line.split()[1].split(".")[0]
