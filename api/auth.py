@@ -76,7 +76,8 @@ class Authenticator:
     ) -> bytes:
         """The exact text whose signature verified; ApiError when none does.   [W-1]
 
-        `groups` has one entry per order of a batch, and one for everything else.
+        `groups` has one entry per order of a batch, and one for everything else. Wrong signatures are counted
+        against `address`.
         """
         credentials.require_current(now_ms)
         self._limits.admit_unverified(address)
@@ -94,7 +95,7 @@ class Authenticator:
         return key
 
     async def verify_subscription(self, signature: Sequence[str], address: str, now_ms: int) -> ApiKey:
-        """A WebSocket's `[key, signature, timestamp, window]` over `instruction=subscribe`.   [W-6]"""
+        """Whose `[key, signature, timestamp, window]` over `instruction=subscribe` it is; ApiError.   [W-6]"""
         if len(signature) != 4 or not all(isinstance(item, str) for item in signature):
             raise bad_request(INVALID_SIGNATURE)
         credentials = Credentials(*signature)

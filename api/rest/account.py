@@ -9,9 +9,7 @@ from api.rest.route import Call, Route
 
 
 async def get_account(call: Call) -> contract.AccountSummary:
-    summary = call.codec.account(call.state.subaccounts[call.key.subaccount_id])
-    await call.node.durable()
-    return summary
+    return call.codec.account(call.state.subaccounts[call.key.subaccount_id])
 
 
 async def update_account(call: Call) -> None:

@@ -8,9 +8,7 @@ from api.rest.route import Answer, Call, Route, page_of, paged
 
 
 async def get_balances(call: Call) -> dict[str, contract.Balance]:
-    balances = call.codec.balances(call.key.subaccount_id)
-    await call.node.durable()
-    return balances
+    return call.codec.balances(call.key.subaccount_id)
 
 
 async def get_deposit_address(call: Call) -> contract.DepositAddress:

@@ -1,4 +1,4 @@
-"""From an HTTP request to a handler and back: decode, verify, limit, answer; whatever is wrong gets a contract error."""
+"""From an HTTP request to a handler and back: decode, verify, limit, answer; refusals in the contract's shape."""
 
 from __future__ import annotations
 
@@ -59,7 +59,11 @@ class Edge:
 
         async def respond(request: web.Request) -> web.Response:
             call = await self._admit(route, request, decode, read_query)
-            return _response(await handler(call))
+            answer = await handler(call)
+            if not route.changes:
+                # What the handler saw of the state is told only when it is durable.   [A-7]
+                await self.node.durable()
+            return _response(answer)
 
         return respond
 

@@ -57,23 +57,19 @@ async def get_order(call: Call) -> OrderShape:
         order = subaccount.client_ids.get(query.client_id)
     if order is None or order.market.parameters.market_id != market.market_id:
         raise not_found()
-    view = order.view()
-    await call.node.durable()
-    return call.codec.order(view)
+    return call.codec.order(order.view())
 
 
 async def get_orders(call: Call) -> list[OrderShape]:
     """Open orders, oldest first."""
     query: contract.OrdersQuery = call.query
     market_id = market_of(query.symbol, call.state).market_id if query.symbol is not None else None
-    views = [
-        order.view()
+    return [
+        call.codec.order(order.view())
         for order in call.state.subaccounts[call.key.subaccount_id].orders.values()
         if (market_id is None or order.market.parameters.market_id == market_id)
         and (query.market_type is None or MARKET_TYPE_NAMES[order.market.parameters.type] == query.market_type)
     ]
-    await call.node.durable()
-    return [call.codec.order(view) for view in views]
 
 
 async def cancel_order(call: Call) -> OrderShape:

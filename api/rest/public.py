@@ -36,33 +36,25 @@ MAX_CANDLES = 5_000
 
 async def get_assets(call: Call) -> list[contract.MarketAsset]:
     """Every asset with the chains it can come from and go to; no country is excluded, so `country` filters nothing."""
-    rows = [call.codec.asset_row(asset) for asset in call.state.assets.values()]
-    await call.node.durable()
-    return rows
+    return [call.codec.asset_row(asset) for asset in call.state.assets.values()]
 
 
 async def get_collateral(call: Call) -> list[contract.CollateralSummary]:
-    rows = [call.codec.collateral_row(asset) for asset in call.state.assets.values()]
-    await call.node.durable()
-    return rows
+    return [call.codec.collateral_row(asset) for asset in call.state.assets.values()]
 
 
 async def get_markets(call: Call) -> list[contract.Market]:
     types = call.query.market_type or ["SPOT", "PERP"]
-    rows = [
+    return [
         call.codec.market_row(market)
         for market in call.state.markets.values()
         if MARKET_TYPE_NAMES[market.parameters.type] in types
     ]
-    await call.node.durable()
-    return rows
 
 
 async def get_market(call: Call) -> contract.Market:
     market_id = market_of(call.query.symbol, call.state).market_id
-    row = call.codec.market_row(call.state.markets[market_id])
-    await call.node.durable()
-    return row
+    return call.codec.market_row(call.state.markets[market_id])
 
 
 async def get_ticker(call: Call) -> Any:

@@ -41,7 +41,7 @@ class Call:
         """What the signed text says, of a request that changes something: one entry per order.   [A-5]"""
 
     async def perform(self, instruction: str) -> Outcome:
-        """Derive the command from the signed text and make it durable; ApiError when the engine refuses.   [A-4, A-5]"""
+        """Derive the command from the signed text, make it durable; ApiError when it is refused.   [A-4, A-5]"""
         command = command_of(instruction, self.fields, self.key.subaccount_id, self.key.user_id, self.state)
         return await self.submit(command)
 
