@@ -15,6 +15,7 @@ from aiohttp import ClientError, ClientTimeout
 from eth_utils import is_checksum_address, is_hex_address, to_checksum_address
 from eth_utils.address import is_checksum_formatted_address
 from web3 import AsyncHTTPProvider, AsyncWeb3
+from web3.types import RPCEndpoint
 
 from chains.adapter import (
     INTERNAL_INDEX,
@@ -51,9 +52,16 @@ class EvmNode:
     """
 
     def __init__(
-        self, url: str, chain_id: int = 2, *, trace: bool = True, final_tag: str = "finalized", timeout_seconds: float = 10
+        self,
+        url: str,
+        chain_id: int = 2,
+        *,
+        trace: bool = True,
+        final_tag: str = "finalized",
+        timeout_seconds: float = 10,
     ) -> None:
         self.chain_id = chain_id
+        self._network: int | None = None
         self._trace = trace
         self._final_tag = final_tag
         provider = AsyncHTTPProvider(
@@ -71,8 +79,9 @@ class EvmNode:
     # ---- reads ----
 
     async def identity(self) -> Identity:
-        chain, genesis = await self._call("eth_chainId"), await self._call("eth_getBlockByNumber", "0x0", False)
-        return Identity(str(_number(chain)), str(_some(genesis, "genesis block")["hash"]))
+        self._network = _number(await self._call("eth_chainId"))
+        genesis = await self._call("eth_getBlockByNumber", "0x0", False)
+        return Identity(str(self._network), str(_some(genesis, "genesis block")["hash"]))
 
     async def tip(self) -> BlockRef:
         return _block(_some(await self._call("eth_getBlockByNumber", "latest", False), "latest block"))
@@ -131,6 +140,7 @@ class EvmNode:
     async def quote(self, payment: Payment) -> Fee:
         latest = _some(await self._call("eth_getBlockByNumber", "latest", False), "latest block")
         priority = _number(await self._call("eth_maxPriorityFeePerGas"))
+        self._network = _number(await self._call("eth_chainId"))
         target, value, data = _call_of(payment)
         call = {"from": payment.source, "to": target, "value": hex(value), "data": "0x" + data.hex()}
         try:
@@ -141,9 +151,11 @@ class EvmNode:
         return Fee(2 * _number(latest["baseFeePerGas"]) + priority, priority, gas)
 
     def build(self, payment: Payment, nonce: int, fee: Fee) -> bytes:
+        assert self._network is not None, "a fee is quoted before a transaction is built"
         target, value, data = _call_of(payment)
+        to = bytes.fromhex(target[2:])
         fields: list[Any] = [
-            int(self._network()), nonce, fee.priority_fee, fee.max_fee, fee.gas, bytes.fromhex(target[2:]), value, data, []
+            self._network, nonce, fee.priority_fee, fee.max_fee, fee.gas, to, value, data, []
         ]  # fmt: skip
         return b"\x02" + bytes(rlp.encode(fields))
 
@@ -155,12 +167,6 @@ class EvmNode:
         return Reply(Verdict.ACCEPTED)
 
     # ---- inside ----
-
-    def _network(self) -> str:
-        assert self._chain is not None, "build before the node's chain id was read"
-        return self._chain
-
-    _chain: str | None = None
 
     async def _contents(self, block: BlockRef) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Transactions and receipts of a block: complete and of this very block, or an exception.   [D-12]"""
@@ -215,11 +221,11 @@ class EvmNode:
         """One request. A node's refusal is `Refused`, anything short of an answer `Unavailable`.   [D-12]"""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                response = await self._web3.provider.make_request(method, list(params))  # type: ignore[arg-type]
-        except (TimeoutError, ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{method}: {type(error).__name__} {error}") from error
+                response: dict[str, Any] = dict(await self._web3.provider.make_request(RPCEndpoint(method), params))
+        except (TimeoutError, ClientError, OSError, ValueError) as fault:
+            raise Unavailable(f"{method}: {type(fault).__name__} {fault}") from fault
         error = response.get("error")
-        if error:
+        if error is not None:
             code, words = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
             if code == _GONE or "not found" in str(words).lower() or "unknown block" in str(words).lower():
                 raise Moved(f"{method}: {words}")
@@ -228,8 +234,6 @@ class EvmNode:
             raise Unavailable(f"{method}: {code} {words}")
         if "result" not in response:
             raise Unavailable(f"{method}: neither result nor error")
-        if method == "eth_chainId":
-            self._chain = str(_number(response["result"]))
         return response["result"]
 
 
@@ -274,8 +278,8 @@ def _call_of(payment: Payment) -> tuple[str, int, bytes]:
     """(target, value, data) of a payment."""
     if payment.contract == "":
         return payment.recipient, payment.amount, b""
-    data = TRANSFER_SELECTOR + bytes.fromhex(payment.recipient[2:]).rjust(32, b"\0") + payment.amount.to_bytes(32, "big")
-    return payment.contract, 0, data
+    recipient = bytes.fromhex(payment.recipient[2:]).rjust(32, b"\0")
+    return payment.contract, 0, TRANSFER_SELECTOR + recipient + payment.amount.to_bytes(32, "big")
 
 
 def _verdict(words: str) -> Verdict:

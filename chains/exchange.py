@@ -15,6 +15,9 @@ Attach = Callable[[sa.Connection], None]
 class Exchange(Protocol):
     """The exchange as the chains see it. Every call returns when its block is durable.   [D-4, A-7]
 
+    None of these methods is called with a database transaction open, and each may open its own. A failing `attach`
+    fails the whole block's transaction, so an attach only does what cannot fail.
+
     A wallet is a custody wallet of one chain: 0 is the hot wallet, n > 0 the deposit address of subaccount n.
     """
 

@@ -100,9 +100,14 @@ class Outbox:
         self._clock_us = clock_us
         self._quorum = len(adapters) if quorum is None else quorum
         self._pace = pace or Pace()
+        self._lock = asyncio.Lock()
 
     async def send(self, order: Order) -> bool:
         """Reserve a nonce for a payment, sign, store, broadcast. False when the signer refuses: nothing was sent."""
+        async with self._lock:
+            return await self._send(order)
+
+    async def _send(self, order: Order) -> bool:
         row = await self._db(lambda c: self._reserve(c, order, None))
         if row is None:
             # The first payment of this wallet that we know of: its nonce comes from the chain, once.
@@ -114,6 +119,10 @@ class Outbox:
 
     async def advance(self) -> None:
         """Sign what a crash left unsigned, rebroadcast, bump, and find out what is mined and what is final."""
+        async with self._lock:
+            await self._advance()
+
+    async def _advance(self) -> None:
         await self._require_network()
         unfinished = sa.select(nonces).where(
             nonces.c.chain_id == self.chain_id, nonces.c.state.in_([Sending.RESERVED, Sending.SIGNED, Sending.MINED])
@@ -147,10 +156,15 @@ class Outbox:
         row = await self._db(
             lambda c: c.execute(sa.select(nonces).filter_by(chain_id=self.chain_id, reference=reference)).one()
         )
-        await self._bump(row, await self._attempts(row), cancels=True)
+        async with self._lock:
+            await self._bump(row, await self._attempts(row), cancels=True)
 
     async def fill_gaps(self) -> None:
         """At start: nonces below our newest that the chain waits for and we have no bytes for are filled.   [D-8]"""
+        async with self._lock:
+            await self._fill_gaps()
+
+    async def _fill_gaps(self) -> None:
         newest = sa.select(nonces.c.wallet, sa.func.max(nonces.c.nonce)).filter_by(chain_id=self.chain_id)
         for wallet, highest in await self._db(lambda c: c.execute(newest.group_by(nonces.c.wallet)).all()):
             address = await self._address(wallet)
@@ -289,25 +303,12 @@ class Outbox:
     async def _mined(self, row: sa.Row[Any], attempt: sa.Row[Any], mined: Inclusion, final: BlockRef) -> None:
         """An attempt is in a block. It is final when the chain says so and the quorum has the same block."""
         if mined.block.height <= final.height and await self._agreed(attempt.tx_id, mined):
-            outcome = Outcome.CANCELLED if attempt.cancels else Outcome.PAID if self._moved(row, mined) else \
-                Outcome.FAILED
-            state, words = Sending.FINAL, str(outcome)
+            state, words = Sending.FINAL, str(outcome_of(row, attempt, mined))
         else:
             state, words = Sending.MINED, ""
         if (row.state, row.tx_id) != (state, attempt.tx_id):
             await self._set(row, state=state, outcome=words, tx_id=attempt.tx_id, height=mined.block.height,
                             fee=str(mined.fee))
-
-    def _moved(self, row: sa.Row[Any], mined: Inclusion) -> bool:
-        """Whether the transaction succeeded and really made the transfer: a token may return false.   [D-7]"""
-        return mined.ok and (
-            row.amount == "0"
-            or any(
-                (transfer.contract, transfer.recipient, transfer.amount)
-                == (row.contract, row.recipient, int(row.amount))
-                for transfer in mined.transfers
-            )
-        )
 
     async def _agreed(self, tx_id: str, mined: Inclusion) -> bool:
         count = 0
@@ -377,6 +378,17 @@ class Outbox:
     def _in_transaction(self, work: Callable[[sa.Connection], T]) -> T:
         with self._engine.begin() as connection:
             return work(connection)
+
+
+def outcome_of(row: sa.Row[Any], attempt: sa.Row[Any], mined: Inclusion) -> Outcome:
+    """How an included attempt ended. Paid only if it really made the transfer: a token may return false.   [D-7]"""
+    if attempt.cancels:
+        return Outcome.CANCELLED
+    made = row.amount == "0" or any(
+        (transfer.contract, transfer.recipient, transfer.amount) == (row.contract, row.recipient, int(row.amount))
+        for transfer in mined.transfers
+    )
+    return Outcome.PAID if mined.ok and made else Outcome.FAILED
 
 
 def _execute(statement: sa.Executable, connection: sa.Connection) -> None:

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from chains.adapter import Adapter, ChainError, Payment
 from chains.alarms import raise_alarm
 from chains.amounts import fee_atoms, read_rounding, write_rounding
+from chains.coverage import native_coin, shortfall
 from chains.exchange import Attach, Exchange, Token, Withdrawal
-from chains.outbox import Order, Outbox, Outcome, Sending
+from chains.outbox import Order, Outbox, Outcome
 from chains.schema import payouts
 from chains.wallets import HOT_WALLET, Wallets
 
@@ -217,32 +218,19 @@ class Payouts:
                 step.sent.append(withdrawal.id)
 
     async def _is_covered(self, withdrawal: Withdrawal, token: Token) -> bool:
-        """Whether the hot wallet can pay this and its fee, on chain and in the ledger, beside what is under way."""
-        hot, native = await self._address(HOT_WALLET), self._native()
-        tip = await self._node.tip()
-        amount = withdrawal.atoms * token.base_per_atom
-        fee = (await self._node.quote(Payment(hot, withdrawal.address, token.contract, amount))).most
-        needed = {token.asset_id: amount}
-        needed[native.asset_id] = needed.get(native.asset_id, 0) + fee
-        under_way = [row for row in await self._outbox.unfinished() if row.wallet == HOT_WALLET]
-        for asset_id, base in needed.items():
-            coin = self._exchange.token(self.chain_id, asset_id)
-            assert coin is not None
-            moving = sum(int(row.amount) for row in under_way if row.contract == coin.contract)
-            unmined = sum(int(row.amount) for row in under_way if row.contract == coin.contract
-                          and row.state in (Sending.RESERVED, Sending.SIGNED))  # fmt: skip
-            on_chain = await self._node.balance(hot, coin.contract, tip) - unmined
-            in_ledger = self._exchange.ledger_balance(self.chain_id, HOT_WALLET, asset_id) * coin.base_per_atom - moving
-            if base > min(on_chain, in_ledger):
-                words = f"needs {base}, has {on_chain} on chain and {in_ledger} in the ledger"
-                await self._alarm("hot wallet low", coin.symbol, words)
-                return False
-        return True
+        """Whether the hot wallet can pay this and its fee; if not, an operator hears of it."""
+        payment = Payment(
+            await self._address(HOT_WALLET), withdrawal.address, token.contract, withdrawal.atoms * token.base_per_atom
+        )
+        words = await shortfall(self._outbox, self._node, self._exchange, HOT_WALLET, payment)
+        if words:
+            await self._alarm("hot wallet low", token.symbol, words)
+        return words == ""
 
     # ---- settle ----
 
     async def _settle(self, step: PayoutStep) -> None:
-        native = self._native()
+        native = native_coin(self._exchange, self.chain_id)
         for row in await self._outbox.finished("withdrawal"):
             withdrawal_id = int(row.reference.removeprefix("withdrawal:"))
             before = await self._db(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, native.asset_id))
@@ -275,11 +263,6 @@ class Payouts:
     def _mine(self, state: str) -> list[Withdrawal]:
         mine = [w for w in self._exchange.pending_withdrawals() if w.chain_id == self.chain_id and w.state == state]
         return sorted(mine, key=lambda w: w.id)
-
-    def _native(self) -> Token:
-        native = next((token for token in self._exchange.tokens(self.chain_id) if token.contract == ""), None)
-        assert native is not None, f"chain {self.chain_id} has no native coin listed: its fees could not be booked"
-        return native
 
     def _new_row(self, withdrawal: Withdrawal, state: Payout, reason: str) -> Attach:
         def insert(connection: sa.Connection) -> None:

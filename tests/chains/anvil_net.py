@@ -50,7 +50,8 @@ class AnvilNet:
 
     async def turn(self, contract: str, behaviour: str) -> None:
         selector = function_signature_to_4byte_selector("turn(uint256)")
-        self._send(self._poor, contract, 0, "0x" + (selector + encode(["uint256"], [BEHAVIOURS[behaviour]])).hex(), 100_000)
+        data = "0x" + (selector + encode(["uint256"], [BEHAVIOURS[behaviour]])).hex()
+        self._send(self._poor, contract, 0, data, 100_000)
         self.rpc("anvil_mine", "0x1")
 
     async def pay(self, recipient: str, amount: int, contract: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chains.adapter import Payment
+from chains.reconciliation import stop_on_breaks
 from tests.chains.conftest import MakeWorld
 from tests.chains.world import COIN, GOLD, Net, World
 
@@ -338,6 +339,67 @@ async def test_a_payout_to_a_deposit_address_is_a_deposit_there(net: Net, make_w
     await world.pay_out(12)
 
     assert world.user(BOB, COIN) == 10**8
+
+
+# ---- sweeps and reconciliation   [D-10, D-11] ----
+
+
+async def test_deposit_addresses_are_swept_and_everything_reconciles(net: Net, make_world: MakeWorld) -> None:
+    world = await funded(net, make_world)
+    assert (await world.reconcile()).breaks == []
+    await world.sweep()
+
+    assert world.states().count("swept") == 2
+    assert await net.balance(world.address(ALICE), gold(world)) == 0
+    assert await net.balance(world.address(0), gold(world)) == 15 * 10**18
+    assert world.book.ledger_balance(net.chain_id, 0, GOLD) == 15 * 10**9
+    result = await world.reconcile()
+    assert result.breaks == []
+    assert len(result.lines) == 4
+
+
+async def test_every_block_of_a_busy_day_reconciles(net: Net, make_world: MakeWorld) -> None:
+    world, stranger = await funded(net, make_world), net.stranger()
+    await net.relay([(world.address(BOB), net.unit, False)])
+    await net.pay(world.address(BOB), net.unit + 123)
+    world.book.request(ALICE, net.chain_id, COIN, 10**8, stranger)
+    world.book.request(ALICE, net.chain_id, GOLD, 10**8, world.address(BOB))
+    reasons: set[str] = set()
+    for _ in range(16):
+        await world.payouts.step()
+        await world.sweeper.step()
+        await net.mine()
+        await world.watcher.step()
+        result = await world.reconcile()
+        assert result.breaks == []
+        reasons |= {reason for line in result.lines for reason in line.explained}
+
+    assert "unattributed" in reasons
+    assert await net.balance(stranger) == net.unit
+
+
+async def test_missing_coins_are_a_break_with_an_age_and_stop_withdrawals(net: Net, make_world: MakeWorld) -> None:
+    world = await funded(net, make_world)
+    hot = world.address(0)
+    node = world.nodes[0]
+    payment = Payment(hot, net.stranger(), "", net.unit)
+    nonce = await node.mined_nonces(hot, await node.tip())
+    stolen = world.signer.sign(net.chain_id, 0, node.build(payment, nonce, await node.quote(payment)))
+    await node.broadcast(stolen.raw)
+    await world.settle_down()
+
+    first = await world.reconcile()
+    assert [(line.wallet, line.asset_id) for line in first.breaks] == [(0, COIN)]
+    assert first.breaks[0].difference < -net.unit
+    world.clock.now_us += 1_000_000
+    again = await world.reconcile()
+    assert again.at_us - (again.breaks[0].since_us or 0) == 1_000_000
+
+    assert await stop_on_breaks(world.book, again, {COIN: 10**12}) == []
+    assert await stop_on_breaks(world.book, again, {COIN: 10**7}) == [COIN]
+    withdrawal = world.book.request(ALICE, net.chain_id, COIN, 10**8, net.stranger())
+    await world.pay_out(2)
+    assert world.book.withdrawal_state(withdrawal) == "requested"
 
 
 # ---- the adapter itself ----

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -13,7 +13,9 @@ from chains.adapter import Adapter
 from chains.exchange import Token
 from chains.outbox import Outbox, Pace
 from chains.payouts import Limits, Payouts
+from chains.reconciliation import Reconciliation, reconcile
 from chains.signer import Limit, Policy, Signer, create_keystore
+from chains.sweeps import Sweeper, SweepRule
 from chains.wallets import Wallets, evm_derivation, simulated_derivation
 from chains.watcher import Depth, Watcher
 from ledger.database import metadata, open_engine
@@ -130,6 +132,10 @@ class World:
         self.payouts = Payouts(
             self.engine, self.nodes, self.book, self.wallets, self.outbox, clock_us=self.clock, limits=self.limits
         )
+        self.sweeper = Sweeper(
+            self.engine, self.nodes, self.book, self.wallets, self.outbox, clock_us=self.clock,
+            rules={t.asset_id: SweepRule(10**6, 10**8) for t in self.tokens},
+        )  # fmt: skip
 
     def address(self, wallet: int) -> str:
         return self.wallets.address(self.net.chain_id, wallet)
@@ -158,6 +164,19 @@ class World:
         for _ in range(blocks):
             await self.net.mine()
             await self.watcher.step()
+
+    async def reconcile(self, **options: Any) -> Reconciliation:
+        return await reconcile(
+            self.engine, self.nodes[0], self.tokens, self.book.ledger_balance, now_us=self.clock(), tries=1, **options
+        )
+
+    async def sweep(self, blocks: int = 18) -> None:
+        """Let the sweeper run until what can be swept is swept."""
+        for _ in range(blocks):
+            await self.sweeper.step()
+            await self.net.mine()
+            await self.watcher.step()
+        await self.sweeper.step()
 
     async def pay_out(self, blocks: int = 10) -> None:
         """Let the payouts run until what can be final is final."""
