@@ -411,14 +411,17 @@ def check_conservation(header: Json, totals: dict[str, int]) -> dict[str, int]:
         raise NotVerified("the trial balance is missing")
     for line in header["trialBalance"]:
         fields(line, "trial balance line", "accountType", "asset", "columns", "atoms")
-        asset, atoms = text(line["asset"], "asset"), signed(line["atoms"], "atoms")
-        if not isinstance(line["columns"], list) or not all(name in totals for name in line["columns"]):
+        asset, kind, atoms = (
+            text(line["asset"], "asset"),
+            text(line["accountType"], "type"),
+            signed(line["atoms"], "atoms"),
+        )
+        if not all(text(name, "column") in totals for name in array(line["columns"], "columns")):
             raise NotVerified("the trial balance names a column that does not exist")
         if any(name.split(".")[0] != asset for name in line["columns"]):
             raise NotVerified(f"the trial balance shows a column of another asset under {asset}")
         total = sum(totals[name] for name in line["columns"])
         if total != abs(atoms):
-            kind = line["accountType"]
             raise NotVerified(f"{asset} {kind}: leaves sum to {total}, the trial balance to {abs(atoms)}")
         residue[asset] = residue.get(asset, 0) + atoms
         owed[asset] = owed.get(asset, 0) + max(0, -atoms)
@@ -457,7 +460,8 @@ def check_reserves(statement_text: str, header: Json, owed: dict[str, int]) -> l
     sums: dict[tuple[str, str], int] = {}
     for line in statement["lines"]:
         fields(line, "reserve line", "asset", "kind", "where", "atoms")
-        if line["kind"] not in kinds:
+        text(line["where"], "where")
+        if text(line["kind"], "kind") not in kinds:
             raise NotVerified(f"a reserve line is of unknown kind {line['kind']}")
         place_of = (text(line["asset"], "asset"), kinds[line["kind"]])
         sums[place_of] = sums.get(place_of, 0) + decimal(line["atoms"], "atoms")

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from por import verifier
-from por.canonical import LEAF_LIMIT
+from por.canonical import LEAF_LIMIT, TAG_PRICES, TAG_RESERVES, canonical_json, text_hash
 from por.epochs import build_epoch
-from por.log import Log
-from tests.por.samples import MASTER, accounts_of, image_of, proof_of, sample_proof
+from por.log import Log, signed_checkpoint
+from tests.por.samples import KEY, MASTER, PUBLIC, accounts_of, image_of, proof_of, published, sample_proof
 
 Place = tuple[Any, Any]
 """Where a value stands in a JSON document: its container, and its key or index there."""
@@ -95,3 +95,74 @@ def flipped(encoded: bytes, at: int, bit: int) -> bytes:
     damaged = bytearray(encoded)
     damaged[at] ^= 1 << bit
     return bytes(damaged)
+
+
+@pytest.mark.slow
+def test_whatever_stands_in_a_field_the_verifier_answers_and_never_crashes() -> None:
+    """Also where a dishonest exchange hashes and signs it: nothing but an answer in words."""
+    _, epochs = published(1)
+    honest = proof_of(Log([epochs[0].header]), epochs[0], 31)
+    header, reserves, prices = (json.loads(honest[name]) for name in ("header", "reserves", "prices"))
+
+    for value in ODD_VALUES:
+        for document, put in (
+            (honest, lambda changed: changed),
+            (header, lambda changed: signed(honest, changed)),
+            (reserves, lambda changed: signed(honest, header, reserves=canonical_json(changed))),
+            (prices, lambda changed: signed(honest, header, prices=canonical_json(changed))),
+        ):
+            for container, key in every_place(document):
+                old = container[key]
+                container[key] = value
+                if old != value:
+                    require_an_answer(put(document))
+                container[key] = old
+
+
+ODD_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    2**70,
+    "",
+    "x",
+    "-1",
+    "9" * 60,
+    [],
+    {},
+    [[]],
+    [{}],
+    {"a": []},
+    [["BTC"]],
+    [None],
+]
+
+
+def signed(proof: dict[str, Any], header: dict[str, Any], **texts: str) -> dict[str, Any]:
+    """The proof with another header and other texts, hashed and signed as if the exchange had meant them."""
+    hashes = {f"{name}Hash": text_hash(TEXT_TAGS[name], text).hex() for name, text in texts.items()}
+    text = canonical_json({**header, **hashes})
+    root = verifier.sha256(b"\x00" + verifier.row_hash(text))
+    checkpoint = signed_checkpoint("satchel-test/proof-of-reserves", 1, root, KEY.sign, PUBLIC)
+    return {**proof, **texts, "header": text, "log": {**proof["log"], "checkpoint": checkpoint}}
+
+
+TEXT_TAGS = {"reserves": TAG_RESERVES, "prices": TAG_PRICES}
+
+
+def require_an_answer(proof: dict[str, Any]) -> None:
+    try:
+        report, _ = verifier.verify(proof)
+    except verifier.NotVerified as refused:
+        assert str(refused)
+    else:
+        assert report[0].startswith("VERIFIED")
+
+
+def every_place(value: Any) -> Iterator[Place]:
+    """Every value of a JSON document, containers included."""
+    keys = list(value) if isinstance(value, dict) else range(len(value))
+    for key in keys:
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from every_place(value[key])
