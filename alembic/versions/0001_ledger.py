@@ -202,7 +202,7 @@ def _sqlite_triggers() -> list[str]:
                 next_command = NEW.first_command + NEW.command_count,
                 next_journal = NEW.first_journal + NEW.journal_count,
                 open_height = NULL, open_command = {INT64_MAX}, open_journal = {INT64_MAX};
-        END""")
+        END""")  # noqa: S608
     statements.append("""
         CREATE TRIGGER tip_refuse_delete BEFORE DELETE ON tip
         BEGIN SELECT RAISE(ABORT, 'the tip stays'); END""")
@@ -327,7 +327,7 @@ def _postgresql_triggers() -> list[str]:
                 RAISE EXCEPTION 'journal transaction % is out of balance in asset %', held.journal_seq, held.asset;
             END IF;
             RETURN NEW;
-        END $$""")
+        END $$""")  # noqa: S608
     statements.append("""
         CREATE TRIGGER block_check BEFORE INSERT ON block FOR EACH ROW EXECUTE FUNCTION ledger_check_block()""")
     statements.append(f"""
@@ -353,7 +353,7 @@ def _postgresql_triggers() -> list[str]:
                 RAISE EXCEPTION 'the tip moves with a block only';
             END IF;
             RETURN NEW;
-        END $$""")
+        END $$""")  # noqa: S608
     statements.append("""
         CREATE TRIGGER tip_guard BEFORE UPDATE ON tip FOR EACH ROW EXECUTE FUNCTION ledger_guard_tip()""")
     return statements

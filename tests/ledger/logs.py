@@ -42,7 +42,9 @@ class LogBuilder:
         self.journal: list[SealedTransaction] = []
         self.rotate_to: Signer | None = None
 
-    def add(self, kind: str, *entries: JournalTransaction, request: SignedRequest | None = None, outcome: int = 0) -> None:
+    def add(
+        self, kind: str, *entries: JournalTransaction, request: SignedRequest | None = None, outcome: int = 0
+    ) -> None:
         """One command and the journal transactions that came of it."""
         self.at_us += 1_000
         seq = self.chain.next_command + len(self.commands)
@@ -114,7 +116,8 @@ def example_blocks() -> list[Block]:
     log.add("credit_deposit", deposit(2, SOL, 70_000_000_000))
     log.add("credit_deposit", deposit(2, HUGE, HUGE_AMOUNT), deposit(3, HUGE, 5 * 10**18))
     blocks.append(log.commit())
-    log.add("place_order", trade(1, 2, 10**9, 150_000_000, 150_000), request=signed_request(b"instruction=orderExecute&x=1"))
+    order = signed_request(b"instruction=orderExecute&x=1")
+    log.add("place_order", trade(1, 2, 10**9, 150_000_000, 150_000), request=order)
     log.add("place_order", request=signed_request(b"instruction=orderExecute&x=2"), outcome=7)
     blocks.append(log.commit())
     log.add("rotate_key", transaction(JournalKind.KEY_ROTATED, [], (NEW_KEY.public_key,)))
@@ -123,7 +126,8 @@ def example_blocks() -> list[Block]:
     log.add("clock")
     blocks.append(log.commit())
     log.add("settle", settlement(3_000, 30_000_000))
-    log.add("place_order", trade(3, 2, 2 * 10**9, 301_000_001, 30_101), request=signed_request(b"instruction=orderExecute&x=3"))
+    order = signed_request(b"instruction=orderExecute&x=3")
+    log.add("place_order", trade(3, 2, 2 * 10**9, 301_000_001, 30_101), request=order)
     blocks.append(log.commit())
     return blocks
 

@@ -7,7 +7,8 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from ledger import schema, store as store_module
+from ledger import schema
+from ledger import store as store_module
 from ledger.blocks import Block
 from ledger.database import metadata, open_engine
 from ledger.store import Snapshot, Store, StoreError
@@ -88,7 +89,8 @@ def test_blocks_of_any_size_fit_the_statements(database_url: str) -> None:
     blocks = []
     for size in (1, 3, 4, 5, 2_600, 1):
         for number in range(size):
-            log.add("credit_deposit", deposit(number + 1, SOL, number + 1), deposit(number + 1, SOL, 10**17 * (number + 1)))
+            owner = number + 1
+            log.add("credit_deposit", deposit(owner, SOL, owner), deposit(owner, SOL, 10**17 * owner))
         blocks.append(log.commit())
 
     store = Store(stored(database_url, blocks))
