@@ -22,10 +22,10 @@ def main() -> int:
     if not (root / "docs" / "rules.md").is_file():
         print("tools.checks looks at a checkout; this is an installed copy", file=sys.stderr)
         return 2
-    findings = [*rule_findings(root), *package_findings(root), *verifier_findings(root)]
+    findings = [*rule_findings(root), *package_findings(root), *verifier_findings(root), *page_findings(root)]
     for finding in findings:
         print(finding)
-    print(f"rules, packages, verifier: {len(findings)} finding(s)")
+    print(f"rules, packages, verifier, pages: {len(findings)} finding(s)")
     return 1 if findings else 0
 
 
@@ -99,6 +99,17 @@ def verifier_findings(root: Path) -> Iterator[str]:
         for name in names:
             if name.split(".")[0] not in sys.stdlib_module_names:
                 yield f"por/verifier.py: imports {name}, which is not in the standard library"
+
+
+def page_findings(root: Path) -> Iterator[str]:
+    """Every decision is in the index, and every test folder that the threat model names exists."""
+    decisions = root / "docs" / "decisions"
+    index = (decisions / "README.md").read_text()
+    for page in sorted(decisions.glob("[0-9]*.md")):
+        if f"({page.name})" not in index:
+            yield f"docs/decisions/README.md: {page.name} is not in the index"
+    named = set(re.findall(r"`(tests/[^`]+)`", (root / "docs" / "threat-model.md").read_text()))
+    yield from (f"docs/threat-model.md: {path} is not there" for path in sorted(named) if not (root / path).exists())
 
 
 def written_rules(path: Path) -> dict[str, Rule]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.checks import package_findings, rule_findings, verifier_findings
+from tools.checks import package_findings, page_findings, rule_findings, verifier_findings
 
 ROOT = Path(__file__).resolve().parents[2]
 # Put together here, because the checks read this file too.
@@ -20,7 +20,9 @@ RULES = f"| {RULE} | balanced | `ledger/journal.py` | `tests/test_journal.py` | 
 def project(tmp_path: Path) -> Path:
     """A small project in order: one rule, cited by one function and one test."""
     write(tmp_path, "docs/rules.md", RULES.format("done"))
-    write(tmp_path, "docs/threat-model.md", f"| {THREAT} | forged |\n")
+    write(tmp_path, "docs/threat-model.md", f"| {THREAT} | forged | `tests/test_journal.py` |\n")
+    write(tmp_path, "docs/decisions/README.md", "[0001](0001-ints.md)\n")
+    write(tmp_path, "docs/decisions/0001-ints.md", "# 0001\n")
     write(tmp_path, "ledger/__init__.py", "")
     write(tmp_path, "ledger/journal.py", CODE)
     write(tmp_path, "tests/test_journal.py", f'def test_post():\n    """[{RULE}] {THREAT}"""\n')
@@ -37,7 +39,9 @@ def write(root: Path, name: str, text: str) -> None:
 
 
 def test_a_project_in_order_has_no_findings(project: Path) -> None:
-    assert [*rule_findings(project), *package_findings(project), *verifier_findings(project)] == []
+    findings = [rule_findings, package_findings, verifier_findings, page_findings]
+
+    assert [line for find in findings for line in find(project)] == []
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,18 @@ def test_a_verifier_that_needs_more_than_python_is_named(project: Path, line: st
     write(project, "por/verifier.py", f"def main():\n    {line}\n")
 
     assert len(list(verifier_findings(project))) == 1
+
+
+def test_a_decision_that_the_index_misses_is_named(project: Path) -> None:
+    write(project, "docs/decisions/0002-later.md", "# 0002\n")
+
+    assert list(page_findings(project)) == ["docs/decisions/README.md: 0002-later.md is not in the index"]
+
+
+def test_a_test_that_the_threat_model_promises_must_exist(project: Path) -> None:
+    write(project, "docs/threat-model.md", f"| {THREAT} | forged | `tests/gone/` |\n")
+
+    assert list(page_findings(project)) == ["docs/threat-model.md: tests/gone/ is not there"]
 
 
 def test_every_rule_of_the_rule_book_that_is_named_here_exists_there(shared_dir: Path) -> None:
