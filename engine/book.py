@@ -28,11 +28,9 @@ class Book:
 class Level:
     """The orders at one price, first come first: a doubly linked queue through the orders themselves."""
 
-    __slots__ = ("first", "key", "ladder", "last", "lots", "price_ticks")
+    __slots__ = ("first", "last", "lots", "price_ticks")
 
-    def __init__(self, ladder: Ladder, key: int, price_ticks: int) -> None:
-        self.ladder = ladder
-        self.key = key
+    def __init__(self, price_ticks: int) -> None:
         self.price_ticks = price_ticks
         self.lots = 0
         """Σ of what its orders have left."""
@@ -43,7 +41,7 @@ class Level:
 class Ladder:
     """One side of a book: price → level, and a heap of prices whose top is always live.
 
-    A level's key is its price for asks and its negation for bids, so that best is smallest on either side. A price
+    The heap holds keys: the price for asks, its negation for bids, so that best is smallest on either side. A price
     that empties below the top stays in the heap until it surfaces or until stale prices outnumber live ones: then the
     heap is built anew, so adding and cancelling at fresh prices cannot make it grow without bound.
     """
@@ -62,11 +60,9 @@ class Ladder:
 
     def rest(self, order: Order) -> Level:
         """Queue an order behind the others at its price."""
-        price = order.price_ticks
-        key = price * self.sign
-        level = self.levels.get(key)
+        level = self.levels.get(order.price_ticks)
         if level is None:
-            level = self._open(key, price)
+            level = self._open(order.price_ticks)
             level.first = order
         else:
             last = level.last
@@ -76,12 +72,11 @@ class Ladder:
             order.price_ticks = level.price_ticks
         level.last = order
         level.lots += order.lots - order.executed_lots
-        order.level = level
         return level
 
     def remove(self, order: Order) -> Level:
         """Take a resting order out, wherever it stands in its queue."""
-        level: Level = order.level
+        level = self.levels[order.price_ticks]
         level.lots -= order.lots - order.executed_lots
         before, after = order.previous, order.next
         if before is None:
@@ -94,45 +89,42 @@ class Ladder:
         else:
             after.previous = before
             order.next = None
-        order.level = None
         if level.first is None:
             self.close(level)
         return level
 
     def close(self, level: Level) -> None:
         """Forget an emptied level; the heap's top is live again afterwards."""
-        levels, heap = self.levels, self.heap
-        del levels[level.key]
-        if heap[0] == level.key:
+        levels, heap, sign = self.levels, self.heap, self.sign
+        del levels[level.price_ticks]
+        while heap and heap[0] * sign not in levels:
             heappop(heap)
-            while heap and heap[0] not in levels:
-                heappop(heap)
 
-    def _open(self, key: int, price: int) -> Level:
-        level = Level(self, key, price)
-        levels, heap = self.levels, self.heap
-        levels[key] = level
-        heappush(heap, key)
+    def _open(self, price_ticks: int) -> Level:
+        level = Level(price_ticks)
+        levels, heap, sign = self.levels, self.heap, self.sign
+        levels[price_ticks] = level
+        heappush(heap, price_ticks * sign)
         if len(heap) > _SMALL_HEAP and len(heap) > 2 * len(levels):
-            heap[:] = levels
+            heap[:] = [price * sign for price in levels]
             heapify(heap)
         return level
 
     def lots_at(self, price_ticks: int) -> int:
-        level = self.levels.get(price_ticks * self.sign)
+        level = self.levels.get(price_ticks)
         return level.lots if level is not None else 0
 
     def from_best(self) -> Iterator[Level]:
         """Levels, best price first, found as they are asked for: k of them cost O(k log k), however deep the book."""
-        heap, levels = self.heap, self.levels
+        heap, levels, sign = self.heap, self.levels, self.sign
         frontier = [(heap[0], 0)] if heap else []
         previous = None
         while frontier:
             key, at = heappop(frontier)
             # A price that emptied and came back stands in the heap twice; one that is gone is stale.
-            if key != previous and key in levels:
+            if key != previous and key * sign in levels:
                 previous = key
-                yield levels[key]
+                yield levels[key * sign]
             for child in (2 * at + 1, 2 * at + 2):
                 if child < len(heap):
                     heappush(frontier, (heap[child], child))

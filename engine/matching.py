@@ -33,12 +33,11 @@ class Stop(IntEnum):
     """It met an order of its own user and may not go on."""
 
 
-class Taking(NamedTuple):
-    fills: list[tuple[Order, int]]
-    """(maker, lots) in the order of matching; the maker's `executed_lots` is already what it is afterwards."""
-    stop: Stop
-    withdrawn: list[Order]
-    """Makers that self-trade prevention took out of the book.   [S-7]"""
+# Looking a member up on its enum costs more than a comparison with it.
+_NOT, _PRICE, _EMPTY, _SELF_TRADE = Stop.NOT, Stop.PRICE, Stop.EMPTY, Stop.SELF_TRADE
+
+Fills = list[tuple[Order, int]]
+"""(maker, lots) in the order of matching; the maker's `executed_lots` is already what it is afterwards."""
 
 
 class Preview(NamedTuple):
@@ -50,27 +49,28 @@ class Preview(NamedTuple):
 
 def take(
     ladder: Ladder, user: User, self_trade: SelfTrade, bound_key: int, lots: int, quote_ticks: int | None = None
-) -> Taking:
+) -> tuple[Fills, Stop, list[Order]]:
     """Match up to `lots` against the ladder, best price first, first come first, to `bound_key` and no further.   [S-7]
 
     With `quote_ticks` the wish is an amount of quote (in price ticks × lots): at each level as many whole lots as the
-    rest of it pays, rounded down. Filled makers leave the book; a partly filled one keeps its place.
+    rest of it pays, rounded down. Filled makers leave the book; a partly filled one keeps its place. Gives the fills,
+    why it stopped, and the makers that self-trade prevention took out of the book.
     """
-    fills: list[tuple[Order, int]] = []
+    fills: Fills = []
     withdrawn: list[Order] = []
-    heap, levels = ladder.heap, ladder.levels
+    heap, levels, sign = ladder.heap, ladder.levels, ladder.sign
 
     while True:
         if not heap:
-            return Taking(fills, Stop.EMPTY, withdrawn)
+            return fills, _EMPTY, withdrawn
         key = heap[0]
-        level = levels[key]
+        level = levels[key * sign]
         if quote_ticks is not None:
             lots = quote_ticks // level.price_ticks
             if not lots:
-                return Taking(fills, Stop.NOT, withdrawn)
+                return fills, _NOT, withdrawn
         if key > bound_key:
-            return Taking(fills, Stop.PRICE, withdrawn)
+            return fills, _PRICE, withdrawn
 
         wanted = lots
         maker = level.first
@@ -83,7 +83,7 @@ def take(
                     if self_trade == _REJECT_MAKER:
                         maker = after
                         continue
-                return Taking(fills, Stop.SELF_TRADE, withdrawn)
+                return fills, _SELF_TRADE, withdrawn
 
             remaining = maker.lots - maker.executed_lots
             if remaining > lots:
@@ -98,7 +98,6 @@ def take(
             level.lots -= remaining
             lots -= remaining
             fills.append((maker, remaining))
-            maker.level = None
             after = maker.next
             level.first = after
             if after is None:
@@ -114,7 +113,7 @@ def take(
         if quote_ticks is not None:
             quote_ticks -= (wanted - lots) * level.price_ticks
         elif not lots:
-            return Taking(fills, Stop.NOT, withdrawn)
+            return fills, _NOT, withdrawn
 
 
 def preview(
@@ -126,9 +125,9 @@ def preview(
         if quote_ticks is not None:
             lots = filled + (quote_ticks - spent) // level.price_ticks
             if lots == filled:
-                return Preview(filled, spent, Stop.NOT)
-        if level.key > bound_key:
-            return Preview(filled, spent, Stop.PRICE)
+                return Preview(filled, spent, _NOT)
+        if level.price_ticks * ladder.sign > bound_key:
+            return Preview(filled, spent, _PRICE)
         maker = level.first
         while maker is not None and filled < lots:
             if maker.subaccount.user is not user:
@@ -136,9 +135,9 @@ def preview(
                 filled += part
                 spent += part * level.price_ticks
             elif self_trade != _REJECT_MAKER:
-                return Preview(filled, spent, Stop.SELF_TRADE)
+                return Preview(filled, spent, _SELF_TRADE)
             maker = maker.next
         if quote_ticks is None and filled == lots:
-            return Preview(filled, spent, Stop.NOT)
-    return Preview(filled, spent, Stop.EMPTY)
+            return Preview(filled, spent, _NOT)
+    return Preview(filled, spent, _EMPTY)
 

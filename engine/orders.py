@@ -363,8 +363,8 @@ def _locked(order: Order) -> int:
 
 
 def _ladder(order: Order) -> Ladder:
-    ladder: Ladder = order.level.ladder
-    return ladder
+    book: Book = order.market.book
+    return book.bids if order.side == _BID else book.asks
 
 
 def report_levels(state: State, outcome: Outcome, touched: Touched) -> None:

@@ -59,7 +59,6 @@ class Order(msgspec.Struct, gc=False, eq=False):
     created_at_us: int
     executed_lots: int = 0
     executed_quote_atoms: int = 0
-    level: Any = None
     previous: Order | None = None
     next: Order | None = None
 
@@ -233,9 +232,9 @@ class State:
         self.last_epoch_hour = 0
 
     def __del__(self) -> None:
-        # Orders point at each other, their level and their owner, and the collector does not see them.
+        # Orders point at each other and their owner, and the collector does not see them.
         for order in self.orders.values():
-            order.level = order.previous = order.next = None
+            order.previous = order.next = None
             order.subaccount.orders.clear()
             order.subaccount.client_ids.clear()
 
