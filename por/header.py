@@ -28,6 +28,8 @@ from por.tree import SumTree, Vector
 COUNT_COLUMN = "accounts"
 NEGATIVE_COLUMN = "negative_accounts"
 NET_EQUITY_MINUS = "net_equity_minus"
+# What users owe. Every other quantity is owed to them, so its trial balance is on the credit side.
+DEBT_KINDS = frozenset({"borrowed"})
 RATIO_SCALE = 1_000_000_000
 
 
@@ -242,7 +244,7 @@ def require_fresh_prices(image: Image) -> None:
 
 
 def require_conservation(image: Image, columns: list[str], totals: Vector) -> None:
-    """Liabilities are what the trial balance says, type by type, and every asset sums to zero.   [R-6] [A-1]"""
+    """Liabilities are what the trial balance says, type by type, and every asset sums to zero.   [R-6, A-1]"""
     total = dict(zip(columns, totals, strict=True))
     residues: dict[str, int] = {}
     shown: list[str] = []
@@ -251,6 +253,10 @@ def require_conservation(image: Image, columns: list[str], totals: Vector) -> No
         if owed != abs(line.atoms):
             raise BuildRefused(
                 f"{line.asset} {line.account_type}: the leaves sum to {owed}, the trial balance says {abs(line.atoms)}"
+            )
+        if any(_is_debt(name) != (line.atoms > 0) for name in line.columns if line.atoms):
+            raise BuildRefused(
+                f"{line.asset} {line.account_type} is on the wrong side: {line.atoms} for {line.columns}"
             )
         residues[line.asset] = residues.get(line.asset, 0) + line.atoms
         shown += line.columns
@@ -271,6 +277,10 @@ def require_conservation(image: Image, columns: list[str], totals: Vector) -> No
 def is_ledger_column(column: str) -> bool:
     """True for `ASSET.kind`, a quantity in atoms that the ledger holds; a valuation or a count has no dot."""
     return "." in column
+
+
+def _is_debt(column: str) -> bool:
+    return column.partition(".")[2] in DEBT_KINDS
 
 
 def reserves_text(image: Image, epoch: int) -> str:

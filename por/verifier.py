@@ -37,6 +37,7 @@ RATIO_SCALE = 10**9
 MAX_PRICE_AGE_SECONDS = 3600
 COUNT_COLUMN = "accounts"
 NEGATIVE_COLUMN = "negative_accounts"
+DEBT_KINDS = ("borrowed",)  # what users owe; every other quantity is owed to them
 
 
 class NotVerified(Exception):
@@ -423,6 +424,8 @@ def check_conservation(header: Json, totals: dict[str, int]) -> dict[str, int]:
         total = sum(totals[name] for name in line["columns"])
         if total != abs(atoms):
             raise NotVerified(f"{asset} {kind}: leaves sum to {total}, the trial balance to {abs(atoms)}")
+        if any((name.split(".", 1)[-1] in DEBT_KINDS) != (atoms > 0) for name in line["columns"] if atoms):
+            raise NotVerified(f"{asset} {kind} is on the wrong side of the trial balance: {atoms}")
         residue[asset] = residue.get(asset, 0) + atoms
         owed[asset] = owed.get(asset, 0) + max(0, -atoms)
         shown += line["columns"]

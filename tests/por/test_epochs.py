@@ -24,6 +24,7 @@ from tests.por.samples import (
     image_of,
     proof_of,
     published,
+    republished,
     sample_epoch,
     sample_image,
 )
@@ -193,6 +194,20 @@ def test_a_ledger_column_that_no_trial_line_shows_is_refused() -> None:
     """Account type by account type, nothing left out.   [R-6]"""
     with pytest.raises(BuildRefused, match="the trial balance shows columns"):
         sample_epoch(trial_balance=sample_image().trial_balance[:2], system={"BTC.custody": 8, "USDC.custody": 71_310})
+
+
+def test_a_claim_on_the_side_of_debts_is_refused() -> None:
+    """What users are owed cannot be booked as what they owe.   [R-6]"""
+    lines = sample_image().trial_balance
+    turned = [msgspec.structs.replace(lines[0], atoms=-lines[0].atoms), *lines[1:]]
+    system = {**sample_image().system, "BTC.custody": -8}
+
+    with pytest.raises(BuildRefused, match="BTC subaccount/available is on the wrong side: 8"):
+        sample_epoch(trial_balance=turned, system=system)
+
+    log, epoch = republished(sample_epoch(), trial_balance=turned, system=system)
+    with pytest.raises(verifier.NotVerified, match="BTC subaccount/available is on the wrong side"):
+        verifier.verify(proof_of(log, epoch, 21))
 
 
 def test_a_trial_line_of_another_assets_column_is_refused() -> None:
