@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import re
 import time
+from base64 import b64decode
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -19,12 +20,14 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from api.candles import INTERVALS, bounds
+from api.errors import ApiError, bad_request
 from api.market_data import Change, MarketData
 from api.ports import KlineRow
 from engine.commands import OrderType, SelfTrade, Side
 from engine.events import (
     BalanceChanged,
     ExpiryReason,
+    KeyRevoked,
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
@@ -34,7 +37,7 @@ from engine.events import (
     Trade,
 )
 from engine.parameters import PRICE_SCALE, MarketParameters
-from engine.state import State
+from engine.state import ApiKey, State
 from ledger.amounts import format_decimal
 from ledger.blocks import Block
 
@@ -61,9 +64,11 @@ DEPTH_SPEEDS = {"200ms": 1, "600ms": 3, "1000ms": 5}
 TICK_S = 0.2
 TICKS_PER_SECOND = 5
 
-Authenticate = Callable[[str, str, str, str], Awaitable[int]]
-"""(API key, signature, timestamp ms, window ms) of a subscription → the subaccount whose key it is; raises
-`SubscriptionRefused`. The signed text is `instruction=subscribe&timestamp=…&window=…`.   [W-6]"""
+Verify = Callable[[Sequence[str], str, int], Awaitable[ApiKey]]
+"""`[key, signature, timestamp, window]`, the client's address, wall-clock ms → whose key it is; raises ApiError.
+
+The signed text is `instruction=subscribe&timestamp=…&window=…`: `api.auth.Authenticator.verify_subscription`.   [W-6]
+"""
 
 _encode = msgspec.json.Encoder().encode
 _SYMBOL = re.compile(r"[A-Za-z0-9_.\-]{1,40}")
@@ -92,14 +97,6 @@ _PUBLIC_STREAMS = ("bookTicker", "trade", "ticker", "markPrice", "openInterest",
 _PRIVATE_STREAMS = ("orderUpdate", "positionUpdate", "balanceUpdate", "rfqUpdate")
 
 
-class SubscriptionRefused(Exception):
-    """A private subscription whose signature does not hold; `message` goes to the client."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
 class Stream(NamedTuple):
     """A stream's name taken apart."""
 
@@ -110,6 +107,11 @@ class Stream(NamedTuple):
     """Depth speed, kline interval, or the private stream's own name."""
     symbol: str
     """"" for all."""
+
+
+class Signer(NamedTuple):
+    public_key: bytes
+    subaccount_id: int
 
 
 class InvalidStreamError(Exception):
@@ -152,16 +154,19 @@ class MarketText(NamedTuple):
 class Client:
     """One connection: its streams, and the messages that wait to be sent."""
 
-    __slots__ = ("abort", "arrived", "queue", "queued_bytes", "socket", "subscriptions")
+    __slots__ = ("abort", "address", "arrived", "keys", "queue", "queued_bytes", "socket", "subscriptions")
 
-    def __init__(self, socket: web.WebSocketResponse, abort: Callable[[], None]) -> None:
+    def __init__(self, socket: web.WebSocketResponse, address: str, abort: Callable[[], None]) -> None:
         self.socket = socket
+        self.address = address
         self.abort = abort
         self.queue: deque[bytes] = deque()
         self.queued_bytes = 0
         self.arrived = asyncio.Event()
         self.subscriptions: dict[str, Stream] = {}
         """Topic → stream."""
+        self.keys: dict[str, bytes] = {}
+        """Private topic → the API key that signed for it: when it is revoked, so is the subscription."""
 
     def send(self, message: bytes) -> None:
         """Queue a message; a client whose queue is full is cut off, since its own socket takes nothing any more."""
@@ -201,10 +206,10 @@ class KlineProgress:
 class Streams:
     """All WebSocket clients of this node. `run` drives the timed streams; `on_block` the others."""
 
-    def __init__(self, state: State, market_data: MarketData, authenticate: Authenticate) -> None:
+    def __init__(self, state: State, market_data: MarketData, verify: Verify) -> None:
         self._state = state
         self._market_data = market_data
-        self._authenticate = authenticate
+        self._verify = verify
         self._clients: dict[Client, None] = {}
         self._topics: dict[str, dict[Client, None]] = {}
         """Topic → its clients: a public stream's name, or `subaccount:stream`."""
@@ -226,7 +231,7 @@ class Streams:
         socket = web.WebSocketResponse(autoping=False, max_msg_size=MAX_MESSAGE_BYTES, timeout=5)
         await socket.prepare(request)
         transport = request.transport
-        client = Client(socket, transport.abort if transport is not None else lambda: None)
+        client = Client(socket, request.remote or "", transport.abort if transport is not None else lambda: None)
         self._clients[client] = None
         sender = asyncio.create_task(_send_queued(client))
         try:
@@ -307,32 +312,35 @@ class Streams:
             return
         try:
             streams = [parse_stream(name) for name in names]
-            subaccount_id = await self._subaccount(request, streams, signed=method == "SUBSCRIBE")
         except InvalidStreamError as invalid:
             client.send(_error(invalid.error))
-            return
-        except SubscriptionRefused as refused:
-            client.send(_error((UNAUTHORIZED[0], refused.message)))
             return
         if method == "UNSUBSCRIBE":
             self._unsubscribe_all(client, streams)
             return
-        topics = {_topic(stream, subaccount_id): stream for stream in streams}
+        key = None
+        if any(stream.kind == "account" for stream in streams):
+            try:
+                key = await self._signer(client, request.get("signature"))
+            except ApiError as refused:
+                client.send(_error((UNAUTHORIZED[0], refused.message)))
+                return
+        topics = {_topic(stream, key): stream for stream in streams}
         if len(client.subscriptions.keys() | topics.keys()) > MAX_STREAMS:
             client.send(_error(TOO_MANY_STREAMS))
             return
         for topic, stream in topics.items():
             self._subscribe(client, topic, stream)
+            if stream.kind == "account" and key is not None:
+                client.keys[topic] = key.public_key
 
-    async def _subaccount(self, request: dict[str, Any], streams: list[Stream], *, signed: bool) -> int:
-        """Whose private streams are meant; 0 when only public ones are asked for. Raises SubscriptionRefused."""
-        if not signed or all(stream.kind != "account" for stream in streams):
-            return 0
-        signature = request.get("signature")
+    async def _signer(self, client: Client, signature: Any) -> Signer:
+        """Whose private streams are meant. Raises ApiError."""
         if not isinstance(signature, list) or len(signature) != 4:
-            raise SubscriptionRefused(UNAUTHORIZED[1])
-        key, value, timestamp, window = (str(part) for part in signature)
-        return await self._authenticate(key, value, timestamp, window)
+            raise bad_request(UNAUTHORIZED[1])
+        parts = [str(part) for part in signature]
+        owner = await self._verify(parts, client.address, time.time_ns() // 1_000_000)
+        return Signer(b64decode(parts[0]), owner.subaccount_id)
 
     def _subscribe(self, client: Client, topic: str, stream: Stream) -> None:
         if topic in client.subscriptions:
@@ -350,6 +358,7 @@ class Streams:
 
     def _unsubscribe(self, client: Client, topic: str) -> None:
         stream = client.subscriptions.pop(topic)
+        client.keys.pop(topic, None)
         clients = self._topics[topic]
         del clients[client]
         if not clients:
@@ -458,6 +467,14 @@ class Streams:
                 self._publish_balance(event, outcome.at_us)
             elif kind in _ORDER_EVENTS:
                 self._publish_order(event.order, _ORDER_EVENTS[kind], outcome.at_us, {})
+            elif kind is KeyRevoked:
+                self._forget_key(event.public_key)
+
+    def _forget_key(self, public_key: bytes) -> None:
+        """A revoked key hears nothing any more."""
+        for client in self._clients:
+            for topic in [topic for topic, key in client.keys.items() if key == public_key]:
+                self._unsubscribe(client, topic)
 
     def _publish_fill(self, trade: Trade, at_us: int, *, maker: bool) -> None:
         order = trade.maker if maker else trade.taker
@@ -710,8 +727,11 @@ async def _send_queued(client: Client) -> None:
                 await socket.send_frame(message, WSMsgType.TEXT)
 
 
-def _topic(stream: Stream, subaccount_id: int) -> str:
-    return f"{subaccount_id}:{stream.name}" if stream.kind == "account" else stream.name
+def _topic(stream: Stream, signer: Signer | None) -> str:
+    if stream.kind != "account":
+        return stream.name
+    assert signer is not None, f"{stream.name} was asked for without a signature"
+    return f"{signer.subaccount_id}:{stream.name}"
 
 
 def _error(error: tuple[int, str]) -> bytes:

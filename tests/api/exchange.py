@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from engine.commands import (
     Command,
     CreditDeposit,
@@ -54,7 +56,7 @@ class Exchange:
         self.blocks: list[tuple[Block, list[Outcome]]] = []
         self._requests = 0
         self.run(Genesis(genesis(), bytes(32)))
-        self.run(RegisterKey(_key(ALICE)), RegisterKey(_key(BOB)))
+        self.run(RegisterKey(public_key(ALICE)), RegisterKey(public_key(BOB)))
         self.run(*(self.deposit(who, asset) for who in (ALICE, BOB) for asset in (USDC, SOL, BTC)))
 
     def run(self, *commands: Command) -> tuple[Block, list[Outcome]]:
@@ -95,7 +97,7 @@ class Exchange:
         self._requests += 1
         now_ms = self.at_us // 1000
         return SignedRequest(
-            _key(subaccount_id), self._requests.to_bytes(64, "big"), b"", now_ms, 5_000, now_ms
+            public_key(subaccount_id), self._requests.to_bytes(64, "big"), b"", now_ms, 5_000, now_ms
         )
 
 
@@ -118,7 +120,7 @@ def genesis() -> GenesisParameters:
         operator_keys=(),
         assets=(_asset(USDC, "USDC", 6), _asset(SOL, "SOL", 9), _asset(BTC, "BTC", 8)),
         chains=(ChainParameters(1, "Solana", SOL),),
-        tokens=tuple(TokenParameters(asset, 1, "" if asset == SOL else f"token{asset}", 9, 1, 0, 2_000, 10**18, 1_000) for asset in (USDC, SOL, BTC)),
+        tokens=(_token(USDC, "usdc"), _token(SOL, ""), _token(BTC, "btc")),
         markets=(
             MarketParameters(
                 SOL_USDC, "SOL_USDC", MarketType.SPOT, SOL, USDC, PRICE_SCALE // 100, 10**7, 100, 1, 10**10,
@@ -140,8 +142,17 @@ def _asset(asset_id: int, symbol: str, decimals: int) -> AssetParameters:
     )
 
 
-def _key(subaccount_id: int) -> bytes:
-    return subaccount_id.to_bytes(32, "big")
+def _token(asset_id: int, contract: str) -> TokenParameters:
+    return TokenParameters(asset_id, 1, contract, 9, 1, 0, 2_000, 10**18, 1_000)
+
+
+def secret_key(subaccount_id: int) -> Ed25519PrivateKey:
+    """The API key of a subaccount, whole."""
+    return Ed25519PrivateKey.from_private_bytes(subaccount_id.to_bytes(32, "big"))
+
+
+def public_key(subaccount_id: int) -> bytes:
+    return secret_key(subaccount_id).public_key().public_bytes_raw()
 
 
 def _actor(command: Command) -> int:

@@ -30,7 +30,10 @@ def data(exchange: Exchange) -> MarketData:
 
 def test_depth_is_both_sides_best_first(exchange: Exchange, data: MarketData) -> None:
     block, outcomes = exchange.run(
-        limit(ALICE, BID, 9_900, 5), limit(ALICE, BID, 10_000, 3), limit(BOB, ASK, 10_200, 7), limit(BOB, ASK, 10_100, 2)
+        limit(ALICE, BID, 9_900, 5),
+        limit(ALICE, BID, 10_000, 3),
+        limit(BOB, ASK, 10_200, 7),
+        limit(BOB, ASK, 10_100, 2),
     )
 
     data.on_block(block, outcomes, exchange.state)
