@@ -32,12 +32,7 @@ async def build(node: Node) -> tuple[web.Application, Edge]:
     pool = VerificationPool(node.settings.workers if node.settings.workers is not None else default_workers())
     await pool.start()
     edge = Edge(node, pool)
-
-    async def subscriber(key: str, signature: str, timestamp: str, window: str) -> int:
-        owner = await edge.authenticator.verify_subscription((key, signature, timestamp, window), "", edge.wall_ms())
-        return owner.subaccount_id
-
-    streams = Streams(node.state, node.market_data, subscriber)
+    streams = Streams(node.state, node.market_data, edge.authenticator.verify_subscription)
 
     def publish(block: Block, outcomes: list[Any], changes: dict[int, Any]) -> None:
         streams.on_block(block, outcomes, changes)
@@ -99,7 +94,7 @@ def serve(
         genesis=str(genesis) if genesis is not None else "devnet",
         host=host,
         port=port,
-        evm_url=evm_url,
+        evm_url=evm_url or os.environ.get("SATCHEL_EVM_URL"),
         passphrase=None if devnet else os.environ.get(PASSPHRASE_VARIABLE),
     )
     try:
@@ -124,7 +119,8 @@ async def run(settings: Settings) -> None:
         site = web.TCPSite(runner, settings.host, settings.port)
         await site.start()
         address = runner.addresses[0]
-        print(f"listening on http://{settings.host}:{address[1]}", flush=True)
+        sys.stdout.write(f"listening on http://{settings.host}:{address[1]}\n")
+        sys.stdout.flush()
         waits = [asyncio.create_task(event.wait()) for event in (told, node.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for waiting in waits:

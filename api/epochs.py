@@ -1,4 +1,4 @@
-"""Proof-of-reserves epochs of a running node: the image at the epoch's block, the build, the log.   [R-1, R-20, R-24]"""
+"""Proof-of-reserves epochs of a running node: the image at its block, the build, the log.   [R-1, R-20, R-24]"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ FOLDER = "keys"
 
 
 class Keyring:
-    """Key files under `DATA/keys`, one per public key, encrypted unless `passphrase` is None (a devnet).   [A-4, D-10]"""
+    """Key files under `DATA/keys`, one per public key, encrypted unless `passphrase` is None.   [A-4, D-10]"""
 
     def __init__(self, data: Path, passphrase: str | None) -> None:
         self.folder = data / FOLDER

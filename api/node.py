@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from api.custody import SequencedExchange
@@ -23,8 +24,8 @@ from engine.parameters import GenesisParameters
 from engine.sequencer import Attach, Sequencer
 from engine.state import ASSET_BITS, State
 from ledger.blocks import Block, SignedRequest
-from ledger.checkpoints import CheckpointFile
 from ledger.chart import OWNER_BITS
+from ledger.checkpoints import CheckpointFile
 from ledger.database import open_engine, upgrade
 from ledger.invariants import RunningTotals
 from ledger.merkle import TreeHead

@@ -1,4 +1,4 @@
-"""How a node comes back: the newest verified snapshot, then the log after it, applied again and compared.   [A-9, A-10]"""
+"""How a node comes back: the newest verified snapshot, then the log after it, applied and compared.   [A-9, A-10]"""
 
 from __future__ import annotations
 
