@@ -107,6 +107,11 @@ class Watcher:
                 await self._alarm("node", type(error).__name__, str(error))
             return step
 
+    async def states_of(self, tx_id: str) -> set[State]:
+        """The states of the deposits that a transaction made; empty while it is unknown."""
+        states = sa.select(deposits.c.state).filter_by(chain_id=self.chain_id, tx_id=tx_id)
+        return {State(state) for state in await self._read(lambda c: list(c.scalars(states)))}
+
     async def _advance(self, step: Step) -> None:
         cursor = await self._cursor()
         if cursor.halted:
