@@ -63,7 +63,7 @@ class ChainDesk:
 
     @classmethod
     async def open(cls, node: Any) -> ChainDesk:
-        """The desk with every chain that can be served: the simulated one on a devnet, the EVM one when it has a URL."""
+        """The desk with every chain that can be served: the simulated one on a devnet, the EVM one if it has a URL."""
         desk = cls(node)
         adapters: dict[int, Adapter] = {}
         policies: dict[int, Policy] = {}
@@ -215,7 +215,7 @@ class ChainDesk:
             chain.mine(chain.finality_lag + 2)
 
     def _policy(self, family: str, network: str, chain_id: int) -> Policy:
-        """What the signer may pay: each listed coin up to its largest withdrawal, a hundred times that a day.   [D-10]"""
+        """What the signer may pay: each coin up to its largest withdrawal, a hundred times a day.   [D-10]"""
         limits = {}
         for token in self._node.exchange.tokens(chain_id):
             largest = token.maximum_withdrawal_atoms * token.base_per_atom
