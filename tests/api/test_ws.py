@@ -448,6 +448,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_others_are_not(
     assert edge.streams.connections() == 1
     edge.run(limit(BOB, BID, 9_000, 5))
     assert (await busy.data("depth.SOL_USDC"))["b"] == [["90.00", "0.05"]]
+    lazy.socket._response.connection.transport.abort()  # type: ignore[union-attr]
 
 
 async def test_pings_are_sent_and_a_dead_client_is_dropped(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
