@@ -160,9 +160,11 @@ def _response(answer: Any) -> web.Response:
         body, status, headers, content_type = answer, 200, None, "application/json"
     if body is None:
         return web.Response(status=status, headers=headers)
-    if content_type == "application/json":
+    if isinstance(body, bytes):
+        pass
+    elif content_type == "application/json":
         body = encode(body)
-    elif isinstance(body, str):
+    else:
         body = body.encode()
     return web.Response(status=status, body=body, headers=headers, content_type=content_type, charset="utf-8")
 

@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from api.devnet import Devnet
-from api.limits import RateLimits
+from api.app import build
 from api.node import Node
-from api.rest.dispatch import MAX_BODY_BYTES, Edge, contract_errors
-from api.rest.table import ROUTES
+from api.rest.dispatch import Edge
 from api.settings import Settings
-from api.verification_pool import VerificationPool
 
 
 class Reply:
@@ -110,15 +106,11 @@ class Venue:
 
 
 @asynccontextmanager
-async def venue(data: Path, limits: RateLimits | None = None, **settings: Any) -> AsyncIterator[Venue]:
-    """A running devnet in `data`."""
-    node = Node(Settings(data=data, devnet=True, **settings))
+async def venue(data: Path, **settings: Any) -> AsyncIterator[Venue]:
+    """A running devnet in `data`, put together as `satchel serve` does it."""
+    node = Node(Settings(data=data, devnet=True, **{"workers": 0, **settings}))
     await node.start()
-    pool = VerificationPool(0)
-    edge = Edge(node, pool, limits)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[contract_errors(node)])
-    edge.add_routes(app, ROUTES)
-    app.add_routes(Devnet(node).routes())
+    app, edge = await build(node)
     http = TestClient(TestServer(app))
     await http.start_server()
     try:
