@@ -52,12 +52,13 @@ def serve(
     port: Annotated[int, typer.Option("--port", help="0 takes a free one.", min=0, max=65535)] = 8080,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     genesis: Annotated[Path | None, typer.Option("--genesis", help="Genesis file of a new exchange.")] = None,
+    evm: Annotated[str | None, typer.Option("--evm", help="JSON-RPC URL of the EVM chain.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Log lines as JSON.")] = False,
 ) -> None:
     """Run the exchange; prints `listening on URL` when it answers."""
     from tools import serving
 
-    _end(lambda: serving.serve(devnet, data, database, host, port, genesis, json))
+    _end(lambda: serving.serve(devnet, data, database, host, port, genesis, evm, json))
 
 
 @app.command()
@@ -115,8 +116,9 @@ def replay(
     data: Data = DEFAULT_DATA,
     database: Database = None,
     from_snapshot: Annotated[
-        bool, typer.Option("--from-snapshot", help="Start at the newest snapshot instead of genesis.")
-    ] = False,
+        int | None,
+        typer.Option("--from-snapshot", help="Start at the newest snapshot up to this block, not at genesis."),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Keep progress in this file; go on from it when it exists.")
     ] = None,
@@ -225,6 +227,9 @@ def reconcile(
 def export(
     file: Annotated[Path, typer.Argument(help="File to write, or to read with --verify.")],
     verify: Annotated[bool, typer.Option("--verify", help="Verify this export; needs no database.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A kept checkpoint to hold the export against.")
+    ] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,
@@ -232,7 +237,7 @@ def export(
     """Write the whole log to one file that verifies without SQL, or verify one."""
     from tools import exporting
 
-    _end(lambda: exporting.export(data, database, file, verify, json))
+    _end(lambda: exporting.export(data, database, file, verify, checkpoint, json))
 
 
 @app.command()
@@ -253,12 +258,12 @@ def bench(
 
 @por.command("run")
 def por_run(
-    url: Annotated[str | None, typer.Option("--url", help="The running node; else the one that --data names.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="A running devnet; else it must be stopped.")] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,
 ) -> None:
-    """Build the newest closed epoch again from the ledger and compare, or have a running devnet close one now."""
+    """Close an epoch now and print its header: on a stopped node's data, or with --url on a running devnet."""
     from tools import reserves
 
     _end(lambda: reserves.run_epoch(data, database, url, json))
@@ -282,6 +287,11 @@ def por_prove(
 @por.command("verify")
 def por_verify(
     proof: Annotated[Path, typer.Argument(help="File of `satchel por prove`, or of the API.")],
+    subaccount: Annotated[int | None, typer.Option("--subaccount", help="The proof must be this one's.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="The exchange's public key that you trust.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A checkpoint of the epochs' log that you got elsewhere.")
+    ] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,
@@ -289,7 +299,7 @@ def por_verify(
     """Verify a proof as its owner would: with por/verifier.py alone."""
     from tools import reserves
 
-    _end(lambda: reserves.verify(proof, json))
+    _end(lambda: reserves.verify(proof, subaccount, key, checkpoint, json))
 
 
 if __name__ == "__main__":

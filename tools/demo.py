@@ -96,7 +96,8 @@ async def _until_stopped(stopped: asyncio.Event, ended: asyncio.Future[int], wor
     """Run `work` until it ends, the person stops us, or the exchange is gone."""
     task = asyncio.ensure_future(work)
     stop = asyncio.ensure_future(stopped.wait())
-    await asyncio.wait({task, stop, ended}, return_when=asyncio.FIRST_COMPLETED)
+    waits: set[asyncio.Future[Any]] = {task, stop, ended}
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
     if task.done() and not stopped.is_set() and not ended.done():
         task.result()

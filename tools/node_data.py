@@ -37,8 +37,9 @@ def reading(data: Path, database: str | None) -> Iterator[sa.Engine]:
             f"no ledger at {path}",
             "give --data DIR, the folder that `satchel serve` wrote, or --database URL",
         )
-    with _readable_sqlite(path) as read_url:
-        engine = open_engine(read_url, read_only=True)
+    with readable_sqlite(path) as uri:
+        # Quoted once more: SQLAlchemy takes one layer off, SQLite the other.
+        engine = open_engine(f"sqlite:///{uri.replace('%', '%25')}&uri=true", read_only=True)
         try:
             _require_ledger(engine, str(path))
             yield engine
@@ -47,30 +48,29 @@ def reading(data: Path, database: str | None) -> Iterator[sa.Engine]:
 
 
 @contextmanager
-def _readable_sqlite(path: Path) -> Iterator[str]:
-    """The URL that opens this file for reading without changing it or its neighbours.
+def readable_sqlite(path: Path) -> Iterator[str]:
+    """The SQLite URI that opens this file for reading without changing it or its neighbours.
 
     SQLite keeps what was committed last in FILE-wal, which belongs to the data: a node that was killed leaves it. To
     read one it needs FILE-shm, which it makes; on a read-only file system it cannot. There a file without a tail is
     opened as immutable, and one with a tail is copied to a temporary folder first.
     """
     if os.access(path.parent, os.W_OK):
-        yield _sqlite_url(path, "mode=ro")
+        yield _uri(path, "mode=ro")
         return
     tail = path.with_name(path.name + "-wal")
     if not tail.exists() or tail.stat().st_size == 0:
-        yield _sqlite_url(path, "mode=ro&immutable=1")
+        yield _uri(path, "mode=ro&immutable=1")
         return
     with tempfile.TemporaryDirectory(prefix="satchel-read-") as folder:
         copy = Path(folder) / path.name
         shutil.copyfile(path, copy)
         shutil.copyfile(tail, copy.with_name(tail.name))
-        yield _sqlite_url(copy, "mode=ro")
+        yield _uri(copy, "mode=ro")
 
 
-def _sqlite_url(path: Path, options: str) -> str:
-    # Quoted twice: SQLAlchemy takes one layer off, SQLite the other.
-    return f"sqlite:///file:{quote(quote(str(path.resolve())))}?{options}&uri=true"
+def _uri(path: Path, options: str) -> str:
+    return f"file:{quote(str(path.resolve()))}?{options}"
 
 
 def _require_ledger(engine: sa.Engine, name: str) -> None:

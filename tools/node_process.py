@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
@@ -62,7 +63,8 @@ class NodeProcess:
         assert process.stdout is not None and process.stderr is not None
         self._relays = [asyncio.create_task(self._relay(stream)) for stream in (process.stdout, process.stderr)]
         ended = asyncio.ensure_future(process.wait())
-        await asyncio.wait({self._listening, ended}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        waits: set[asyncio.Future[Any]] = {self._listening, ended}
+        await asyncio.wait(waits, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if self._listening.done():
             self.url = self._listening.result()
             return self.url

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from engine import snapshot
 from engine.commands import Command
 from engine.events import EpochClosed, Outcome
 from engine.replay import Divergence, replay_command
@@ -43,7 +43,7 @@ Before = Callable[[State, LoggedCommand], None]
 
 
 def replay(
-    data: Path, database: str | None, from_snapshot: bool, resume: Path | None, until: int | None, as_json: bool
+    data: Path, database: str | None, from_snapshot: int | None, resume: Path | None, until: int | None, as_json: bool
 ) -> int:
     """Replay and report what was covered; the first difference ends it."""
     started = time.monotonic()
@@ -289,13 +289,15 @@ class Progress(msgspec.Struct, frozen=True):
     covered: dict[str, int]
 
 
-def _beginning(store: Store, from_snapshot: bool, resume: Path | None) -> Replay:
+def _beginning(store: Store, from_snapshot: int | None, resume: Path | None) -> Replay:
     if resume is not None and resume.exists():
         return _resumed(store, resume)
-    if from_snapshot:
-        kept = store.newest_snapshot()
+    if from_snapshot is not None:
+        kept = store.newest_snapshot(max_height=from_snapshot)
         if kept is None:
-            raise CannotRun("there is no snapshot to start from", "leave --from-snapshot out: replay from genesis")
+            raise CannotRun(
+                f"there is no snapshot up to block {from_snapshot}", "leave --from-snapshot out: replay from genesis"
+            )
         return _at(
             store, kept.height, kept.block_hash, kept.state_hash, kept.content, f"the snapshot of block {kept.height}"
         )
@@ -317,10 +319,8 @@ def _at(store: Store, height: int, block_hash: bytes, state_hash: bytes, content
     found = store.block(height)
     if found is None or found[1] != block_hash:
         raise CannotRun(f"{what} is of another log: block {height} differs", "replay from genesis: leave it out")
-    if sha256(content).digest() != state_hash:
+    if snapshot.digest(content) != state_hash:
         raise CannotRun(f"{what} was changed: its hash is not the recorded one", "replay from genesis: leave it out")
-    from engine import snapshot
-
     header = found[0]
     run = Replay(store, snapshot.load(content))
     run.height, run.block_hash, run.journal_head = height, block_hash, header.journal_head
@@ -333,10 +333,8 @@ def _at(store: Store, height: int, block_hash: bytes, state_hash: bytes, content
 
 
 def _save(run: Replay, resume: Path) -> None:
-    from engine import snapshot
-
     content = snapshot.dump(run.state)
-    kept = Progress(run.height, run.block_hash, sha256(content).digest(), content, run.covered)
+    kept = Progress(run.height, run.block_hash, snapshot.digest(content), content, run.covered)
     new = resume.with_name(resume.name + ".new")
     new.write_bytes(msgspec.msgpack.encode(kept))
     new.replace(resume)
@@ -349,18 +347,16 @@ def _snapshots(engine: sa.Engine) -> dict[int, tuple[bytes, bytes]]:
         rows = connection.execute(sa.select(table.c.height, table.c.block_hash, table.c.state_hash, table.c.content))
         kept = {}
         for row in rows:
-            if sha256(row.content).digest() != row.state_hash:
+            if snapshot.digest(row.content) != row.state_hash:
                 raise CannotRun(f"the snapshot of block {row.height} was changed", "run `satchel verify-journal`")
             kept[row.height] = (bytes(row.block_hash), bytes(row.state_hash))
         return kept
 
 
 def _compare_snapshot(run: Replay, header: BlockHeader, kept: tuple[bytes, bytes]) -> None:
-    from engine import snapshot
-
     block_hash, state_hash = kept
     _require("block hash of the snapshot of block", header.height, block_hash, run.block_hash)
     _require(
-        "state hash of the snapshot of block", header.height, state_hash, sha256(snapshot.dump(run.state)).digest()
+        "state hash of the snapshot of block", header.height, state_hash, snapshot.digest(snapshot.dump(run.state))
     )
     run.covered["snapshots"] += 1

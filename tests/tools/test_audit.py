@@ -1,0 +1,260 @@
+"""A-5: what a user signed is what was done; whatever an operator slips in is found, and named by its command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import transition
+from engine.commands import CancelAllOrders, SetPrices
+from ledger.signing import Signer
+from ledger.store import Store
+from tests.tools.conftest import Satchel
+from tests.tools.sample import ALICE, BOB, MALLORY, Exchange, trade
+from tools.audit import Audit, Finding, read_user_keys
+
+Forgery = Callable[[Exchange], Awaitable[None]]
+
+BUY = {"symbol": "SOL_USDC", "side": "Bid", "orderType": "Limit", "price": "90", "quantity": "1"}
+
+
+def found(data: Path, forge: Forgery | None = None, keys: dict[int, frozenset[bytes]] | None = None) -> list[Finding]:
+    """What an audit says of the sample log with a forgery at its end."""
+
+    async def run() -> list[Finding]:
+        exchange = await Exchange(data).open()
+        await trade(exchange)
+        if forge is not None:
+            await forge(exchange)
+        audit = Audit(Store(exchange.engine), keys)
+        for _ in audit.run():
+            pass
+        await exchange.close()
+        return audit.findings
+
+    return asyncio.run(run())
+
+
+def test_an_honest_log_is_clean(tmp_path: Path) -> None:
+    keys = {1: frozenset({ALICE.public_key}), 2: frozenset({BOB.public_key})}
+
+    assert found(tmp_path / "own") == []
+    assert found(tmp_path / "given", keys=keys) == []
+
+
+def test_a_command_without_a_signature_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator runs an engine that does not ask for a signature; ours, replaying, does."""
+
+    async def forge(exchange: Exchange) -> None:
+        with monkeypatch.context() as operators_engine:
+            operators_engine.setattr(transition, "_require_authority", lambda *_: None)
+            await exchange.bring(exchange.derived(ALICE, "orderExecute", BUY))
+
+    findings = found(tmp_path, forge)
+
+    assert [one.command for one in findings] == [14, 14]
+    assert "no user's signature" in findings[0].reason
+    assert "outcome of command 14" in findings[1].reason
+
+
+def test_a_signature_by_another_key_is_found(tmp_path: Path) -> None:
+    async def forge(exchange: Exchange) -> None:
+        genuine = exchange.request(MALLORY, "orderExecute", BUY)
+        await exchange.bring(exchange.derived(ALICE, "orderExecute", BUY), genuine._replace(api_key=ALICE.public_key))
+
+    (finding,) = found(tmp_path, forge)
+
+    assert finding.command == 14
+    assert "is not key" in finding.reason
+
+
+def test_an_altered_payload_is_found(tmp_path: Path) -> None:
+    """Alice signed for one SOL at 90; the log has her buying three."""
+
+    async def forge(exchange: Exchange) -> None:
+        altered = exchange.derived(ALICE, "orderExecute", {**BUY, "quantity": "3"})
+        await exchange.bring(altered, exchange.request(ALICE, "orderExecute", BUY))
+
+    (finding,) = found(tmp_path, forge)
+
+    assert (finding.command, finding.kind, finding.user_id) == (14, "PlaceOrder", 1)
+    assert "the signed text asks for" in finding.reason
+
+
+def test_another_command_than_the_signed_one_is_found(tmp_path: Path) -> None:
+    async def forge(exchange: Exchange) -> None:
+        subaccount_id = exchange.subaccounts[ALICE.public_key][1]
+        await exchange.bring(CancelAllOrders(subaccount_id), exchange.request(ALICE, "orderExecute", BUY))
+
+    (finding,) = found(tmp_path, forge)
+
+    assert finding.kind == "CancelAllOrders"
+
+
+def test_a_reused_signature_is_found(tmp_path: Path) -> None:
+    """A-11: the operator's engine forgets that it has seen the request; ours gives the first answer, without effect."""
+    crossing = {**BUY, "price": "102", "quantity": "0.1"}
+
+    async def forge(exchange: Exchange) -> None:
+        signed = exchange.request(ALICE, "orderExecute", crossing)
+        command = exchange.derived(ALICE, "orderExecute", crossing)
+        await exchange.bring(command, signed)
+        exchange.sequencer.state.requests.clear()
+        second = await exchange.bring(command, signed)
+        assert second.journal, "the forgery must have an effect"
+
+    (finding,) = found(tmp_path, forge)
+
+    assert finding.command == 15
+    assert "command 15" in finding.reason
+
+
+def test_a_signature_reused_when_the_engine_has_forgotten_it_is_found(tmp_path: Path) -> None:
+    """A window that starts anew: the request's times are taken from a clock that the operator turned back."""
+    crossing = {**BUY, "price": "102", "quantity": "0.1"}
+
+    async def forge(exchange: Exchange) -> None:
+        signed = exchange.request(ALICE, "orderExecute", crossing)
+        command = exchange.derived(ALICE, "orderExecute", crossing)
+        await exchange.bring(command, signed)
+        exchange.now_us += 120_000_000
+        later = exchange.request(BOB, "orderCancelAll", {"symbol": "SOL_USDC"})
+        await exchange.bring(exchange.derived(BOB, "orderCancelAll", {"symbol": "SOL_USDC"}), later)
+        assert signed.api_key + signed.signature not in exchange.sequencer.state.requests
+        exchange.sequencer.state.wall_ms = 0
+        await exchange.bring(command, signed)
+
+    findings = found(tmp_path, forge)
+
+    assert findings[0].command == 16
+    assert "used before, by command 14" in findings[0].reason or "outcome of command 16" in findings[0].reason
+
+
+def test_a_repeat_that_had_no_second_effect_is_fine(tmp_path: Path) -> None:
+    """A-11: a client that sent the same bytes twice did nothing wrong, nor did the exchange."""
+
+    async def repeat(exchange: Exchange) -> None:
+        signed = exchange.request(ALICE, "orderExecute", BUY)
+        for _ in range(2):
+            await exchange.bring(exchange.derived(ALICE, "orderExecute", BUY), signed)
+
+    assert found(tmp_path, repeat) == []
+
+
+def test_a_signature_kept_beyond_its_window_is_found(tmp_path: Path) -> None:
+    async def forge(exchange: Exchange) -> None:
+        signed = exchange.request(ALICE, "orderExecute", BUY)
+        await exchange.bring(
+            exchange.derived(ALICE, "orderExecute", BUY), signed._replace(received_ms=signed.received_ms - 60_000)
+        )
+
+    (finding,) = found(tmp_path, forge)
+
+    assert "not within" in finding.reason
+
+
+def test_a_timestamp_that_the_text_does_not_have_is_found(tmp_path: Path) -> None:
+    async def forge(exchange: Exchange) -> None:
+        signed = exchange.request(ALICE, "orderExecute", BUY)
+        await exchange.bring(
+            exchange.derived(ALICE, "orderExecute", BUY), signed._replace(window_ms=signed.window_ms + 1)
+        )
+
+    (finding,) = found(tmp_path, forge)
+
+    assert "the signed text others" in finding.reason
+
+
+def test_a_key_registered_by_the_operator_is_found_with_all_it_signed(tmp_path: Path) -> None:
+    """Mallory's key is put on Alice's account: found from the log alone, and again from the keys that users gave."""
+
+    async def forge(exchange: Exchange) -> None:
+        await exchange.register(MALLORY, user_id=1)
+        await exchange.ask(MALLORY, "orderExecute", **BUY)
+
+    given = {1: frozenset({ALICE.public_key}), 2: frozenset({BOB.public_key})}
+    alone = found(tmp_path / "alone", forge)
+    against_given = found(tmp_path / "given", forge, given)
+
+    assert [(one.command, one.kind) for one in alone] == [(14, "RegisterKey")]
+    assert "without a signature of that user's" in alone[0].reason
+    assert [(one.command, one.kind) for one in against_given] == [(14, "RegisterKey"), (15, "PlaceOrder")]
+
+
+def test_a_key_that_the_user_added_is_fine(tmp_path: Path) -> None:
+    async def add(exchange: Exchange) -> None:
+        await exchange.ask(ALICE, "keyAdd", publicKey=b64encode(MALLORY.public_key).decode())
+        exchange.subaccounts[MALLORY.public_key] = exchange.subaccounts[ALICE.public_key]
+        outcome = await exchange.ask(MALLORY, "orderExecute", **BUY)
+        assert outcome.rejection is None, outcome.rejection
+
+    assert found(tmp_path, add) == []
+
+
+def test_a_journal_transaction_that_no_rule_makes_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's engine moves Alice's funds to Bob on a price command; replay does not."""
+
+    async def forge(exchange: Exchange) -> None:
+        from engine import markets
+        from engine.posting import post
+        from ledger.chart import available
+
+        genuine = markets.set_prices
+
+        def stealing(state: Any, command: Any, outcome: Any) -> Any:
+            usdc = next(one.asset_id for one in state.assets.values() if one.symbol == "USDC")
+            post(state, outcome, 32, (1, 2), [(available(1), usdc, 5_000_000), (available(2), usdc, -5_000_000)])
+            return genuine(state, command, outcome)
+
+        with monkeypatch.context() as operators_engine:
+            operators_engine.setattr(markets, "set_prices", stealing)
+            usdc = next(one.asset_id for one in exchange.sequencer.state.assets.values() if one.symbol == "USDC")
+            await exchange.bring(SetPrices(((usdc, 10**12),)))
+
+    (finding,) = found(tmp_path, forge)
+
+    assert finding.command == 14
+    assert "replay does not follow the log" in finding.reason
+
+
+def test_the_command_reports_findings_and_exits_1(tmp_path: Path, satchel: Satchel) -> None:
+    async def forge() -> None:
+        exchange = await Exchange(tmp_path / "node").open()
+        await trade(exchange)
+        altered = exchange.derived(ALICE, "orderExecute", {**BUY, "quantity": "3"})
+        await exchange.bring(altered, exchange.request(ALICE, "orderExecute", BUY))
+        await exchange.close()
+
+    asyncio.run(forge())
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"1": [_text(ALICE)], "2": [_text(BOB)]}))
+    ran = satchel("audit", "--data", tmp_path / "node", "--keys", keys, "--json")
+
+    assert ran.code == 1
+    assert [(one["command"], one["userId"]) for one in ran.json()["findings"]] == [(14, 1)]
+
+
+def test_a_keys_file_that_is_none_is_exit_2(kept_log: Path, satchel: Satchel, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text('{"1": ["short"]}')
+    ran = satchel("audit", "--data", kept_log, "--keys", keys)
+
+    assert ran.code == 2
+    assert "next:" in ran.err
+
+
+def test_keys_are_read_by_user(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"7": [_text(ALICE), _text(BOB)]}))
+
+    assert read_user_keys(keys) == {7: frozenset({ALICE.public_key, BOB.public_key})}
+
+
+def _text(key: Signer) -> str:
+    return b64encode(key.public_key).decode()

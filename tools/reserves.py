@@ -1,0 +1,124 @@
+"""`satchel por run`, `prove` and `verify`: proof of reserves from the command line.   [R-1, R-22]"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from por import store as por_store
+from por import verifier
+from por.epochs import prove as prove_account
+from por.header import Header
+from tools.node_data import reading
+from tools.terminal import COULD_NOT_RUN, FINDINGS, FINE, CannotRun, print_json, say
+
+
+def run_epoch(data: Path, database: str | None, url: str | None, as_json: bool) -> int:
+    """Close an epoch now: on a running devnet through its API, on a stopped node by starting it without its API."""
+    header = _on_running(url) if url is not None else asyncio.run(_on_stopped(data, database))
+    if as_json:
+        print_json(header)
+        return FINE
+    for name, value in header.items():
+        print(f"{name}: {value}")
+    return FINE
+
+
+def prove(data: Path, database: str | None, subaccount: int, epoch: int | None, out: Path | None, as_json: bool) -> int:
+    """Write the proof of one subaccount in one epoch (the newest that was built).   [R-22]"""
+    with reading(data, database) as engine:
+        log = por_store.load_log(engine)
+        built = [row.epoch for row in log.rows if isinstance(row, Header)]
+        if not built:
+            raise CannotRun("no epoch was built yet", "`satchel por run` closes one now")
+        number = built[-1] if epoch is None else epoch
+        try:
+            loaded = por_store.load_epoch(engine, number)
+        except (KeyError, por_store.LeavesGone) as problem:
+            raise CannotRun(str(problem.args[0]), f"epochs with proofs: up to {built[-1]}") from None
+        checkpoint = por_store.load_checkpoint(engine)
+        assert checkpoint is not None, "a built epoch has a checkpoint"
+        try:
+            part = log.proof(number, checkpoint.text, checkpoint.public_key)
+            document = prove_account(loaded, subaccount, part)
+        except KeyError as problem:
+            raise CannotRun(str(problem.args[0]), "subaccounts opened after the epoch are in the next one") from None
+    if out is None:
+        print_json(document)
+    else:
+        out.write_text(json.dumps(document) + "\n")
+        say(f"proof of subaccount {subaccount} in epoch {number} written to {out}")
+    return FINE
+
+
+def verify(proof: Path, subaccount: int | None, key: str | None, checkpoint: Path | None, as_json: bool) -> int:
+    """What `python por/verifier.py FILE` says; that file alone decides."""
+    arguments = [str(proof)]
+    arguments += ["--subaccount", str(subaccount)] if subaccount is not None else []
+    arguments += ["--key", key] if key is not None else []
+    arguments += ["--checkpoint", str(checkpoint)] if checkpoint is not None else []
+    if not as_json:
+        return verifier.main(arguments)
+    import contextlib
+    import io
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = verifier.main(arguments)
+    if code != COULD_NOT_RUN:
+        print_json({"verified": code == FINE, "report": said.getvalue().splitlines()})
+    return FINE if code == FINE else code if code == COULD_NOT_RUN else FINDINGS
+
+
+def _on_running(url: str) -> dict[str, Any]:
+    request = Request(f"{url.rstrip('/')}/dev/v1/por", data=b"", method="POST")
+    try:
+        with urlopen(request, timeout=120) as answer:
+            header: dict[str, Any] = json.load(answer)
+            return header
+    except HTTPError as problem:
+        raise CannotRun(
+            f"{url} refused: {problem.code} {problem.read(300).decode(errors='replace')}",
+            "only a devnet closes epochs on demand; elsewhere the hour does",
+        ) from None
+    except (URLError, OSError, ValueError) as problem:
+        raise CannotRun(f"{url} does not answer: {problem}", "leave --url out for a stopped node") from None
+
+
+async def _on_stopped(data: Path, database: str | None) -> dict[str, Any]:
+    from api.node import Node
+    from api.settings import Settings
+    from engine.commands import CloseEpoch
+    from ledger.store import StoreError
+
+    with reading(data, database) as engine:
+        devnet = _is_devnet(engine)
+    node = Node(Settings(data=data, database=database, devnet=devnet))
+    try:
+        await node.start()
+    except StoreError as problem:
+        raise CannotRun(str(problem), "the node is running: name it, --url http://127.0.0.1:8080") from None
+    try:
+        await node.submit(CloseEpoch(0))
+        await node.epochs.settled()
+        newest = node.epochs.log.last
+        assert newest is not None, "an epoch that was settled is in the log"
+        header: dict[str, Any] = json.loads(newest.text())
+        return header
+    finally:
+        await node.stop()
+
+
+def _is_devnet(engine: Any) -> bool:
+    from engine.commands import Genesis, decode
+    from ledger.store import Store
+
+    first = next(Store(engine).commands(1, 1), None)
+    if first is None:
+        raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
+    genesis = decode(first.payload)
+    return isinstance(genesis, Genesis) and genesis.parameters.devnet
