@@ -5,32 +5,29 @@
 
 from __future__ import annotations
 
-from engine.commands import OrderType, PlaceOrder, Side, TimeInForce
+from engine.commands import OrderType, PlaceOrder, TimeInForce
 from engine.fees import mark_price
-from engine.formulas.bands import active_price, is_inside_limit_band, mark_in_ticks
-from engine.formulas.spot import locked_atoms
+from engine.formulas.bands import Fraction, active_price, is_inside_limit_band, mark_in_ticks
 from engine.parameters import BookState, MarketParameters, MarketType
 from engine.rejections import Rejection, RejectReason
 from engine.state import ASSET_BITS, Market, State, Subaccount
 from ledger.amounts import INT64_MAX
 from ledger.chart import available
 
-_BID = Side.BID
 _LIMIT = OrderType.LIMIT
 _GTC = TimeInForce.GTC
-_OPEN = BookState.OPEN
 CLIENT_ID_LIMIT = 1 << 32
 
 
 def require_well_formed(command: PlaceOrder, parameters: MarketParameters) -> None:
     """The fields fit together and the market's tick, lot and bounds; nothing overflows.   [S-7, A-3]"""
     lots, price, quote = command.lots, command.price_ticks, command.quote_atoms
-    if command.order_type == _LIMIT:
+    if command.order_type is _LIMIT:
         if quote:
             raise Rejection(RejectReason.INVALID_ORDER, quote_atoms=quote)
         if price <= 0:
             raise Rejection(RejectReason.INVALID_PRICE, price_ticks=price)
-        if command.post_only and command.time_in_force != _GTC:
+        if command.post_only and command.time_in_force is not _GTC:
             raise Rejection(RejectReason.INVALID_ORDER, time_in_force=command.time_in_force, post_only=1)
         if price * lots * parameters.tick_value_atoms > INT64_MAX:
             raise Rejection(RejectReason.INVALID_QUANTITY, lots=lots, price_ticks=price)
@@ -58,7 +55,7 @@ def require_market_takes(command: PlaceOrder, parameters: MarketParameters) -> N
             raise Rejection(RejectReason.MARKET_CLOSED, market_id=command.market_id)
         case BookState.CANCEL_ONLY:
             raise Rejection(RejectReason.CANCEL_ONLY_MODE, market_id=command.market_id)
-        case BookState.LIMIT_ONLY if command.order_type != _LIMIT:
+        case BookState.LIMIT_ONLY if command.order_type is not _LIMIT:
             raise Rejection(RejectReason.LIMIT_ONLY_MODE, market_id=command.market_id)
         case BookState.POST_ONLY if not command.post_only:
             raise Rejection(RejectReason.POST_ONLY_MODE, market_id=command.market_id)
@@ -67,7 +64,14 @@ def require_market_takes(command: PlaceOrder, parameters: MarketParameters) -> N
 def require_inside_limit_band(state: State, market: Market, price_ticks: int) -> None:
     """P-10. Without any active price or mark there is no band, and nobody to take from: the order can only rest."""
     book, parameters = market.book, market.parameters
-    active = active_price(book.bids.best_price_ticks(), book.asks.best_price_ticks(), market.last_price_ticks)
+    bids, asks, last = book.bids.heap, book.asks.heap, market.last_price_ticks
+    active: Fraction | None
+    if bids and asks and last:
+        # A book is never crossed, so the median of the three is the last price held between bid and ask.
+        bid, ask = -bids[0], asks[0]
+        active = (bid if last < bid else ask if last > ask else last), 1
+    else:
+        active = active_price(book.bids.best_price_ticks(), book.asks.best_price_ticks(), last)
     if active is None:
         base, quote = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
         if not base or not quote:
@@ -90,12 +94,3 @@ def require_free(state: State, subaccount: Subaccount, asset_id: int, atoms: int
     free = held - subaccount.reserved.get(asset_id, 0)
     if atoms > free:
         raise Rejection(RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=atoms, free_atoms=free)
-
-
-def spend_of_limit(command: PlaceOrder, parameters: MarketParameters) -> tuple[int, int]:
-    """(asset, atoms) that a limit order locks when it is accepted.   [S-1]"""
-    is_bid = command.side == _BID
-    atoms = locked_atoms(
-        is_bid, command.price_ticks, command.lots, parameters.tick_value_atoms, parameters.lot_atoms
-    )
-    return (parameters.quote_asset_id if is_bid else parameters.base_asset_id), atoms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.formulas.fees import VOLUME_HOURS, tier_for, volume_usd
+from engine.formulas.fees import VOLUME_HOURS, tier_for
 from engine.parameters import PRICE_SCALE, FeeTier
 from engine.state import State, User
 
@@ -44,11 +44,6 @@ def set_tiers(state: State, user: User) -> None:
     fees = state.fees
     user.spot_tier = max(tier_for(volume, [tier.volume for tier in fees.spot]), user.granted_spot_tier)
     user.futures_tier = max(tier_for(volume, [tier.volume for tier in fees.futures]), user.granted_futures_tier)
-
-
-def fill_volume_usd(state: State, quote_asset_id: int, quote_atoms: int) -> int:
-    """A fill's size in USD (1e-8) at the quote asset's mark; 0 while it has none.   [F-2, P-3]"""
-    return volume_usd(quote_atoms, mark_price(state, quote_asset_id), 10 ** state.assets[quote_asset_id].decimals)
 
 
 def mark_price(state: State, asset_id: int) -> int:

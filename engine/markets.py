@@ -171,7 +171,7 @@ def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -
         touched: Touched = {}
         for order in [order for order in state.orders.values() if order.market is market]:
             withdraw(state, outcome, order, touched)
-        report_levels(state, outcome, touched)
+        report_levels(outcome, touched)
 
 
 def grant_tier(state: State, command: GrantTier, outcome: Outcome) -> None:

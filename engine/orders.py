@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import structs
+from typing import NamedTuple
 
 from engine import clearing
 from engine.book import Book, Ladder
@@ -25,17 +25,15 @@ from engine.events import (
     OrderStatus,
     OrderView,
     Outcome,
-    Trade,
 )
-from engine.fees import HOUR_US
 from engine.formulas.bands import buy_impact_bound, sell_impact_bound
 from engine.formulas.spot import locked_atoms
-from engine.matching import NO_LIMIT, Preview, Stop, preview, take
+from engine.matching import NO_LIMIT, Stop, preview, take
 from engine.parameters import BookState
 from engine.posting import reserve
 from engine.rejections import Rejection, RejectReason
 from engine.settlement import settle
-from engine.state import Market, Order, State, Subaccount
+from engine.state import ASSET_BITS, Market, Order, State, Subaccount
 from ledger.amounts import INT64_MAX
 
 _BID = Side.BID
@@ -44,15 +42,15 @@ _GTC = TimeInForce.GTC
 _FOK = TimeInForce.FOK
 _OPEN = BookState.OPEN
 
-Touched = dict[tuple[int, Side, int], None]
-"""(market, side, price) of every level that a command changed, in order of the first change."""
+Touched = dict[tuple[Ladder, int], int]
+"""(ladder, price) of every level that a command changed → its market, in order of the first change."""
 
 
 def place(state: State, command: PlaceOrder, outcome: Outcome) -> OrderView:
     """Accept one order, match it, rest or end what is left. Raises Rejection before any change.   [S-7]"""
     touched: Touched = {}
     view = _place(state, command, outcome, touched)
-    report_levels(state, outcome, touched)
+    report_levels(outcome, touched)
     return view
 
 
@@ -68,7 +66,7 @@ def place_batch(state: State, command: PlaceOrders, outcome: Outcome) -> list[Or
             results.append(_place(state, order, outcome, touched))
         except Rejection as rejection:
             results.append(OrderRefused(rejection.reason, rejection.facts))
-    report_levels(state, outcome, touched)
+    report_levels(outcome, touched)
     return results
 
 
@@ -91,7 +89,7 @@ def cancel(state: State, command: CancelOrder, outcome: Outcome) -> OrderView:
     # From here the command succeeds.
     touched: Touched = {}
     view = withdraw(state, outcome, order, touched)
-    report_levels(state, outcome, touched)
+    report_levels(outcome, touched)
     return view
 
 
@@ -108,7 +106,7 @@ def cancel_all(state: State, command: CancelAllOrders, outcome: Outcome) -> list
     orders = [order for order in subaccount.orders.values() if market is None or order.market is market]
     touched: Touched = {}
     views = [withdraw(state, outcome, order, touched) for order in orders]
-    report_levels(state, outcome, touched)
+    report_levels(outcome, touched)
     return views
 
 
@@ -116,7 +114,7 @@ def withdraw(state: State, outcome: Outcome, order: Order, touched: Touched) -> 
     """Take an order out of its book because its owner asked or its market closes: what it locks is free again."""
     _ladder(order).remove(order)
     view = order.view(OrderStatus.CANCELLED)
-    release(state, outcome, order, touched)
+    _release(state, outcome, order, touched)
     outcome.events.append(OrderCancelled(view))
     return view
 
@@ -150,37 +148,32 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     clearing.require_well_formed(command, parameters)
     book: Book = market.book
     side = command.side
-    ladder, opposite = (book.bids, book.asks) if side == _BID else (book.asks, book.bids)
-    price = command.price_ticks
-    if command.order_type == _LIMIT:
+    ladder, opposite = (book.bids, book.asks) if side is _BID else (book.asks, book.bids)
+    heap = opposite.heap
+    price, lots = command.price_ticks, command.lots
+    lock_asset = lock_atoms = 0
+    if command.order_type is _LIMIT:
         clearing.require_inside_limit_band(state, market, price)
         limit_key = price * opposite.sign
-        crosses = bool(opposite.heap) and opposite.heap[0] <= limit_key
+        crosses = bool(heap) and heap[0] <= limit_key
         if crosses and command.post_only:
             raise Rejection(
                 RejectReason.POST_ONLY_WOULD_TAKE, price_ticks=price, best_ticks=opposite.best_price_ticks()
             )
-        if len(subaccount.orders) >= state.limits.open_orders_per_subaccount and command.time_in_force == _GTC:
+        open_orders = subaccount.orders
+        if len(open_orders) >= state.limits.open_orders_per_subaccount and command.time_in_force is _GTC:
             raise Rejection(
-                RejectReason.ORDER_LIMIT, open=len(subaccount.orders), limit=state.limits.open_orders_per_subaccount
+                RejectReason.ORDER_LIMIT, open=len(open_orders), limit=state.limits.open_orders_per_subaccount
             )
-        asset, spend_atoms = clearing.spend_of_limit(command, parameters)
-        clearing.require_free(state, subaccount, asset, spend_atoms)
+        if side is _BID:
+            lock_asset, lock_atoms = parameters.quote_asset_id, lots * price * parameters.tick_value_atoms
+        else:
+            lock_asset, lock_atoms = parameters.base_asset_id, lots * parameters.lot_atoms
+        clearing.require_free(state, subaccount, lock_asset, lock_atoms)
     else:
         limit_key = NO_LIMIT
-        crosses = bool(opposite.heap)
-
-    bound_key = _bound(market, opposite, limit_key) if crosses else limit_key
-    lots = command.lots
-    quote_ticks: int | None = None
-    if command.quote_atoms:
-        # Whole ticks × lots only: what is left of the quote quantity could never be paid.
-        quote_ticks = command.quote_atoms // parameters.tick_value_atoms
-    ahead: Preview | None = None
-    if command.order_type != _LIMIT or command.time_in_force == _FOK:
-        ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, lots, quote_ticks)
-        if command.order_type != _LIMIT:
-            _require_market_spend(state, subaccount, market, command, ahead)
+        crosses = bool(heap)
+    taking = _prepare(state, subaccount, market, command, opposite, limit_key) if crosses else None
 
     # From here the command succeeds.
     order_id = state.next_order_id
@@ -203,113 +196,123 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     )
     view = order.view()
     outcome.events.append(OrderAccepted(view))
-    if command.time_in_force == _FOK and ahead is not None and not _is_filled_by(ahead):
-        return _expire(outcome, order, ExpiryReason.FILL_OR_KILL)
-    if crosses:
-        stop = _match(state, outcome, order, opposite, bound_key, quote_ticks, touched)
-        if stop != Stop.NOT:
-            reason = _why_ended(order, stop, opposite, limit_key)
-            if reason is not None:
-                return _expire(outcome, order, reason)
-        elif quote_ticks is not None:
-            if not order.executed_lots:
-                return _expire(outcome, order, ExpiryReason.INVALID_QUANTITY)
-            return _filled_by_quote(outcome, order)
-        else:
-            return order.view()
+    if taking is not None:
+        ended = _take(state, outcome, order, opposite, taking, limit_key, touched)
+        if ended is not None:
+            return ended
         view = order.view()
-    elif command.order_type != _LIMIT:
-        return _expire(outcome, order, ExpiryReason.INSUFFICIENT_LIQUIDITY)
-    elif command.time_in_force != _GTC:
-        return _expire(outcome, order, ExpiryReason.IMMEDIATE_OR_CANCEL)
+        lock_atoms = _locked(order)
+    elif command.time_in_force is not _GTC or command.order_type is not _LIMIT:
+        return _expire(outcome, order, _why_ended(order, Stop.EMPTY, opposite, limit_key))
 
-    level = ladder.rest(order)
-    touched[parameters.market_id, side, level.price_ticks] = None
+    # The rest rests, and what it can still spend is locked.   [S-1]
+    ladder.rest(order)
+    touched[ladder, price] = parameters.market_id
     state.orders[order_id] = order
     subaccount.orders[order_id] = order
     if client_id is not None:
         subaccount.client_ids[client_id] = order
-    reserve(state, outcome, subaccount.subaccount_id, asset, _locked(order))
+    reserved = subaccount.reserved
+    reserved[lock_asset] = reserved.get(lock_asset, 0) + lock_atoms
+    outcome.touched[command.subaccount_id << ASSET_BITS | lock_asset] = None
     return view
 
 
-def _match(
-    state: State,
-    outcome: Outcome,
-    taker: Order,
-    opposite: Ladder,
-    bound_key: int,
-    quote_ticks: int | None,
-    touched: Touched,
-) -> Stop:
-    """Take what the bound allows and settle every fill; makers that self-trade prevention withdrew expire."""
+class Wish(NamedTuple):
+    """What a taker may take: everything that was decided before it was accepted."""
+
+    bound_key: int
+    quote_ticks: int | None
+    """A market order's quote quantity in ticks × lots; what is left over could never be paid."""
+    is_killed: bool
+    """Fill-or-kill, and the book does not fill it."""
+
+
+def _prepare(
+    state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, opposite: Ladder, limit_key: int
+) -> Wish:
+    """Bound a taker by its limit and the impact band; look ahead where the answer decides whether it may enter.   [P-11]
+
+    A market order must be able to pay what it is going to spend; one that buys for a quote quantity all of that.  [S-1]
+    """
+    bound_key = _bound(market, opposite, limit_key)
+    is_limit, is_fok = command.order_type is _LIMIT, command.time_in_force is _FOK
+    if is_limit and not is_fok:
+        return Wish(bound_key, None, False)
+    parameters = market.parameters
+    quote_ticks = command.quote_atoms // parameters.tick_value_atoms if command.quote_atoms else None
+    ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, command.lots, quote_ticks)
+    if not is_limit:
+        proceeds = ahead.quote_ticks * parameters.tick_value_atoms
+        if proceeds > INT64_MAX:
+            raise Rejection(RejectReason.INVALID_QUANTITY, lots=command.lots, quote_atoms=proceeds)
+        if command.side is _BID:
+            clearing.require_free(state, subaccount, parameters.quote_asset_id, command.quote_atoms or proceeds)
+        else:
+            base_atoms = (command.lots or ahead.lots) * parameters.lot_atoms
+            clearing.require_free(state, subaccount, parameters.base_asset_id, base_atoms)
+    return Wish(bound_key, quote_ticks, is_fok and not (ahead.stop is Stop.NOT and ahead.lots))
+
+
+def _take(
+    state: State, outcome: Outcome, taker: Order, opposite: Ladder, wish: Wish, limit_key: int, touched: Touched
+) -> OrderView | None:
+    """Match and settle; the taker's last view when it has ended, None when the rest may rest.   [S-7]
+
+    Makers that self-trade prevention took out expire; a maker that is filled is forgotten.
+    """
+    if wish.is_killed:
+        return _expire(outcome, taker, ExpiryReason.FILL_OR_KILL)
     fills, stop, withdrawn = take(
-        opposite, taker.subaccount.user, taker.self_trade, bound_key, taker.lots, quote_ticks
+        opposite, taker.subaccount.user, taker.self_trade, wish.bound_key, taker.lots, wish.quote_ticks
     )
     market = taker.market
-    market_id, side = market.parameters.market_id, opposite.side
-    hour = outcome.at_us // HOUR_US
-    for maker, lots in fills:
-        settle(state, outcome, market, taker, maker, lots, hour)
-        touched[market_id, side, maker.price_ticks] = None
-        if maker.executed_lots == maker.lots:
-            _forget(state, maker)
+    market_id = market.parameters.market_id
+    if fills:
+        settle(state, outcome, market, taker, fills)
+        for maker, _lots in fills:
+            touched[opposite, maker.price_ticks] = market_id
+            if maker.executed_lots == maker.lots:
+                _forget(state, maker)
     for maker in withdrawn:
         view = maker.view(OrderStatus.EXPIRED, ExpiryReason.SELF_TRADE_PREVENTION)
-        release(state, outcome, maker, touched)
+        _release(state, outcome, maker, touched)
         outcome.events.append(OrderExpired(view))
-    return stop
+
+    if stop is not Stop.NOT:
+        if stop is not Stop.SELF_TRADE and taker.order_type is _LIMIT and taker.time_in_force is _GTC:
+            # What crosses beyond the impact band may not rest: it would cross the book.
+            if stop is Stop.EMPTY or opposite.heap[0] > limit_key:
+                return None
+        return _expire(outcome, taker, _why_ended(taker, stop, opposite, limit_key))
+    if taker.executed_lots == taker.lots:
+        return taker.view()
+    if taker.executed_lots:
+        return taker.view(OrderStatus.FILLED)
+    # By quote quantity, and it does not pay for a single lot.
+    return _expire(outcome, taker, ExpiryReason.INVALID_QUANTITY)
 
 
 def _bound(market: Market, opposite: Ladder, limit_key: int) -> int:
     """The key beyond which a taker does not fill: its limit or the impact band at entry.   [P-11]"""
     bands = market.parameters.bands
     best = opposite.best_price_ticks()
-    if opposite.side == _BID:
+    if opposite.side is _BID:
         return min(limit_key, -sell_impact_bound(best, bands.impact_min))
     return min(limit_key, buy_impact_bound(best, bands.impact_max))
 
 
-def _why_ended(order: Order, stop: Stop, opposite: Ladder, limit_key: int) -> ExpiryReason | None:
-    """Why a taker that did not get everything ends here; None when the rest may rest.   [P-11, S-7]"""
-    if stop == Stop.SELF_TRADE:
+def _why_ended(order: Order, stop: Stop, opposite: Ladder, limit_key: int) -> ExpiryReason:
+    """Why what is left of a taker ends instead of resting.   [P-11, S-7]"""
+    if stop is Stop.SELF_TRADE:
         return ExpiryReason.SELF_TRADE_PREVENTION
-    if stop == Stop.PRICE and opposite.heap[0] <= limit_key:
+    if order.time_in_force is _FOK:
+        return ExpiryReason.FILL_OR_KILL
+    if stop is Stop.PRICE and opposite.heap[0] <= limit_key:
         return ExpiryReason.PRICE_IMPACT
-    if order.order_type != _LIMIT:
+    if order.order_type is not _LIMIT:
         return ExpiryReason.INSUFFICIENT_LIQUIDITY
-    return None if order.time_in_force == _GTC else ExpiryReason.IMMEDIATE_OR_CANCEL
-
-
-def _require_market_spend(
-    state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, ahead: Preview
-) -> None:
-    """A market order needs what it is going to spend; one by quote quantity to buy needs all of that.   [S-1]"""
-    parameters = market.parameters
-    if command.side == _BID:
-        atoms = command.quote_atoms or ahead.quote_ticks * parameters.tick_value_atoms
-        clearing.require_free(state, subaccount, parameters.quote_asset_id, atoms)
-    else:
-        proceeds = ahead.quote_ticks * parameters.tick_value_atoms
-        if proceeds > INT64_MAX:
-            raise Rejection(RejectReason.INVALID_QUANTITY, lots=command.lots, quote_atoms=proceeds)
-        lots = command.lots or ahead.lots
-        clearing.require_free(state, subaccount, parameters.base_asset_id, lots * parameters.lot_atoms)
-
-
-def _is_filled_by(ahead: Preview) -> bool:
-    return ahead.stop == Stop.NOT and ahead.lots > 0
-
-
-def _filled_by_quote(outcome: Outcome, order: Order) -> OrderView:
-    """What is left of the quote quantity buys no further lot: the last trade is told as the one that filled it."""
-    view = order.view(OrderStatus.FILLED)
-    for place in range(len(outcome.events) - 1, -1, -1):
-        event = outcome.events[place]
-        if isinstance(event, Trade):
-            outcome.events[place] = structs.replace(event, taker=view)
-            break
-    return view
+    return ExpiryReason.IMMEDIATE_OR_CANCEL
 
 
 def _expire(outcome: Outcome, order: Order, reason: ExpiryReason) -> OrderView:
@@ -334,12 +337,12 @@ def _asks_the_same(order: Order, command: PlaceOrder) -> bool:
     )
 
 
-def release(state: State, outcome: Outcome, order: Order, touched: Touched) -> None:
+def _release(state: State, outcome: Outcome, order: Order, touched: Touched) -> None:
     """An order has left its book unfilled: what it locks is free again, its ids are forgotten.   [S-1]"""
     parameters = order.market.parameters
-    asset = parameters.quote_asset_id if order.side == _BID else parameters.base_asset_id
+    asset = parameters.quote_asset_id if order.side is _BID else parameters.base_asset_id
     reserve(state, outcome, order.subaccount.subaccount_id, asset, -_locked(order))
-    touched[parameters.market_id, order.side, order.price_ticks] = None
+    touched[_ladder(order), order.price_ticks] = parameters.market_id
     _forget(state, order)
 
 
@@ -354,7 +357,7 @@ def _forget(state: State, order: Order) -> None:
 def _locked(order: Order) -> int:
     parameters = order.market.parameters
     return locked_atoms(
-        order.side == _BID,
+        order.side is _BID,
         order.price_ticks,
         order.lots - order.executed_lots,
         parameters.tick_value_atoms,
@@ -364,15 +367,15 @@ def _locked(order: Order) -> int:
 
 def _ladder(order: Order) -> Ladder:
     book: Book = order.market.book
-    return book.bids if order.side == _BID else book.asks
+    return book.bids if order.side is _BID else book.asks
 
 
-def report_levels(state: State, outcome: Outcome, touched: Touched) -> None:
+def report_levels(outcome: Outcome, touched: Touched) -> None:
     """One BookLevel for each level that the command changed, with what stands there now."""
     events = outcome.events
-    for market_id, side, price in touched:
-        ladder = state.markets[market_id].book.ladder(side)
-        events.append(BookLevel(market_id, side, price, ladder.lots_at(price)))
+    for (ladder, price), market_id in touched.items():
+        level = ladder.levels.get(price)
+        events.append(BookLevel(market_id, ladder.side, price, 0 if level is None else level.lots))
 
 
 def _top(ladder: Ladder, limit: int) -> list[tuple[int, int]]:

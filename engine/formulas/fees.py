@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE
-from ledger.amounts import mul_div_down, mul_div_up
+from ledger.amounts import mul_div_down
 
 VOLUME_HOURS = 720
 """Hourly buckets that make the 30-day volume.   [F-2]"""
@@ -13,7 +13,8 @@ VOLUME_HOURS = 720
 
 def fee_atoms(received_atoms: int, fee_rate: int) -> int:
     """Fee on what a side receives, in the same asset, rounded up: a charge.   [F-1, A-3]"""
-    return mul_div_up(received_atoms, fee_rate, RATE_SCALE)
+    # mul_div_up, written out: it runs twice for every fill.
+    return -(-received_atoms * fee_rate // RATE_SCALE)
 
 
 def insurance_atoms(fee: int, share: int) -> int:
