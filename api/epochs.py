@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from api.forked import Forked
 from engine import liabilities
 from engine.events import EpochClosed
-from engine.state import ASSET_BITS, State
+from engine.parameters import PRICE_SCALE, USD_SCALE
+from engine.state import ASSET_BITS, State, balance_key
 from ledger import schema
+from ledger.amounts import mul_div_down
 from ledger.blocks import Block
-from ledger.chart import CHART, OWNER_BITS, AccountKind, account_name
+from ledger.chart import CHART, INSURANCE_FUND, OWNER_BITS, AccountKind, account_name
 from ledger.journal import JournalKind
 from ledger.store import Store
 from por import store as por_store
-from por.epochs import build_epoch, prove
+from por.epochs import Epoch, build_epoch, prove
 from por.header import Header, Missed, hours_to_miss, missed_row
 from por.image import Account, Image, Price, ReserveLine, TrialLine
 
@@ -31,6 +35,8 @@ USER_KINDS = {
 """Account kinds that are users' claims, with the leaf columns that show them.   [R-2, R-6]"""
 
 ROWS_KEPT = 100
+TAKEN_IN_PLACE = 500
+"""Subaccounts whose image is taken in place: a few ms, as long as a fork takes."""
 
 _ASSET_MASK = (1 << ASSET_BITS) - 1
 
@@ -42,8 +48,8 @@ class Epochs:
         self._node = node
         self.log = por_store.load_log(node.database)
         self._secret = node.keyring.epoch_secret()
-        self._images: dict[int, tuple[int, Image]] = {}
-        """Block height → (the engine's number of the epoch, its image), until it is built."""
+        self._images: dict[int, tuple[EpochClosed, Image | Forked]] = {}
+        """Block height → the epoch and its image, or the child process that holds it, until it is built."""
         self._durable: asyncio.Queue[int] = asyncio.Queue()
         self._rows: dict[int, asyncio.Future[Header]] = {}
         """The engine's number → its row once published; the newest few, for whoever asked for an epoch."""
@@ -78,7 +84,7 @@ class Epochs:
         """Called while the state stands exactly at the end of the epoch's block.   [R-1]"""
         if self.log.last is not None and block.header.height <= self.log.last.block_height:
             return
-        self._images[block.header.height] = closed.epoch, image_of(state, block, closed)
+        self._images[block.header.height] = closed, self._image(state, block, closed)
         self._rows[closed.epoch] = asyncio.get_running_loop().create_future()
         if len(self._rows) > ROWS_KEPT:
             del self._rows[next(iter(self._rows))]
@@ -115,10 +121,10 @@ class Epochs:
     async def _build_all(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            number, image = self._images.pop(await self._durable.get())
-            asked = self._rows.get(number)
+            closed, image = self._images.pop(await self._durable.get())
+            asked = self._rows.get(closed.epoch)
             try:
-                row = await loop.run_in_executor(self._thread, self._build, image)
+                row = await loop.run_in_executor(self._thread, self._build, closed, image)
             except Exception as error:
                 # An epoch that cannot be published honestly stops the exchange rather than be skipped.   [A-13]
                 self._node.fail(error)
@@ -130,15 +136,31 @@ class Epochs:
             if asked is not None:
                 asked.set_result(row)
 
-    def _build(self, image: Image) -> Header:
+    def _image(self, state: State, block: Block, closed: EpochClosed) -> Image | Forked:
+        """The image itself while it takes less time than a fork does; else a child that takes and builds it."""
+        if len(state.subaccounts) <= TAKEN_IN_PLACE:
+            return image_of(state, block, closed)
+        secret = self._secret
+
+        def build(receive: Callable[[], Any]) -> Any:
+            image = image_of(state, block, closed)
+            previous = receive()
+            return build_epoch(continued(image, previous), previous, secret)
+
+        return Forked(build)
+
+    def _build(self, closed: EpochClosed, image: Image | Forked) -> Header:
         """Build and publish one epoch, after a row for every hour that has none.   [R-24]"""
         database, chain = self._node.database, self._node.sequencer.chain
-        if image.hour is not None and self.log.last is not None:
-            for hour in hours_to_miss(self.log.last, image.hour):
-                por_store.publish(
-                    database, self.log, missed_row(self.log.last, hour, "not closed"), chain.sign, chain.public_key
-                )
-        epoch = build_epoch(continued(image, self.log.last), self.log.last, self._secret)
+        if closed.hour and self.log.last is not None:
+            for hour in hours_to_miss(self.log.last, closed.hour):
+                missed = missed_row(self.log.last, hour, "not closed")
+                por_store.publish(database, self.log, missed, chain.sign, chain.public_key)
+        previous = self.log.last
+        if isinstance(image, Forked):
+            epoch: Epoch = image.finish(previous)
+        else:
+            epoch = build_epoch(continued(image, previous), previous, self._secret)
         por_store.publish(database, self.log, epoch, chain.sign, chain.public_key)
         return epoch.header
 
@@ -187,15 +209,24 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         ],
         system=system,
         reserves=reserves,
-        insurance_atoms=0,
+        insurance_atoms=insurance_value(state),
     )
+
+
+def insurance_value(state: State) -> int:
+    """What the insurance fund holds, in 1e-8 USD at index prices, rounded down per asset.   [R-7]"""
+    value = 0
+    for asset_id, price in state.prices.items():
+        atoms = -state.balances.get(balance_key(INSURANCE_FUND, asset_id), 0)
+        value += mul_div_down(atoms, price, 10 ** state.assets[asset_id].decimals * (PRICE_SCALE // USD_SCALE))
+    return max(0, value)
 
 
 def _balances(
     state: State, symbols: dict[int, str]
 ) -> tuple[dict[tuple[int, str], int], dict[str, int], list[ReserveLine]]:
     """Every balance of the ledger, sorted into users' claims, system accounts and reserves.   [R-6, R-12]"""
-    owed = {(kind, symbol): 0 for kind in USER_KINDS for symbol in symbols.values()}
+    owed = {(int(kind), symbol): 0 for kind in USER_KINDS for symbol in symbols.values()}
     system: dict[str, int] = {}
     reserves: list[ReserveLine] = []
     for key, atoms in sorted(state.balances.items()):

@@ -17,7 +17,8 @@ from api.keys import Keyring
 from api.market_data import Change, MarketData
 from api.recovery import recover
 from api.settings import Settings
-from engine import genesis, snapshot
+from api.snapshots import Snapshots
+from engine import genesis
 from engine.commands import Command, Genesis
 from engine.events import EpochClosed, Outcome
 from engine.parameters import GenesisParameters
@@ -29,7 +30,7 @@ from ledger.checkpoints import CheckpointFile
 from ledger.database import open_engine, upgrade
 from ledger.invariants import RunningTotals
 from ledger.merkle import TreeHead
-from ledger.store import Snapshot, Store
+from ledger.store import Store
 
 Listener = Callable[[Block, list[Outcome], dict[int, Change]], None]
 """Told of every durable block and what it changed per market, in order, on the event loop."""
@@ -62,6 +63,7 @@ class Node:
         self.history.start()
         self.market_data = MarketData(self.now_us)
         self.epochs = Epochs(self)
+        self.snapshots = Snapshots(self._writer)
         state = self._recover()
         parameters = genesis.load(settings.genesis) if state.sequence == 0 else None
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
@@ -83,8 +85,10 @@ class Node:
         self.sequencer.stop()
         await asyncio.wait([self._running])
         await self.epochs.stop()
+        self.snapshots.close()
         if self.failure is None:
-            self._save_snapshot()
+            self.history.flush()
+            self.snapshots.save_now(self.sequencer.chain.height, self.sequencer.chain.block_hash, self.state)
         self.history.close()
         self._committer.shutdown()
         self._writer.close()
@@ -157,7 +161,7 @@ class Node:
             publish=self._publish,
             executor=self._committer,
             keyring=self.keyring.signing,
-            image=lambda block, closed: self.epochs.take_image(block, closed, self.state),
+            applied=self._applied,
             last_at_us=self._last_at_us,
         )
         self._totals = RunningTotals(balance_totals(state))
@@ -177,6 +181,13 @@ class Node:
         if outcome.rejection is not None:
             raise outcome.rejection
 
+    def _applied(self, block: Block, outcomes: list[Outcome]) -> None:
+        """The state stands at the end of this block: what must be taken exactly here is taken here.   [R-1, A-9]"""
+        events = outcomes[-1].events
+        if events and isinstance(events[-1], EpochClosed):
+            self.epochs.take_image(block, events[-1], self.state)
+        self.snapshots.consider(block, self.state)
+
     def _commit(self, block: Block, attachments: list[Attach]) -> None:
         """Make a block durable, unless it breaks conservation: then stop rather than publish.   [A-13]"""
         self._totals.add(block.journal)
@@ -191,6 +202,7 @@ class Node:
         for listener in self.listeners:
             listener(block, outcomes, changes)
         self.epochs.on_block(block)
+        self.snapshots.on_block(block)
         self._durable_log.append(block.hash)
         self._update_checkpoint()
 
@@ -204,12 +216,6 @@ class Node:
         self._timers.add_job(self._update_checkpoint, "interval", seconds=1)
         self.desk.schedule(self._timers)
         self._timers.start()
-
-    def _save_snapshot(self) -> None:
-        chain = self.sequencer.chain
-        content = snapshot.dump(self.state)
-        self.history.flush()
-        self._writer.save_snapshot(Snapshot(chain.height, chain.block_hash, snapshot.digest(content), content))
 
 
 def balance_totals(state: State) -> dict[tuple[int, int], int]:

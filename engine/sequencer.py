@@ -72,8 +72,8 @@ class Sequencer:
 
     `clock_us()` is the wall clock in µs; `commit(block, attachments)` makes a block durable or raises (run on
     `executor`); `publish(block, outcomes)` tells the world, on the event loop, in block order; `keyring(public_key)`
-    gives the signing function of a rotated key; `image(block, closed)` is called while the state stands exactly at
-    the end of an epoch's block, before anything else is applied.
+    gives the signing function of a rotated key; `applied(block, outcomes)` is called while the state stands exactly at
+    the end of the block, before anything else is applied and before it is durable.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Sequencer:
         publish: Callable[[Block, list[Outcome]], None],
         executor: Executor,
         keyring: Callable[[bytes], Callable[[bytes], bytes]] | None = None,
-        image: Callable[[Block, EpochClosed], None] | None = None,
+        applied: Callable[[Block, list[Outcome]], None] | None = None,
         last_at_us: int = 0,
         capacity: int = 20_000,
     ) -> None:
@@ -100,7 +100,7 @@ class Sequencer:
         self._publish = publish
         self._executor = executor
         self._keyring = keyring
-        self._image = image
+        self._applied = applied
         self._last_at_us = max(last_at_us, state.at_us)
         self._capacity = capacity
         self._queue: deque[Pending] = deque()
@@ -235,8 +235,8 @@ class Sequencer:
         if isinstance(last, KeyRotated):
             assert self._keyring is not None, "a key was rotated but there is no keyring to find its secret in"
             chain.rotate(last.public_key, self._keyring(last.public_key))
-        elif isinstance(last, EpochClosed) and self._image is not None:
-            self._image(block, last)
+        if self._applied is not None:
+            self._applied(block, outcomes)
         return Group(block, outcomes, attachments, waiting)
 
     def _stamp(self, command: Command | None) -> int:

@@ -45,7 +45,7 @@ class Running:
             publish=lambda block, outcomes: self.published.append((block, outcomes)),
             executor=ThreadPoolExecutor(1),
             keyring=lambda key: self.signers[key].sign,
-            image=self._image,
+            applied=self._image,
             capacity=capacity,
         )
 
@@ -54,8 +54,10 @@ class Running:
             raise OSError("no space left on device")
         self.store.append(block, attachments)
 
-    def _image(self, block: Block, closed: EpochClosed) -> None:
-        self.images.append((block.header.height, closed.epoch, snapshot.state_hash(self.state)))
+    def _image(self, block: Block, outcomes: list[Outcome]) -> None:
+        last = outcomes[-1].events[-1] if outcomes[-1].events else None
+        if isinstance(last, EpochClosed):
+            self.images.append((block.header.height, last.epoch, snapshot.state_hash(self.state)))
 
     def replay(self) -> State:
         """The state that the log alone gives."""
