@@ -17,6 +17,7 @@ from ledger.chart import available
 _LIMIT = OrderType.LIMIT
 _GTC = TimeInForce.GTC
 CLIENT_ID_LIMIT = 1 << 32
+_AVAILABLE = available(0)
 
 
 def require_well_formed(command: PlaceOrder, parameters: MarketParameters) -> None:
@@ -70,6 +71,8 @@ def require_inside_limit_band(state: State, market: Market, price_ticks: int) ->
         # A book is never crossed, so the median of the three is the last price held between bid and ask.
         bid, ask = -bids[0], asks[0]
         active = (bid if last < bid else ask if last > ask else last), 1
+    elif bids and asks:
+        active = asks[0] - bids[0], 2
     else:
         active = active_price(book.bids.best_price_ticks(), book.asks.best_price_ticks(), last)
     if active is None:
@@ -90,7 +93,8 @@ def require_inside_limit_band(state: State, market: Market, price_ticks: int) ->
 
 def require_free(state: State, subaccount: Subaccount, asset_id: int, atoms: int) -> None:
     """The subaccount can spend this much now: held less what other orders lock.   [S-1]"""
-    held = -state.balances.get(available(subaccount.subaccount_id) << ASSET_BITS | asset_id, 0)
-    free = held - subaccount.reserved.get(asset_id, 0)
+    # `state.held`, written out; a holding is a liability, so it is negative.
+    balance = state.balances.get((_AVAILABLE | subaccount.subaccount_id) << ASSET_BITS | asset_id, 0)
+    free = -balance - subaccount.reserved.get(asset_id, 0)
     if atoms > free:
         raise Rejection(RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=atoms, free_atoms=free)

@@ -49,8 +49,9 @@ Touched = dict[tuple[Ladder, int], int]
 def place(state: State, command: PlaceOrder, outcome: Outcome) -> OrderView:
     """Accept one order, match it, rest or end what is left. Raises Rejection before any change.   [S-7]"""
     touched: Touched = {}
-    view = _place(state, command, outcome, touched)
-    report_levels(outcome, touched)
+    view = _place(state, command, outcome, touched, alone=True)
+    if touched:
+        report_levels(outcome, touched)
     return view
 
 
@@ -63,7 +64,7 @@ def place_batch(state: State, command: PlaceOrders, outcome: Outcome) -> list[Or
     results: list[OrderView | OrderRefused] = []
     for order in command.orders:
         try:
-            results.append(_place(state, order, outcome, touched))
+            results.append(_place(state, order, outcome, touched, alone=False))
         except Rejection as rejection:
             results.append(OrderRefused(rejection.reason, rejection.facts))
     report_levels(outcome, touched)
@@ -125,7 +126,8 @@ def depth(market: Market, limit: int) -> tuple[list[tuple[int, int]], list[tuple
     return _top(book.bids, limit), _top(book.asks, limit)
 
 
-def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched) -> OrderView:
+def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched, alone: bool) -> OrderView:
+    """`alone`: no other order of the command touches a level, so one that only rests can report its own at once."""
     market = state.markets.get(command.market_id)
     if market is None:
         raise Rejection(RejectReason.UNKNOWN_MARKET, market_id=command.market_id)
@@ -206,8 +208,11 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         return _expire(outcome, order, _why_ended(order, Stop.EMPTY, opposite, limit_key))
 
     # The rest rests, and what it can still spend is locked.   [S-1]
-    ladder.rest(order)
-    touched[ladder, price] = parameters.market_id
+    level = ladder.rest(order)
+    if alone and taking is None:
+        outcome.events.append(BookLevel(parameters.market_id, side, price, level.lots))
+    else:
+        touched[ladder, price] = parameters.market_id
     state.orders[order_id] = order
     subaccount.orders[order_id] = order
     if client_id is not None:
@@ -231,7 +236,7 @@ class Wish(NamedTuple):
 def _prepare(
     state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, opposite: Ladder, limit_key: int
 ) -> Wish:
-    """Bound a taker by its limit and the impact band; look ahead where the answer decides whether it may enter.   [P-11]
+    """Bound a taker by its limit and the impact band; look ahead where that decides whether it may enter.   [P-11]
 
     A market order must be able to pay what it is going to spend; one that buys for a quote quantity all of that.  [S-1]
     """

@@ -80,9 +80,13 @@ def custody_account(chain_id: int, wallet: int) -> AccountId:
     return account_id(AccountKind.CUSTODY, chain_id << CUSTODY_WALLET_BITS | wallet)
 
 
+# Made once: looking a member up on its enum is what would cost most below.
+_AVAILABLE = int(AccountKind.AVAILABLE) << OWNER_BITS
+
+
 def available(subaccount_id: int) -> AccountId:
     """What a subaccount holds, what its open orders reserve included (a hold is an encumbrance, not a movement)."""
-    return AccountKind.AVAILABLE << OWNER_BITS | subaccount_id
+    return _AVAILABLE | subaccount_id
 
 
 def withdrawing(subaccount_id: int) -> AccountId:
