@@ -170,8 +170,8 @@ def _require_canonical(what: str, text: str) -> None:
         canonical = canonical_json(_DECODER.decode(text))
     except ValueError as error:
         raise BuildRefused(f"{what} is not JSON without fractions: {error}") from error
-    if canonical != text:
-        raise BuildRefused(f"{what} is not canonical JSON: {text[:80]}")
+    if canonical != text or not text.startswith("{"):
+        raise BuildRefused(f"{what} is not an object in canonical JSON: {text[:80]}")
 
 
 def _no_fractions(spelled: str) -> Any:

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from por import verifier
+from por.canonical import TAG_PARAMETERS, TAG_PRICES, TAG_RESERVES, canonical_json, text_hash
 from por.epochs import Epoch, build_epoch, prove
 from por.header import Row
 from por.image import HOUR_US, Account, Image, Price, ReserveLine, TrialLine
-from por.log import Log
+from por.log import Log, signed_checkpoint
 
 MASTER = bytes(range(32))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(100, 132)))
@@ -126,3 +128,15 @@ def republished(epoch: Epoch, **header_fields: Any) -> tuple[Log, Epoch]:
     header = msgspec.structs.replace(epoch.header, **header_fields)
     log = Log([header])
     return log, dataclasses.replace(epoch, header=header)
+
+
+def signed(proof: dict[str, Any], header: dict[str, Any], **texts: str) -> dict[str, Any]:
+    """A proof of row 0 with another header and other texts, hashed and signed as if the exchange had meant them."""
+    hashes = {f"{name}Hash": text_hash(TEXT_TAGS[name], text).hex() for name, text in texts.items()}
+    text = canonical_json({**header, **hashes})
+    root = verifier.sha256(b"\x00" + verifier.row_hash(text))
+    checkpoint = signed_checkpoint("satchel-test/proof-of-reserves", 1, root, KEY.sign, PUBLIC)
+    return {**proof, **texts, "header": text, "log": {**proof["log"], "checkpoint": checkpoint}}
+
+
+TEXT_TAGS = {"reserves": TAG_RESERVES, "prices": TAG_PRICES, "parameters": TAG_PARAMETERS}

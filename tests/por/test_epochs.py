@@ -163,7 +163,7 @@ def test_a_detail_that_is_not_canonical_is_refused_and_its_account_named() -> No
     """One hash, one reading.   [R-2]"""
     image = changed(sample_image(), 1, detail='{"status": "open"}')
 
-    with pytest.raises(BuildRefused, match="the detail of subaccount 12 is not canonical JSON"):
+    with pytest.raises(BuildRefused, match="the detail of subaccount 12 is not an object in canonical JSON"):
         build_epoch(image, None, MASTER)
 
 
@@ -282,9 +282,9 @@ def test_a_stale_or_doubtful_price_set_is_refused(prices: list[tuple[str, int, i
         ({"hour": HOUR + 1, "exchange": "other"}, "the log is of exchange satchel-test"),
         ({"hour": HOUR + 1, "opened": -1, "closed": -1}, "is not the 5"),
         ({"hour": HOUR + 1, "columns": [*["x"] * 7]}, "appears twice"),
-        ({"hour": HOUR + 1, "parameters": '{ "a":1}'}, "not canonical JSON"),
+        ({"hour": HOUR + 1, "parameters": '{ "a":1}'}, "not an object in canonical JSON"),
         ({"hour": HOUR + 1, "parameters": '{"a":1.5}'}, "1.5 is not a whole number"),
-        ({"hour": HOUR + 1, "parameters": '{"a":1,"a":1}'}, "not canonical JSON"),
+        ({"hour": HOUR + 1, "parameters": '{"a":1,"a":1}'}, "not an object in canonical JSON"),
     ],
 )
 def test_an_epoch_that_does_not_follow_the_last_is_refused(fields: dict[str, object], says: str) -> None:

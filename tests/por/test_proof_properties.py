@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from por import verifier
-from por.canonical import LEAF_LIMIT, TAG_PRICES, TAG_RESERVES, canonical_json, text_hash
+from por.canonical import LEAF_LIMIT, canonical_json
 from por.epochs import build_epoch
-from por.log import Log, signed_checkpoint
-from tests.por.samples import KEY, MASTER, PUBLIC, accounts_of, image_of, proof_of, published, sample_proof
+from por.log import Log
+from tests.por.samples import MASTER, accounts_of, image_of, proof_of, published, sample_proof, signed
 
 Place = tuple[Any, Any]
 """Where a value stands in a JSON document: its container, and its key or index there."""
@@ -136,18 +136,6 @@ ODD_VALUES: list[Any] = [
     [["BTC"]],
     [None],
 ]
-
-
-def signed(proof: dict[str, Any], header: dict[str, Any], **texts: str) -> dict[str, Any]:
-    """The proof with another header and other texts, hashed and signed as if the exchange had meant them."""
-    hashes = {f"{name}Hash": text_hash(TEXT_TAGS[name], text).hex() for name, text in texts.items()}
-    text = canonical_json({**header, **hashes})
-    root = verifier.sha256(b"\x00" + verifier.row_hash(text))
-    checkpoint = signed_checkpoint("satchel-test/proof-of-reserves", 1, root, KEY.sign, PUBLIC)
-    return {**proof, **texts, "header": text, "log": {**proof["log"], "checkpoint": checkpoint}}
-
-
-TEXT_TAGS = {"reserves": TAG_RESERVES, "prices": TAG_PRICES}
 
 
 def require_an_answer(proof: dict[str, Any]) -> None:

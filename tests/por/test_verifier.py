@@ -33,6 +33,7 @@ from tests.por.samples import (
     sample_epoch,
     sample_image,
     sample_proof,
+    signed,
 )
 
 VERIFIER = Path(verifier.__file__)
@@ -242,6 +243,84 @@ def test_a_signed_header_that_does_not_add_up_is_refused(fields: dict[str, Any],
     assert says in refusal(proof_of(log, epoch, 21))
 
 
+BTC_LINE = {"accountType": "subaccount/available", "asset": "BTC", "columns": ["BTC.available"], "atoms": "-8"}
+
+
+@pytest.mark.parametrize(
+    "fields, says",
+    [
+        ({"version": 2}, "header version 2 is not known"),
+        ({"columns": "accounts"}, "the columns must be a list of names"),
+        ({"columns": [1, 2, 3, 4, 5, 6, 7, "accounts", 9]}, "the columns must be a list of names"),
+        ({"columns": ["accounts"] * 9}, "a column is there twice"),
+        ({"totals": ["5"]}, "the header must have one amount for each of the 9 columns"),
+        ({"trialBalance": {}}, "the trial balance is missing"),
+        ({"system": []}, "the trial balance is missing"),
+        ({"trialBalance": [{**BTC_LINE, "columns": ["BTC.hidden"]}]}, "names a column that does not exist"),
+        ({"trialBalance": [{**BTC_LINE, "asset": "USDC"}]}, "shows a column of another asset under USDC"),
+        ({"trialBalance": [{**BTC_LINE, "atoms": "-9"}]}, "leaves sum to 8, the trial balance to 9"),
+        ({"trialBalance": [{**BTC_LINE, "atoms": "8"}]}, "BTC subaccount/available is on the wrong side"),
+        ({"trialBalance": [{**BTC_LINE, "atoms": "-0"}]}, "atoms is a negative zero"),
+        ({"trialBalance": [BTC_LINE, BTC_LINE]}, "does not show every column of the ledger exactly once"),
+    ],
+)
+def test_a_signed_header_that_makes_no_sense_is_refused(fields: dict[str, Any], says: str) -> None:
+    """[R-5, R-6]"""
+    proof = first_proof()
+
+    assert says in refusal(signed(proof, {**json.loads(proof["header"]), **fields}))
+
+
+def test_a_header_that_does_not_count_accounts_below_zero_is_refused() -> None:
+    """[R-7]"""
+    proof = first_proof()
+    header = json.loads(proof["header"])
+    header["columns"][-1] = "something_else"
+
+    assert "accounts below zero are not counted" in refusal(signed(proof, header))
+
+
+@pytest.mark.parametrize(
+    "prices, says",
+    [
+        ({}, "the price set is not a list"),
+        ([{"asset": "BTC", "price": "1"}], "price must have exactly the fields"),
+        ([{"asset": "BTC", "price": "-1", "atUs": 0}], "price is not an amount"),
+        (["USDC", "BTC"], "the price set names an asset twice or out of order"),
+        (["BTC", "BTC"], "the price set names an asset twice or out of order"),
+    ],
+)
+def test_a_signed_price_set_that_makes_no_sense_is_refused(prices: Any, says: str) -> None:
+    """[R-5]"""
+    proof = first_proof()
+    header = json.loads(proof["header"])
+    if says.endswith("order"):
+        prices = [{"asset": asset, "price": "1", "atUs": header["atUs"]} for asset in prices]
+
+    assert says in refusal(signed(proof, header, prices=canonical_json(prices)))
+
+
+def test_signed_parameters_that_are_not_canonical_are_refused() -> None:
+    """One hash, one reading.   [R-5]"""
+    proof = first_proof()
+
+    assert "parameters is not in canonical form" in refusal(
+        signed(proof, json.loads(proof["header"]), parameters='{"a": 1}')
+    )
+
+
+def test_a_detail_that_is_not_an_object_is_refused() -> None:
+    proof = first_proof()
+    proof["leaf"]["detail"] = "[]"
+
+    assert "the leaf's detail is not an object" in refusal(proof)
+
+
+def first_proof() -> Proof:
+    epoch = sample_epoch()
+    return copy.deepcopy(proof_of(Log([epoch.header]), epoch, 31))
+
+
 def test_a_shrunk_hole_is_refused() -> None:
     """The deficit of accounts below zero cannot be hidden.   [R-7]"""
     epoch = sample_epoch()
@@ -337,6 +416,14 @@ def test_an_epoch_shown_at_another_place_of_the_log_is_refused() -> None:
     proof = prove(epochs[1], 21, log.proof(2, log.checkpoint(KEY.sign, PUBLIC), PUBLIC))
 
     assert "the header is of epoch 1, the log proof of row 2" in refusal(proof)
+
+
+def test_a_missed_hour_proves_no_balance() -> None:
+    """[R-24]"""
+    proof = sample_proof()
+    proof["header"] = missed_row(sample_epoch().header, HOUR + 1, "down").text()
+
+    assert "row 1 of the log is a missed hour" in refusal(proof)
 
 
 def test_a_wrong_log_size_is_refused() -> None:
