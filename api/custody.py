@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chains.exchange import Attach, Token, Withdrawal
+from chains.exchange import Attach, Refused, Token, Withdrawal
 from engine.commands import (
     ApproveWithdrawal,
     Command,
@@ -38,10 +38,10 @@ class SequencedExchange:
         return self._sequencer.state
 
     async def _submit(self, command: Command, attach: Attach) -> Any:
-        """The command's reply, durable; its Rejection when the engine says no."""
+        """The command's reply, durable; `Refused` when the engine says no."""
         outcome = await self._sequencer.submit(command, attach=attach)
         if outcome.rejection is not None:
-            raise outcome.rejection
+            raise Refused(str(outcome.rejection))
         return outcome.reply
 
     async def credit_deposit(
@@ -68,7 +68,7 @@ class SequencedExchange:
             return True
         if outcome.rejection.reason == RejectReason.DUPLICATE_DEPOSIT:
             return False
-        raise outcome.rejection
+        raise Refused(str(outcome.rejection))
 
     async def finalize_deposit(self, *, chain_id: int, tx_id: str, index: int, attach: Attach) -> None:
         await self._submit(FinalizeDeposit(chain_id, tx_id, index), attach)
@@ -160,7 +160,13 @@ class SequencedExchange:
         return None if parameters is None else token_of(self._state, parameters)
 
     def tokens(self, chain_id: int) -> list[Token]:
-        return [token_of(self._state, each) for each in self._state.tokens.values() if each.chain_id == chain_id]
+        """The chain's tokens that have a contract; without one only the native coin is real.   [D-7]"""
+        native = self._state.chains[chain_id].native_asset_id
+        return [
+            token_of(self._state, each)
+            for each in self._state.tokens.values()
+            if each.chain_id == chain_id and (each.contract or each.asset_id == native)
+        ]
 
     def ledger_balance(self, chain_id: int, wallet: int, asset_id: int) -> int:
         """Atoms of the wallet's custody account.   [D-11]"""

@@ -11,6 +11,7 @@ from typing import Any
 
 from chains.adapter import Adapter, ChainError
 from chains.exchange import Token
+from chains.faucet import drip
 from chains.outbox import Outbox
 from chains.payouts import Payouts
 from chains.reconciliation import Reconciliation, reconcile, stop_on_breaks
@@ -130,10 +131,8 @@ class ChainDesk:
         assert token is not None, f"asset {asset_id} is not on the simulated chain"
         address = await self.deposit_address(subaccount_id, SIMULATED_CHAIN)
         async with self._lock:
-            tx_id = await asyncio.to_thread(chain.faucet, address, token.contract, atoms * token.base_per_atom)
-            await asyncio.to_thread(chain.mine, token.confirmations + chain.finality_lag + 1)
-            await self._lines[SIMULATED_CHAIN].watcher.step()
-        return tx_id
+            watcher = self._lines[SIMULATED_CHAIN].watcher
+            return await drip(chain, watcher, address, token.contract, atoms * token.base_per_atom)
 
     async def deposit_address(self, subaccount_id: int, chain_id: int) -> str:
         """The subaccount's address on a chain, watched from now on. KeyError when the chain is not served.   [D-3]"""
@@ -151,15 +150,14 @@ class ChainDesk:
         results = []
         async with self._lock:
             for chain_id, line in self._lines.items():
-
-                def ledger_balance(wallet: int, asset_id: int, chain_id: int = chain_id) -> int:
-                    balance: int = self._node.exchange.ledger_balance(chain_id, wallet, asset_id)
-                    return balance
-
                 tokens = self._node.exchange.tokens(chain_id)
                 results.append(
                     await reconcile(
-                        self._node.database, line.adapter, tokens, ledger_balance, now_us=self._node.now_us()
+                        self._node.database,
+                        line.adapter,
+                        tokens,
+                        self._node.exchange.ledger_balance,
+                        now_us=self._node.now_us(),
                     )
                 )
         return results

@@ -12,8 +12,12 @@ Attach = Callable[[sa.Connection], None]
 """Runs inside the SQL transaction of the block that holds the command, and only if it is accepted.   [D-4]"""
 
 
+class Refused(Exception):
+    """The exchange said no to a fact of a chain: an operator has to look; the other facts go on."""
+
+
 class Exchange(Protocol):
-    """The exchange as the chains see it. Every call returns when its block is durable.   [D-4, A-7]
+    """The exchange as the chains see it. A call returns when its block is durable, or raises `Refused`.   [D-4, A-7]
 
     None of these methods is called with a database transaction open, and each may open its own. A failing `attach`
     fails the whole block's transaction, so an attach only does what cannot fail.

@@ -101,6 +101,7 @@ class Outbox:
         self._quorum = len(adapters) if quorum is None else quorum
         self._pace = pace or Pace()
         self._lock = asyncio.Lock()
+        self._gaps_filled = False
 
     async def send(self, order: Order) -> bool:
         """Reserve a nonce for a payment, sign, store, broadcast. False when the signer refuses: nothing was sent."""
@@ -124,6 +125,9 @@ class Outbox:
 
     async def _advance(self) -> None:
         await self._require_network()
+        if not self._gaps_filled:
+            await self._fill_gaps()
+            self._gaps_filled = True
         unfinished = sa.select(nonces).where(
             nonces.c.chain_id == self.chain_id, nonces.c.state.in_([Sending.RESERVED, Sending.SIGNED, Sending.MINED])
         )
@@ -158,26 +162,6 @@ class Outbox:
         )
         async with self._lock:
             await self._bump(row, await self._attempts(row), cancels=True)
-
-    async def fill_gaps(self) -> None:
-        """At start: nonces below our newest that the chain waits for and we have no bytes for are filled.   [D-8]"""
-        async with self._lock:
-            await self._fill_gaps()
-
-    async def _fill_gaps(self) -> None:
-        newest = sa.select(nonces.c.wallet, sa.func.max(nonces.c.nonce)).filter_by(chain_id=self.chain_id)
-        for wallet, highest in await self._db(lambda c: c.execute(newest.group_by(nonces.c.wallet)).all()):
-            address = await self._address(wallet)
-            mined = await self._node.mined_nonces(address, await self._node.tip())
-            if mined > highest + 1:
-                await self._alarm("foreign nonce", address, f"chain has {mined} transactions of wallet {wallet},"
-                                                            f" our newest is nonce {highest}")
-            held = sa.select(nonces.c.nonce).filter_by(chain_id=self.chain_id, wallet=wallet)
-            known = set(await self._db(partial(_scalars, held)))
-            for nonce in sorted(set(range(mined, highest)) - known):
-                fill = Order(f"gap:{wallet}:{nonce}", "gap", wallet, 0, "", address, 0, wallet)
-                row = await self._db(partial(self._insert, order=fill, nonce=nonce))
-                await self._sign_first(row)
 
     def settle(self, connection: sa.Connection, row: sa.Row[Any]) -> None:
         """Mark a payment as settled; runs inside the ledger's transaction that books it."""
@@ -336,6 +320,22 @@ class Outbox:
         except SigningRefused as refusal:
             await self._alarm("signer refused a bump", row.reference, str(refusal))
             await self._broadcast(last.tx_id, last.raw)
+
+    async def _fill_gaps(self) -> None:
+        """At start: nonces below our newest that the chain waits for and we have no row for are filled.   [D-8]"""
+        newest = sa.select(nonces.c.wallet, sa.func.max(nonces.c.nonce)).filter_by(chain_id=self.chain_id)
+        for wallet, highest in await self._db(lambda c: c.execute(newest.group_by(nonces.c.wallet)).all()):
+            address = await self._address(wallet)
+            mined = await self._node.mined_nonces(address, await self._node.tip())
+            if mined > highest + 1:
+                await self._alarm("foreign nonce", address, f"chain has {mined} transactions of wallet {wallet},"
+                                                            f" our newest is nonce {highest}")
+            held = sa.select(nonces.c.nonce).filter_by(chain_id=self.chain_id, wallet=wallet)
+            known = set(await self._db(partial(_scalars, held)))
+            for nonce in sorted(set(range(mined, highest)) - known):
+                fill = Order(f"gap:{wallet}:{nonce}", "gap", wallet, 0, "", address, 0, wallet)
+                row = await self._db(partial(self._insert, order=fill, nonce=nonce))
+                await self._sign_first(row)
 
     # ---- small things ----
 

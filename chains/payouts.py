@@ -19,7 +19,7 @@ from chains.adapter import Adapter, ChainError, Payment
 from chains.alarms import raise_alarm
 from chains.amounts import fee_atoms, read_rounding, write_rounding
 from chains.coverage import native_coin, shortfall
-from chains.exchange import Attach, Exchange, Token, Withdrawal
+from chains.exchange import Attach, Exchange, Refused, Token, Withdrawal
 from chains.outbox import Order, Outbox, Outcome
 from chains.schema import payouts
 from chains.wallets import HOT_WALLET, Wallets
@@ -140,23 +140,29 @@ class Payouts:
                 withdrawal.asset_id
             ):
                 continue
-            refusal = await self._screen(withdrawal)
-            if refusal:
-                await self._exchange.reject_withdrawal(
-                    withdrawal_id=withdrawal.id, reason=refusal,
-                    attach=self._new_row(withdrawal, Payout.REJECTED, refusal),
-                )  # fmt: skip
-                continue
-            over = await self._db(partial(self._over_limit, withdrawal=withdrawal))
-            if over:
-                await self._db(self._new_row(withdrawal, Payout.MANUAL, over))
-                await self._alarm("manual approval", str(withdrawal.id), over)
-                step.queued.append(withdrawal.id)
-                continue
-            await self._exchange.approve_withdrawal(
-                withdrawal_id=withdrawal.id, attach=self._new_row(withdrawal, Payout.APPROVED, "")
+            try:
+                await self._decide(withdrawal, step)
+            except Refused as refusal:
+                await self._alarm("exchange refused", str(withdrawal.id), str(refusal))
+
+    async def _decide(self, withdrawal: Withdrawal, step: PayoutStep) -> None:
+        """Reject what cannot be paid, queue what is over a limit, approve the rest."""
+        reason = await self._screen(withdrawal)
+        if reason:
+            await self._exchange.reject_withdrawal(
+                withdrawal_id=withdrawal.id, reason=reason, attach=self._new_row(withdrawal, Payout.REJECTED, reason)
             )
-            step.approved.append(withdrawal.id)
+            return
+        over = await self._db(partial(self._over_limit, withdrawal=withdrawal))
+        if over:
+            await self._db(self._new_row(withdrawal, Payout.MANUAL, over))
+            await self._alarm("manual approval", str(withdrawal.id), over)
+            step.queued.append(withdrawal.id)
+            return
+        await self._exchange.approve_withdrawal(
+            withdrawal_id=withdrawal.id, attach=self._new_row(withdrawal, Payout.APPROVED, "")
+        )
+        step.approved.append(withdrawal.id)
 
     async def _screen(self, withdrawal: Withdrawal) -> str:
         """Why a withdrawal cannot be paid at all; "" when it can."""

@@ -20,7 +20,7 @@ from chains.adapter import Adapter, BlockRef, ChainError, Kind, Moved, Transfer,
 from chains.alarms import raise_alarm
 from chains.amounts import credited, read_dust, read_rounding, write_dust, write_rounding
 from chains.deposits import State
-from chains.exchange import Exchange, Token
+from chains.exchange import Exchange, Refused, Token
 from chains.schema import attempts, blocks, cursors, deposits, nonces
 from chains.wallets import HOT_WALLET, Wallets
 
@@ -29,6 +29,7 @@ BATCH = 32
 KEPT_BLOCKS = 512
 UNTOLD = "its block is gone, the exchange does not know yet"
 INCLUDED_AGAIN = "included again"
+RELEASED = "released by "
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Step:
     credited: list[str] = field(default_factory=list)
     finalized: list[str] = field(default_factory=list)
     waiting: str = ""
+    final_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,23 @@ class Watcher:
         states = sa.select(deposits.c.state).filter_by(chain_id=self.chain_id, tx_id=tx_id)
         return {State(state) for state in await self._read(lambda c: list(c.scalars(states)))}
 
+    async def release(self, deposit_id: int, operator: str) -> None:
+        """An operator lets a held deposit through, or one that came by an inner call: it is credited next."""
+
+        def let_go(connection: sa.Connection) -> None:
+            row = connection.execute(sa.select(deposits).filter_by(chain_id=self.chain_id, id=deposit_id)).one()
+            assert row.state in deposit.PARKED, f"deposit {deposit_id} is {row.state}"
+            deposit.move(connection, row, State.SCREENING, self._clock_us(), RELEASED + operator)
+
+        async with self._lock:
+            await self._write(let_go)
+
     async def _advance(self, step: Step) -> None:
         cursor = await self._cursor()
         if cursor.halted:
             step.waiting = cursor.halted
             return
+        step.final_before = cursor.final_height
         tip, final = await self._node.tip(), await self._node.final()
         cursor = await self._unwind(cursor, tip, step)
         if step.waiting:
@@ -363,27 +377,35 @@ class Watcher:
         for row in await self._read(lambda c: c.execute(pending).all()):
             if row.height > step.height:
                 continue
-            is_final = row.height <= final.height
-            match row.state:
-                case State.CREDITED_ORPHANED if row.reason == INCLUDED_AGAIN:
-                    if (is_final or self._is_deep(row, tip)) and await self._agreed(row, agreed):
-                        await self._restore(row)
-                case State.CREDITED_ORPHANED:
-                    if final.height >= row.height + self._depth.reverse_after:
-                        await self._reverse(row)
-                case State.CREDITED:
-                    if is_final and await self._agreed(row, agreed):
-                        await self._finalize(row, step)
-                case State.FUNDING:
-                    if is_final and await self._agreed(row, agreed):
-                        await self._fund(row)
-                case _:
-                    await self._confirm(row, tip, is_final, agreed, step)
-        if await self._count_canonical(final.height, final.hash) >= self._quorum:
-            await self._write(lambda c: c.execute(
-                sa.update(cursors)
-                .where(cursors.c.chain_id == self.chain_id, cursors.c.final_height < final.height)
-                .values(final_height=min(final.height, step.height))))
+            try:
+                await self._decide_one(row, tip, final, agreed, step)
+            except Refused as refusal:
+                await self._alarm("exchange refused", str(row.id), f"deposit {row.id} ({row.state}): {refusal}")
+        if step.height >= final.height > step.final_before and (
+            await self._count_canonical(final.height, final.hash) >= self._quorum
+        ):
+            change = sa.update(cursors).filter_by(chain_id=self.chain_id).values(final_height=final.height)
+            await self._write(lambda c: c.execute(change))
+
+    async def _decide_one(
+        self, row: sa.Row[Any], tip: BlockRef, final: BlockRef, agreed: dict[int, bool], step: Step
+    ) -> None:
+        is_final = row.height <= final.height
+        match row.state:
+            case State.CREDITED_ORPHANED if row.reason == INCLUDED_AGAIN:
+                if (is_final or self._is_deep(row, tip)) and await self._agreed(row, agreed):
+                    await self._restore(row)
+            case State.CREDITED_ORPHANED:
+                if final.height >= row.height + self._depth.reverse_after:
+                    await self._reverse(row)
+            case State.CREDITED:
+                if is_final and await self._agreed(row, agreed):
+                    await self._finalize(row, step)
+            case State.FUNDING:
+                if is_final and await self._agreed(row, agreed):
+                    await self._fund(row)
+            case _:
+                await self._confirm(row, tip, is_final, agreed, step)
 
     def _is_deep(self, row: sa.Row[Any], tip: BlockRef) -> bool:
         token = self._exchange.token(self.chain_id, row.asset_id)
@@ -406,8 +428,8 @@ class Watcher:
         if not await self._agreed(row, agreed):
             return
         if row.state != State.SCREENING:
-            await self._write(lambda c: deposit.move(c, row, State.SCREENING, self._clock_us()))
-        if row.sender in self._blocked:
+            await self._write(lambda c: deposit.move(c, row, State.SCREENING, self._clock_us(), row.reason))
+        if row.sender in self._blocked and not row.reason.startswith(RELEASED):
             await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), "sender is blocked"))
             return
         await self._credit(row, token, minimum, is_final, step)
@@ -433,11 +455,16 @@ class Watcher:
         if atoms == 0:
             await self._write(book)
             return
-        new = await self._exchange.credit_deposit(
-            chain_id=self.chain_id, tx_id=row.tx_id, index=row.idx, wallet=row.wallet, subaccount_id=row.wallet,
-            asset_id=token.asset_id, atoms=atoms, height=row.height, block_hash=row.block_hash, final=is_final,
-            attach=book,
-        )  # fmt: skip
+        try:
+            new = await self._exchange.credit_deposit(
+                chain_id=self.chain_id, tx_id=row.tx_id, index=row.idx, wallet=row.wallet, subaccount_id=row.wallet,
+                asset_id=token.asset_id, atoms=atoms, height=row.height, block_hash=row.block_hash, final=is_final,
+                attach=book,
+            )  # fmt: skip
+        except Refused as refusal:
+            words = f"the exchange refused: {refusal}"
+            await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), words))
+            raise
         if not new:
             await self._alarm("double credit refused", str(row.id), f"{row.tx_id}:{row.idx} was credited before")
             await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), "was credited before"))

@@ -44,8 +44,8 @@ class AnvilNet:
         for node in self._nodes:
             await node.close()
 
-    async def deploy(self, name: str, behaviour: str) -> str:
-        arguments = encode(["string", "uint8", "uint256", "uint256"], [name, 18, 10**30, BEHAVIOURS[behaviour]])
+    async def deploy(self, name: str, behaviour: str, decimals: int = 18) -> str:
+        arguments = encode(["string", "uint8", "uint256", "uint256"], [name, decimals, 10**30, BEHAVIOURS[behaviour]])
         return self._create(contract("Token")["bytecode"] + arguments.hex())
 
     async def turn(self, contract: str, behaviour: str) -> None:

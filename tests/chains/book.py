@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from chains.exchange import Attach, Token, Withdrawal
+from chains.exchange import Attach, Refused, Token, Withdrawal
 
 _meta = sa.MetaData()
 balances = sa.Table(
@@ -34,6 +34,8 @@ class Book:
         self.engine = engine
         self._tokens = tokens
         self.frozen: set[int] = set()
+        self.closed: set[int] = set()
+        """Subaccounts that take no deposit: what the engine would refuse."""
         _meta.create_all(engine)
 
     def balance(self, account: str, asset_id: int) -> int:
@@ -66,6 +68,8 @@ class Book:
             key = f"{chain_id}:{tx_id}:{index}"
             if c.execute(sa.select(outpoints).filter_by(outpoint=key)).first():
                 return False
+            if subaccount_id in self.closed:
+                raise Refused(f"subaccount {subaccount_id} is closed")
             self._post(c, asset_id, atoms, f"custody {chain_id} {wallet}", f"user {subaccount_id}")
             c.execute(sa.insert(outpoints).values(
                 outpoint=key, wallet=wallet, subaccount_id=subaccount_id, asset_id=asset_id, atoms=atoms,

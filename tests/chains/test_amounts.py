@@ -117,6 +117,26 @@ async def test_a_blocked_sender_is_held(tmp_path: Path) -> None:
     result = await world.reconcile()
     assert result.breaks == []
     assert result.lines[-1].explained == {"held": 10**9}
+    await world.watcher.release(1, "olga")
+    await world.watcher.step()
+    assert world.user(ALICE, COIN) == 10**9
+
+
+async def test_a_credit_that_the_exchange_refuses_is_held_and_stops_no_other(tmp_path: Path) -> None:
+    net, world = make(tmp_path)
+    world.book.closed = {ALICE}
+    await net.pay(world.address(ALICE), 5)
+    await net.pay(world.address(BOB), 6)
+    await world.settle_down()
+    assert world.states() == ["held", "withdrawable"]
+    assert world.user(BOB, COIN) == 6
+    assert "exchange refused" in world.alarm_kinds()
+
+    world.book.closed = set()
+    await world.watcher.release(1, "olga")
+    await world.watcher.step()
+    assert world.user(ALICE, COIN) == 5
+    assert (await world.reconcile()).breaks == []
 
 
 async def test_the_faucet_is_spendable_at_once_and_has_no_minimum(tmp_path: Path) -> None:

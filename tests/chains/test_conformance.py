@@ -133,6 +133,9 @@ async def test_an_inner_payment_is_kept_apart_for_an_operator(net: Net, make_wor
     assert world.states() == ["unattributed"]
     assert world.user(ALICE, COIN) == 0
     assert await net.balance(world.address(ALICE)) == 2 * net.unit
+    await world.watcher.release(1, "olga")
+    await world.watcher.step()
+    assert world.user(ALICE, COIN) == 2 * 10**8
 
 
 async def test_an_unconfirmed_transaction_credits_nothing(net: Net, make_world: MakeWorld) -> None:

@@ -161,8 +161,8 @@ class World:
     async def settle_down(self, blocks: int = 8) -> None:
         """Mine until everything that is under way on chain is final, and let everybody look."""
         await self.watcher.step()
-        for _ in range(blocks):
-            await self.net.mine()
+        await self.net.mine(blocks)
+        for _ in range(2):
             await self.watcher.step()
 
     async def reconcile(self, **options: Any) -> Reconciliation:
