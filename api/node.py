@@ -209,11 +209,15 @@ class Node:
     def _update_checkpoint(self) -> None:
         self.checkpoints.update(self._durable_log.size, self._durable_log.root())
 
+    async def _each_second(self) -> None:
+        # A coroutine: the scheduler runs plain functions in a thread, where neither of these may be called.
+        self.sequencer.wake()
+        self._update_checkpoint()
+
     def _start_timers(self) -> None:
         """The scheduler is only a clock: what falls due is a command that the sequencer finds itself.   [A-6, S-15]"""
         self._timers = AsyncIOScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
-        self._timers.add_job(self.sequencer.wake, "interval", seconds=1)
-        self._timers.add_job(self._update_checkpoint, "interval", seconds=1)
+        self._timers.add_job(self._each_second, "interval", seconds=1)
         self.desk.schedule(self._timers)
         self._timers.start()
 
