@@ -26,11 +26,17 @@ class NodeProcess:
     """One child in a session of its own: Ctrl-C reaches us alone. Should we be killed, the kernel tells it to stop."""
 
     def __init__(
-        self, data: Path, database: str | None = None, port: int = 0, echo: Callable[[str], None] | None = None
+        self,
+        data: Path,
+        database: str | None = None,
+        port: int = 0,
+        echo: Callable[[str], None] | None = None,
+        genesis: Path | None = None,
     ) -> None:
         self.data = data
         self.database = database
         self.port = port
+        self.genesis = genesis
         self.url = ""
         self.last_words: deque[str] = deque(maxlen=200)
         self._echo = echo
@@ -49,6 +55,7 @@ class NodeProcess:
         command = [sys.executable, "-m", "tools.cli", "serve", "--devnet"]
         command += ["--data", str(self.data), "--port", str(self.port)]
         command += ["--database", self.database] if self.database is not None else []
+        command += ["--genesis", str(self.genesis)] if self.genesis is not None else []
         self._listening = asyncio.get_running_loop().create_future()
         process = await asyncio.create_subprocess_exec(
             *guard,

@@ -47,5 +47,5 @@ def serve(
     except OSError as problem:
         if problem.errno == errno.EADDRINUSE:
             raise CannotRun(f"port {port} of {host} is taken", "stop what listens there, or choose --port") from None
-        raise
+        raise CannotRun(f"stopped: {problem}", "see to the disk or the network, then start again") from None
     return FINE
