@@ -290,12 +290,10 @@ def _take(
             if stop is Stop.EMPTY or opposite.heap[0] > limit_key:
                 return None
         return _expire(outcome, taker, _why_ended(taker, stop, opposite, limit_key))
-    if taker.executed_lots == taker.lots:
-        return taker.view()
-    if taker.executed_lots:
-        return taker.view(OrderStatus.FILLED)
-    # By quote quantity, and it does not pay for a single lot.
-    return _expire(outcome, taker, ExpiryReason.INVALID_QUANTITY)
+    if not taker.executed_lots:
+        # By quote quantity, and it does not pay for a single lot.
+        return _expire(outcome, taker, ExpiryReason.INVALID_QUANTITY)
+    return taker.view(OrderStatus.FILLED)
 
 
 def _bound(market: Market, opposite: Ladder, limit_key: int) -> int:
