@@ -376,6 +376,8 @@ def test_a_text_that_does_not_match_its_hash_is_refused(name: str) -> None:
     [
         (lambda statement: statement["lines"].pop(), "do not add up"),
         (lambda statement: statement["lines"][0].update(kind="hope"), "unknown kind hope"),
+        (lambda statement: statement.update(lines={}), "the reserves statement has no lines"),
+        (lambda statement: statement.update(assets=None), "the reserves statement has no lines"),
         (lambda statement: statement["assets"].pop(), "does not list every asset once"),
         (lambda statement: statement["assets"][0].update(liabilities="7"), "stated otherwise"),
         (lambda statement: statement["assets"][0].update(ratio="2000000000"), "the ratio is 1000000000"),
@@ -481,6 +483,39 @@ def test_a_checkpoint_in_a_file_must_be_signed_too() -> None:
     forged = signed_checkpoint("satchel-test/proof-of-reserves", size, root, lambda _: bytes(64), PUBLIC)
 
     assert "the signature on the checkpoint of 3 rows is wrong" in refusal(proof, known=[("a file", forged)])
+
+
+def test_a_checkpoint_of_another_log_of_the_same_key_is_refused() -> None:
+    """[R-20]"""
+    proof = first_proof()
+    log, _ = published(2)
+    other = signed_checkpoint("other/proof-of-reserves", 1, log.root(1), KEY.sign, PUBLIC)
+    document = log.export(log.checkpoint(KEY.sign, PUBLIC), PUBLIC)
+
+    assert "the checkpoint in a file is of another log: other" in refusal(proof, known=[("a file", other)])
+    assert "is not one of this log of 2 rows" in refusal(document, known=[("a file", other)])
+    proof["log"]["checkpoint"] = other
+    assert "the log other/proof-of-reserves is not that of satchel-test" in refusal(proof)
+    document["checkpoint"] = signed_checkpoint("other/proof-of-reserves", 2, log.root(), KEY.sign, PUBLIC)
+    assert "the checkpoint is of another log" in refusal(document)
+
+
+def test_a_log_shorter_than_a_known_checkpoint_is_refused() -> None:
+    """A cut tail is noticed by whoever kept a checkpoint.   [R-20]"""
+    log, _ = published(3)
+    cut = Log(log.rows[:2])
+    known = [("my file", log.checkpoint(KEY.sign, PUBLIC))]
+
+    assert "is not one of this log of 2 rows" in refusal(
+        cut.export(cut.checkpoint(KEY.sign, PUBLIC), PUBLIC), known=known
+    )
+
+
+def test_a_log_of_another_version_is_refused() -> None:
+    document = rows_of(lambda rows: rows)
+    document["version"] = 2
+
+    assert "log version 2 is not known" in refusal(document)
 
 
 def test_witnesses_that_must_have_cosigned_are_required() -> None:
