@@ -126,7 +126,7 @@ class Codec:
         """One row of the answer to a batch, tagged by `operation`."""
         if not isinstance(result, OrderView):
             error = result if isinstance(result, ApiError) else refusal_of(result.reason, result.facts, self.state)
-            return contract.RefusedOrder("Err", error.code, error.message)
+            return contract.RefusedOrder(error.code, error.message)
         placed: Any = self._order(
             result, contract.PlacedLimitOrder, contract.PlacedMarketOrder, {"operation": "Ok"}
         )
@@ -137,7 +137,6 @@ class Codec:
         client_id: int | UnsetType = UNSET if view.client_id is None else view.client_id
         if view.order_type == OrderType.LIMIT:
             return limit_shape(
-                order_type="Limit",
                 id=str(view.order_id),
                 created_at=view.created_at_us // 1000,
                 executed_quantity=market.quantity(view.executed_lots),
@@ -155,7 +154,6 @@ class Codec:
                 **extra,
             )
         return market_shape(
-            order_type="Market",
             id=str(view.order_id),
             created_at=view.created_at_us // 1000,
             executed_quantity=market.quantity(view.executed_lots),
@@ -341,9 +339,9 @@ class Codec:
     def collateral_row(self, asset: AssetParameters) -> contract.CollateralSummary:
         kind: contract.IdentityFunction | contract.InverseSqrtFunction
         if asset.weight_kind == WeightKind.INVERSE_SQRT:
-            kind = contract.InverseSqrtFunction("inverseSqrt", rate(asset.weight_base), rate(asset.weight_penalty))
+            kind = contract.InverseSqrtFunction(rate(asset.weight_base), rate(asset.weight_penalty))
         else:
-            kind = contract.IdentityFunction("identity")
+            kind = contract.IdentityFunction()
         return contract.CollateralSummary(
             symbol=asset.symbol,
             imf_function=_sqrt(asset.imf_base, asset.imf_factor),
@@ -450,4 +448,4 @@ def seconds_iso(at_s: int) -> str:
 
 
 def _sqrt(base: int, factor: int) -> contract.SqrtFunction:
-    return contract.SqrtFunction("sqrt", rate(base), rate(factor))
+    return contract.SqrtFunction(rate(base), rate(factor))

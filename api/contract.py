@@ -19,6 +19,11 @@ UInt16 = Annotated[int, Meta(ge=0, le=2**16 - 1, extra_json_schema={"format": "u
 UInt32 = Annotated[int, Meta(ge=0, le=2**32 - 1, extra_json_schema={"format": "uint32"})]
 UInt64 = Annotated[int, Meta(ge=0, le=2**63 - 1, extra_json_schema={"format": "uint64"})]
 
+ClientId = UInt32 | Annotated[str, Meta(pattern="^[0-9]{1,10}$")]
+"""A number; bpx-py and ccxt also send it as text when they cancel, and sign it all the same."""
+OrderId = str | Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""Text; older clients send the number."""
+
 SideName = Literal["Bid", "Ask"]
 OrderTypeName = Literal["Market", "Limit"]
 TimeInForceName = Literal["GTC", "IOC", "FOK"]
@@ -58,6 +63,44 @@ SystemOrderName = Literal[
     "OrderBookClosed",
 ]
 
+ErrorCode = Literal[
+    "ACCOUNT_DEACTIVATED",
+    "ACCOUNT_LIQUIDATING",
+    "BORROW_LIMIT",
+    "BORROW_REQUIRES_LEND_REDEEM",
+    "FORBIDDEN",
+    "INSUFFICIENT_FUNDS",
+    "INSUFFICIENT_MARGIN",
+    "INSUFFICIENT_SUPPLY",
+    "INVALID_ASSET",
+    "INVALID_CLIENT_REQUEST",
+    "INVALID_MARKET",
+    "INVALID_ORDER",
+    "INVALID_PRICE",
+    "INVALID_POSITION_ID",
+    "INVALID_QUANTITY",
+    "INVALID_RANGE",
+    "INVALID_SIGNATURE",
+    "INVALID_SOURCE",
+    "INVALID_SYMBOL",
+    "INVALID_TWO_FACTOR_CODE",
+    "LEND_LIMIT",
+    "LEND_REQUIRES_BORROW_REPAY",
+    "MAINTENANCE",
+    "MAX_LEVERAGE_REACHED",
+    "NOT_IMPLEMENTED",
+    "ORDER_LIMIT",
+    "POSITION_LIMIT",
+    "PRECONDITION_FAILED",
+    "RESOURCE_NOT_FOUND",
+    "SERVER_ERROR",
+    "TIMEOUT",
+    "TOO_EARLY",
+    "TOO_MANY_REQUESTS",
+    "TRADING_PAUSED",
+    "UNAUTHORIZED",
+]
+
 
 class Wire(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """Base of answers: what is UNSET is left out."""
@@ -79,7 +122,7 @@ class OrderExecutePayload(Request):
     auto_lend: bool | None | UnsetType = UNSET
     auto_lend_redeem: bool | None | UnsetType = UNSET
     broker_id: UInt16 | None | UnsetType = UNSET
-    client_id: UInt32 | None | UnsetType = UNSET
+    client_id: ClientId | None | UnsetType = UNSET
     post_only: bool | None | UnsetType = UNSET
     price: Decimal | None | UnsetType = UNSET
     quantity: Decimal | None | UnsetType = UNSET
@@ -102,8 +145,8 @@ class OrderExecutePayload(Request):
 
 class OrderCancelPayload(Request):
     symbol: str
-    client_id: UInt32 | None | UnsetType = UNSET
-    order_id: str | None | UnsetType = UNSET
+    client_id: ClientId | None | UnsetType = UNSET
+    order_id: OrderId | None | UnsetType = UNSET
 
 
 class OrderCancelAllPayload(Request):
@@ -134,7 +177,7 @@ class AccountWithdrawalPayload(Request):
     symbol: str
     auto_borrow: bool | None | UnsetType = UNSET
     auto_lend_redeem: bool | None | UnsetType = UNSET
-    client_id: Annotated[str, Meta(max_length=255)] | None | UnsetType = UNSET
+    client_id: Annotated[str, Meta(max_length=255)] | UInt32 | None | UnsetType = UNSET
     recipient_information: WithdrawalRecipientInformation | None | UnsetType = UNSET
     two_factor_token: str | None | UnsetType = UNSET
 
@@ -301,18 +344,16 @@ class MarketAsset(Wire):
     coingecko_id: str | UnsetType = UNSET
 
 
-class SqrtFunction(Wire):
-    type: Literal["sqrt"]
+class SqrtFunction(Wire, tag_field="type", tag="sqrt"):
     base: Decimal
     factor: Decimal
 
 
-class IdentityFunction(Wire):
-    type: Literal["identity"]
+class IdentityFunction(Wire, tag_field="type", tag="identity"):
+    pass
 
 
-class InverseSqrtFunction(Wire):
-    type: Literal["inverseSqrt"]
+class InverseSqrtFunction(Wire, tag_field="type", tag="inverseSqrt"):
     base: Decimal
     positive_curve_penalty: Decimal
 
@@ -438,9 +479,11 @@ class Security(Wire):
     cusip: str | UnsetType = UNSET
 
 
-class StatusAndMessage(Wire):
+class StatusAndMessage(msgspec.Struct):
+    """The wire says `"message": null` when there is nothing to say."""
+
     status: StatusName
-    message: str | None
+    message: str | None = None
 
 
 class WalletResponse(Wire):
@@ -448,8 +491,7 @@ class WalletResponse(Wire):
     address: str
 
 
-class LimitOrder(Wire):
-    order_type: Literal["Limit"]
+class LimitOrder(Wire, tag_field="orderType", tag="Limit"):
     id: str
     created_at: Int64
     executed_quantity: Decimal
@@ -478,8 +520,7 @@ class LimitOrder(Wire):
     triggered_at: Int64 | UnsetType = UNSET
 
 
-class MarketOrder(Wire):
-    order_type: Literal["Market"]
+class MarketOrder(Wire, tag_field="orderType", tag="Market"):
     id: str
     created_at: Int64
     executed_quantity: Decimal
@@ -602,20 +643,19 @@ class Withdrawal(Wire):
     trigger_at: NaiveTime | UnsetType = UNSET
 
 
-class PlacedLimitOrder(LimitOrder, kw_only=True):
+class PlacedLimitOrder(LimitOrder, kw_only=True, tag_field="orderType", tag="Limit"):
     operation: Literal["Ok"]
 
 
-class PlacedMarketOrder(MarketOrder, kw_only=True):
+class PlacedMarketOrder(MarketOrder, kw_only=True, tag_field="orderType", tag="Market"):
     operation: Literal["Ok"]
 
 
-class RefusedOrder(Wire):
-    operation: Literal["Err"]
-    code: str
+class RefusedOrder(Wire, tag_field="operation", tag="Err"):
+    code: ErrorCode
     message: str
 
 
 class ApiErrorResponse(Wire):
-    code: str
+    code: ErrorCode
     message: str

@@ -132,7 +132,8 @@ def _sentence(reason: RejectReason, facts: Mapping[str, int | str], state: State
         elif name == "market_id" and isinstance(value, int) and value in state.markets:
             parts.append(f"market {state.markets[value].parameters.symbol}")
         elif name in _AMOUNTS and asset is not None and isinstance(value, int):
-            parts.append(f"{name.removesuffix('_atoms')} {format_decimal(value, asset.decimals)}")
+            quantity = "quantity" if name == "atoms" else name.removesuffix("_atoms")
+            parts.append(f"{quantity} {format_decimal(value, asset.decimals)}")
         else:
             parts.append(f"{name.replace('_', ' ')} {value}")
     name = reason.name.replace("_", " ").capitalize()

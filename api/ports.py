@@ -178,6 +178,14 @@ class Node(Protocol):
     def epochs(self) -> Any:
         """Proof-of-reserves epochs; see `api.epochs`."""
 
+    @property
+    def sequencer(self) -> Any:
+        """`engine.sequencer.Sequencer`."""
+
+    @property
+    def checkpoints(self) -> Any:
+        """`ledger.checkpoints.CheckpointFile`."""
+
     async def submit(
         self, command: Command, request: SignedRequest | None = None, *, attach: Any = None
     ) -> Outcome:

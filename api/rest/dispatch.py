@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_origin
 from urllib.parse import parse_qsl
 
@@ -17,7 +17,9 @@ from api.auth import Authenticator, Credentials, Pairs, command_fields, credenti
 from api.codec import Codec, encode
 from api.errors import ApiError, bad_request, not_found, not_implemented, refusal, unauthorized
 from api.limits import RateLimits
+from api.openapi import document
 from api.ports import Node
+from api.rest.metrics import Metrics
 from api.rest.route import Answer, Call, Route
 from api.verification_pool import VerificationPool
 from engine.rejections import Rejection
@@ -26,6 +28,9 @@ from engine.state import ApiKey
 
 MAX_BODY_BYTES = 256 * 1024
 """A batch of fifty orders has 15 kB."""
+
+IGNORED_PARAMETERS = frozenset({"assetClass", "brokerId", "endTime", "source"})
+"""What clients add where the contract does not have it; any other unknown parameter is an error, as it may be a typo."""
 
 log = logging.getLogger("satchel.api")
 
@@ -45,25 +50,47 @@ class Edge:
         self.limits = limits or RateLimits()
         self.codec = Codec(node.state)
         self.authenticator = Authenticator(node.state, pool, self.limits)
+        self.metrics = Metrics(node)
         self.wall_ms = wall_ms
 
-    def add_routes(self, app: web.Application, routes: Iterable[Route]) -> None:
+    def add_routes(self, app: web.Application, routes: Sequence[Route]) -> None:
+        """Serve the routes, their OpenAPI document, and the metrics."""
         for route in routes:
             app.router.add_route(route.method, route.path, self.serve(route))
+        described = msgspec.json.encode(document(routes))
+
+        async def openapi(_request: web.Request) -> web.Response:
+            return web.Response(body=described, content_type="application/json", charset="utf-8")
+
+        async def metrics(_request: web.Request) -> web.Response:
+            return web.Response(text=self.metrics.text(), content_type="text/plain")
+
+        app.router.add_get("/openapi.json", openapi)
+        app.router.add_get("/metrics", metrics)
 
     def serve(self, route: Route) -> Callable[[web.Request], Any]:
         """The aiohttp handler of a route."""
         decode = _body_decoder(route.body) if route.body is not None else None
-        read_query = _query_reader(route.query)
+        read_query = _query_reader(route.query) if route.query is not None else _unread
         handler = route.handler
 
         async def respond(request: web.Request) -> web.Response:
-            call = await self._admit(route, request, decode, read_query)
-            answer = await handler(call)
-            if not route.changes:
-                # What the handler saw of the state is told only when it is durable.   [A-7]
-                await self.node.durable()
-            return _response(answer)
+            began = time.perf_counter()
+            status = 500
+            try:
+                call = await self._admit(route, request, decode, read_query)
+                answer = await handler(call)
+                if not route.changes:
+                    # What the handler saw of the state is told only when it is durable.   [A-7]
+                    await self.node.durable()
+                response = _response(answer)
+                status = response.status
+                return response
+            except ApiError as error:
+                status = error.status
+                raise
+            finally:
+                self.metrics.observe(route.method, route.path, status, time.perf_counter() - began)
 
         return respond
 
@@ -205,6 +232,8 @@ def _query_reader(shape: type[msgspec.Struct]) -> Callable[[Sequence[tuple[str, 
         values: dict[str, Any] = {}
         for name, value in pairs:
             if name not in fields:
+                if name in IGNORED_PARAMETERS:
+                    continue
                 raise bad_request(f"unknown parameter `{name[:40]}`")
             if value in ("", "null"):
                 continue
@@ -220,6 +249,10 @@ def _query_reader(shape: type[msgspec.Struct]) -> Callable[[Sequence[tuple[str, 
             raise bad_request(f"failed to parse the query: {error}") from None
 
     return read
+
+
+def _unread(_pairs: Sequence[tuple[str, str]]) -> None:
+    """For a route that takes whatever comes."""
 
 
 # Bodies.

@@ -113,7 +113,7 @@ async def get_trades_history(call: Call) -> Answer:
 
 async def get_status(call: Call) -> contract.StatusAndMessage:
     if call.node.is_ready():
-        return contract.StatusAndMessage("Ok", None)
+        return contract.StatusAndMessage("Ok")
     return contract.StatusAndMessage("Maintenance", "The exchange is not taking orders")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.rest import account, capital, orders, own, public
+from api.rest import account, capital, later, orders, own, public
 from api.rest.route import Route
 
-ROUTES: list[Route] = [*public.ROUTES, *account.ROUTES, *capital.ROUTES, *orders.ROUTES, *own.ROUTES]
+ROUTES: list[Route] = [*public.ROUTES, *account.ROUTES, *capital.ROUTES, *orders.ROUTES, *own.ROUTES, *later.ROUTES]

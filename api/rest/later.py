@@ -1,0 +1,78 @@
+"""What the contract names and this exchange does not have yet: 400 NOT_IMPLEMENTED instead of a bare 404.   [W-4]"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.errors import not_implemented
+from api.rest.route import Call, Route
+
+_PATHS = """
+POST   /api/v1/account/convertDust
+GET    /api/v1/account/limits/borrow
+GET    /api/v1/account/limits/order
+GET    /api/v1/account/limits/withdrawal
+GET    /api/v1/borrowLend/positions
+GET    /api/v1/borrowLend/position/liquidationPrice
+POST   /api/v1/borrowLend
+GET    /api/v1/borrowLend/markets
+GET    /api/v1/borrowLend/markets/history
+GET    /api/v1/borrowLend/apy
+GET    /api/v1/capital/collateral
+GET    /api/v1/prediction
+GET    /api/v1/prediction/tags
+GET    /api/v1/market-sessions
+GET    /api/v1/markPrices
+GET    /api/v1/openInterest
+GET    /api/v1/fundingRates
+POST   /api/v1/rfq/quote
+GET    /api/v1/rfqs
+POST   /api/v1/rfq
+POST   /api/v1/rfq/accept
+POST   /api/v1/rfq/refresh
+POST   /api/v1/rfq/cancel
+GET    /api/v1/strategy
+POST   /api/v1/strategy
+DELETE /api/v1/strategy
+GET    /api/v1/strategies
+DELETE /api/v1/strategies
+GET    /api/v1/vaults
+POST   /api/v1/vault/mint
+POST   /api/v1/vault/redeem
+DELETE /api/v1/vault/redeem
+GET    /api/v1/vault/redeems/pending
+GET    /api/v1/vault/nav
+GET    /api/v1/vaults/history
+GET    /wapi/v1/capital/withdrawals/delay
+POST   /wapi/v1/capital/withdrawals/delay
+PATCH  /wapi/v1/capital/withdrawals/delay
+GET    /wapi/v1/history/borrowLend
+GET    /wapi/v1/history/interest
+GET    /wapi/v1/history/borrowLend/positions
+GET    /wapi/v1/history/dust
+GET    /wapi/v1/history/funding
+GET    /wapi/v1/history/rfq
+GET    /wapi/v1/history/quote
+GET    /wapi/v1/history/rfq/fill
+GET    /wapi/v1/history/quote/fill
+GET    /wapi/v1/history/settlement
+GET    /wapi/v1/history/strategies
+GET    /wapi/v1/history/position
+"""
+
+
+async def answer(_call: Call) -> Any:
+    raise not_implemented("This route")
+
+
+ROUTES = [
+    Route(
+        method=method,
+        path=path,
+        handler=answer,
+        summary="Not available yet",
+        tag="Later",
+        query=None,
+    )
+    for method, path in (line.split() for line in _PATHS.strip().splitlines())
+]
