@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from ledger import merkle, schema, writing
 from ledger.amounts import join_atoms
 from ledger.blocks import Block, BlockHeader, Chain, LoggedCommand, SignedRequest
+from ledger.database import reading
 from ledger.journal import JournalKind, Posting, PostingBatch, SealedTransaction, decode_memo
 
 CHUNK = 2_000
@@ -52,11 +53,7 @@ class Snapshot(NamedTuple):
 
 
 class Store:
-    """The log on one database. Reading needs nothing; the first `append` takes the writer's lease.
-
-    Give readers that run beside the writer an engine of their own (`open_engine(url, read_only=True)`): on SQLite a
-    transaction of a writing engine waits for the write lock.
-    """
+    """The log on one database. Reading needs nothing; the first `append` takes the writer's lease."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
@@ -130,7 +127,8 @@ class Store:
         connection, self._connection = self._connection, None
         if connection is not None:
             # Really close it: the session holds PostgreSQL's advisory lock.
-            connection.detach()
+            if not connection.invalidated:
+                connection.detach()
             connection.close()
         self._unlock_file()
 
@@ -144,7 +142,7 @@ class Store:
 
     def tip(self) -> Tip | None:
         """The end of the log, None before genesis."""
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             return _read_tip(connection)
 
     def load_chain(self, public_key: bytes, sign: Callable[[bytes], bytes]) -> Chain:
@@ -215,7 +213,7 @@ class Store:
         query = sa.select(table).order_by(table.c.height.desc()).limit(1)
         if max_height is not None:
             query = query.where(table.c.height <= max_height)
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else Snapshot(row[0], bytes(row[1]), bytes(row[2]), bytes(row[3]))
 
@@ -255,12 +253,12 @@ class Store:
         query = sa.select(*(columns or table.c)).where(key.between(sa.bindparam("low"), sa.bindparam("high")))
         query = query.order_by(key)
         low = first
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             newest = connection.execute(sa.select(sa.func.max(key))).scalar_one()
         end = newest if last is None else min(last, newest) if newest is not None else None
         while end is not None and low <= end:
             high = min(low + CHUNK - 1, end)
-            with self.engine.connect() as connection:
+            with reading(self.engine) as connection:
                 rows = connection.execute(query, {"low": low, "high": high}).all()
             yield rows
             low = high + 1
@@ -282,7 +280,7 @@ class Store:
             )
 
     def _block_of(self, table: sa.Table, seq: int) -> tuple[BlockHeader, bytes, bytes] | None:
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             height = connection.execute(sa.select(table.c.block_height).where(table.c.seq == seq)).scalar_one_or_none()
         return None if height is None else self.block(height)
 
@@ -363,7 +361,7 @@ def _postings(engine: sa.Engine, first: int, last: int) -> dict[int, list[Postin
     query = sa.select(table.c.journal_seq, table.c.account, table.c.asset, table.c.atoms_high, table.c.atoms)
     query = query.where(table.c.journal_seq.between(first, last)).order_by(table.c.journal_seq, table.c.line)
     grouped: dict[int, list[Posting]] = {}
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         for seq, account, asset, high, atoms in connection.execute(query):
             leg = (account, asset, join_atoms(high, atoms) if high else atoms)
             grouped.setdefault(seq, []).append(leg)
@@ -374,7 +372,7 @@ def _batches(engine: sa.Engine, first: int, last: int) -> dict[int, list[Posting
     table = schema.posting_batch
     query = sa.select(table).where(table.c.journal_seq.between(first, last))
     grouped: dict[int, list[PostingBatch]] = {}
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         for row in connection.execute(query.order_by(table.c.journal_seq, table.c.line)):
             grouped.setdefault(row.journal_seq, []).append(batch_of(row))
     return grouped
