@@ -1,7 +1,7 @@
 """Balances, statements and trial balances as of any block, read from the postings.   [A-1, A-2, A-12]
 
 Amounts are signed as posted: debits positive, so what a liability account owes its owner is negative. Sums are exact
-beyond 64 bits on both databases. Give these an engine opened `read_only=True` where a node is writing.
+beyond 64 bits on both databases.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ledger.chart import (
     kind_of,
     owner_of,
 )
+from ledger.database import reading
 from ledger.journal import JournalKind, decode_memo
 from ledger.store import batch_of
 
@@ -80,7 +81,7 @@ def assets(engine: sa.Engine) -> dict[AssetId, Asset]:
     """The assets listed so far, by id; a later record of the same id (a rename) wins."""
     table = schema.journal
     query = sa.select(table.c.memo).where(table.c.kind == JournalKind.ASSET_LISTED).order_by(table.c.seq)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         records = [decode_memo(memo) for (memo,) in connection.execute(query)]
     return {record[0]: Asset(record[0], record[1], record[2]) for record in records}
 
@@ -88,7 +89,7 @@ def assets(engine: sa.Engine) -> dict[AssetId, Asset]:
 def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | None = None) -> int:
     """The signed balance of one account in one asset after block `as_of` (None: now).   [A-12]"""
     table = schema.posting
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         last = last_journal(connection, as_of)
         query = sa.select(*_exact_sum(table.c.atoms_high, table.c.atoms)).where(
             table.c.account == account, table.c.asset == asset, table.c.journal_seq <= last
@@ -113,7 +114,7 @@ def subaccount_balances(
 def account_balances(engine: sa.Engine, account: AccountId, as_of: int | None = None) -> dict[AssetId, int]:
     """The signed balances of one account per asset after block `as_of`, zeros left out."""
     table = schema.posting
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         last = last_journal(connection, as_of)
         query = sa.select(table.c.asset, *_exact_sum(table.c.atoms_high, table.c.atoms))
         query = query.where(table.c.account == account, table.c.journal_seq <= last).group_by(table.c.asset)
@@ -126,7 +127,7 @@ def account_balances(engine: sa.Engine, account: AccountId, as_of: int | None = 
 def trial_balance(engine: sa.Engine, as_of: int | None = None) -> TrialBalance:
     """Every account's balance after block `as_of` and the totals per asset, batches included.   [A-1, A-12]"""
     table = schema.posting
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         height, last = _height_and_last(connection, as_of)
         query = sa.select(table.c.account, table.c.asset, *_exact_sum(table.c.atoms_high, table.c.atoms))
         query = query.where(table.c.journal_seq <= last).group_by(table.c.account, table.c.asset)
@@ -178,7 +179,7 @@ def statement(
     engine: sa.Engine, accounts: Sequence[AccountId], from_block: int = 0, to_block: int | None = None
 ) -> Iterator[StatementLine]:
     """Every posting on these accounts in blocks `from_block` … `to_block`, with the running balance.   [A-12]"""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         before = last_journal(connection, from_block - 1) if from_block > 0 else 0
         last = last_journal(connection, to_block)
     running = {
@@ -207,7 +208,7 @@ def totals_by_kind(engine: sa.Engine, as_of: int | None = None) -> dict[tuple[in
     table = schema.posting
     kind = table.c.account.op("/")(sa.literal(1 << OWNER_BITS, schema.Int))
     batch = schema.posting_batch
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         last = last_journal(connection, as_of)
         query = sa.select(kind.label("kind"), table.c.asset, *_exact_sum(table.c.atoms_high, table.c.atoms))
         query = query.where(table.c.journal_seq <= last).group_by(sa.text("1"), table.c.asset)
@@ -271,7 +272,7 @@ def _legs(
     query = query.where(table.c.journal_seq <= last)
     order = 1 << 32
     """Batches come after the postings of their transaction."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         for account in dict.fromkeys(accounts):
             for row in connection.execute(query, {"account": account}):
                 yield row.journal_seq, row.line, account, row.asset, join_atoms(row.atoms_high, row.atoms)
@@ -285,7 +286,7 @@ def _facts(engine: sa.Engine, seqs: Sequence[int]) -> dict[int, tuple[int, int, 
         table.c.seq, table.c.command_seq, table.c.block_height, table.c.at_us, table.c.kind, table.c.memo
     )
     facts = {}
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         for start in range(0, len(seqs), 500):
             for row in connection.execute(query.where(table.c.seq.in_(seqs[start : start + 500]))):
                 facts[row[0]] = (row[1], row[2], row[3], row[4], bytes(row[5]))

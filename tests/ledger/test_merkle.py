@@ -1,4 +1,4 @@
-"""Trees are RFC 9162's: an independent library agrees on roots, proofs of ours verify, and changed ones do not.   [A-7]"""
+"""Trees are RFC 9162's: an independent library agrees on roots; our proofs verify, changed ones not.   [A-7]"""
 
 from __future__ import annotations
 

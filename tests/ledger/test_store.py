@@ -12,6 +12,7 @@ from ledger import store as store_module
 from ledger.blocks import Block
 from ledger.database import metadata, open_engine
 from ledger.store import Snapshot, Store, StoreError
+from ledger.verification import verify
 from tests.ledger.logs import NEW_KEY, OLD_KEY, SOL, LogBuilder, deposit, example_blocks, opened, stored
 
 
@@ -229,3 +230,69 @@ def test_the_migration_can_be_taken_back(database_url: str) -> None:
 
     assert left <= {"alembic_version"}
     stored(database_url, example_blocks())
+
+
+def test_a_full_disk_stops_the_writer_and_leaves_the_log_whole(sqlite_url: str) -> None:
+    blocks = example_blocks()
+    engine = opened(sqlite_url)
+    store = Store(engine)
+    store.append(blocks[0])
+    pages = store.acquire().exec_driver_sql("PRAGMA page_count").scalar_one()
+    store.acquire().exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    store.acquire().rollback()
+    log = LogBuilder(chain=store.load_chain(OLD_KEY.public_key, OLD_KEY.sign))
+    for owner in range(2_000):
+        log.add("credit_deposit", deposit(owner, SOL, 1))
+    large = log.commit()
+
+    with pytest.raises(StoreError, match="block 1 was not stored: database or disk is full"):
+        store.append(large)
+
+    store.close()
+    again = Store(open_engine(sqlite_url))
+    assert again.block_hashes() == [blocks[0].hash]
+    again.append(large)
+    again.close()
+    assert verify(open_engine(sqlite_url)).is_clean
+
+
+@pytest.mark.node
+def test_a_lost_connection_stops_the_writer_and_a_new_one_goes_on(postgres_url: str) -> None:
+    blocks = example_blocks()
+    engine = opened(postgres_url)
+    store = Store(engine)
+    store.append(blocks[0])
+    with engine.connect() as other:
+        other.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
+    with pytest.raises(StoreError, match="block 1 was not stored"):
+        store.append(blocks[1])
+
+    store.close()
+    again = Store(open_engine(postgres_url))
+    for block in blocks[1:]:
+        again.append(block)
+    again.close()
+    assert verify(open_engine(postgres_url)).is_clean
+
+
+def test_a_connection_lost_between_rows_and_commit_leaves_nothing(postgres_url: str) -> None:
+    blocks = example_blocks()
+    engine = opened(postgres_url)
+    store = Store(engine)
+    store.append(blocks[0])
+
+    def cut(connection: sa.Connection) -> None:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with open_engine(postgres_url).connect() as other:
+            other.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+
+    with pytest.raises(StoreError):
+        store.append(blocks[1], [cut])
+
+    store.close()
+    assert Store(engine).block_hashes() == [blocks[0].hash]
+    assert verify(engine).is_clean
