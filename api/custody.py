@@ -160,13 +160,7 @@ class SequencedExchange:
         return None if parameters is None else token_of(self._state, parameters)
 
     def tokens(self, chain_id: int) -> list[Token]:
-        """The chain's tokens that have a contract; without one only the native coin is real.   [D-7]"""
-        native = self._state.chains[chain_id].native_asset_id
-        return [
-            token_of(self._state, each)
-            for each in self._state.tokens.values()
-            if each.chain_id == chain_id and (each.contract or each.asset_id == native)
-        ]
+        return tokens_of(self._state, chain_id)
 
     def ledger_balance(self, chain_id: int, wallet: int, asset_id: int) -> int:
         """Atoms of the wallet's custody account.   [D-11]"""
@@ -177,6 +171,16 @@ class SequencedExchange:
 
     async def stop_withdrawals(self, asset_id: int, reason: str) -> None:
         await self._submit(StopWithdrawals(asset_id, True, reason), _nothing)
+
+
+def tokens_of(state: State, chain_id: int) -> list[Token]:
+    """The chain's tokens that have a contract; without one only the native coin is real.   [D-7]"""
+    native = state.chains[chain_id].native_asset_id
+    return [
+        token_of(state, each)
+        for each in state.tokens.values()
+        if each.chain_id == chain_id and (each.contract or each.asset_id == native)
+    ]
 
 
 def token_of(state: State, parameters: TokenParameters) -> Token:

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from api.custody import token_of
+from api.custody import tokens_of
 from chains import schema as chain_schema
 from chains.adapter import Adapter, ChainError
 from chains.exchange import Token
@@ -46,7 +46,7 @@ def reconcile(data: Path, database: str | None, evm: Sequence[str], as_json: boo
         found: list[Reconciliation] = []
         skipped: list[str] = []
         for chain_id in _followed(engine):
-            tokens = [token_of(state, one) for one in state.tokens.values() if one.chain_id == chain_id]
+            tokens = tokens_of(state, chain_id)
             name = state.chains[chain_id].name
             if chain_id in urls or name in urls:
                 found.append(_on_evm(engine, urls.get(chain_id) or urls[name], chain_id, tokens))
