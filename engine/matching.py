@@ -53,7 +53,7 @@ def take(
     """Match up to `lots` against the ladder, best price first, first come first, to `bound_key` and no further.   [S-7]
 
     With `quote_ticks` the wish is an amount of quote (in price ticks × lots): at each level as many whole lots as the
-    rest of it pays, rounded down. Filled makers leave the book; a partly filled one keeps its place. Gives the fills,
+    rest of it pays, rounded down; it has all it wanted when the rest pays no lot at the price reached. Filled makers leave the book; a partly filled one keeps its place. Gives the fills,
     why it stopped, and the makers that self-trade prevention took out of the book.
     """
     fills: Fills = []
@@ -110,10 +110,10 @@ def take(
             if not lots:
                 break
 
+        if not lots:
+            return fills, _NOT, withdrawn
         if quote_ticks is not None:
             quote_ticks -= (wanted - lots) * level.price_ticks
-        elif not lots:
-            return fills, _NOT, withdrawn
 
 
 def preview(
@@ -137,7 +137,7 @@ def preview(
             elif self_trade != _REJECT_MAKER:
                 return Preview(filled, spent, _SELF_TRADE)
             maker = maker.next
-        if quote_ticks is None and filled == lots:
+        if filled == lots:
             return Preview(filled, spent, _NOT)
     return Preview(filled, spent, _EMPTY)
 
