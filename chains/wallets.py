@@ -24,21 +24,26 @@ class Wallets:
         self._owners: dict[int, dict[str, int]] = {chain_id: {} for chain_id in derive}
         self._addresses: dict[tuple[int, int], str] = {}
         self._newest = 0
+        self._load()
         for chain_id in derive:
-            self.address(chain_id, HOT_WALLET)
+            self._require_same_seed(chain_id)
 
     def address(self, chain_id: int, wallet: int) -> str:
         """The address of a wallet, derived and put under watch when asked for the first time. Blocking."""
-        known = self._addresses.get((chain_id, wallet))
+        known = self._addresses.get((chain_id, wallet)) or self._load().get((chain_id, wallet))
         if known is not None:
             return known
         address = self._derive[chain_id](wallet)
         with self._engine.begin() as connection:
             if connection.scalar(self._select(chain_id, wallet)) is None:
                 connection.execute(sa.insert(addresses).values(chain_id=chain_id, wallet=wallet, address=address))
-        stored = self._load().get((chain_id, wallet))
-        assert stored == address, f"chain {chain_id} wallet {wallet}: derived {address}, stored {stored}: other seed?"
-        return address
+        return self._load()[chain_id, wallet]
+
+    def _require_same_seed(self, chain_id: int) -> None:
+        """Addresses that were given out must be ours to spend from: another keystore is found at once."""
+        stored, derived = self.address(chain_id, HOT_WALLET), self._derive[chain_id](HOT_WALLET)
+        if stored != derived:
+            raise ValueError(f"chain {chain_id}: the hot wallet is {stored}, this keystore's is {derived}")
 
     def watched(self, chain_id: int) -> dict[str, int]:
         """Address → wallet of every address ever given out on a chain. Blocking."""
