@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from engine import markets
 from engine.commands import (
     AdvanceClock,
     ClockMode,
@@ -18,6 +17,7 @@ from engine.commands import (
     SetClock,
 )
 from engine.events import EpochClosed, KeyRotated, Outcome
+from engine.markets import configure_asset, configure_chain, configure_fees, configure_market, configure_token
 from engine.posting import record
 from engine.rejections import RejectReason, require
 from engine.state import State
@@ -47,14 +47,14 @@ def begin(state: State, command: Genesis, outcome: Outcome) -> None:
     state.last_epoch_hour = outcome.at_us // HOUR_US
     record(outcome, JournalKind.GENESIS, (parameters.exchange, command.public_key, parameters.devnet))
     for asset in parameters.assets:
-        markets.configure_asset(state, ConfigureAsset(asset), outcome)
+        configure_asset(state, ConfigureAsset(asset), outcome)
     for chain in parameters.chains:
-        markets.configure_chain(state, ConfigureChain(chain), outcome)
+        configure_chain(state, ConfigureChain(chain), outcome)
     for token in parameters.tokens:
-        markets.configure_token(state, ConfigureToken(token), outcome)
-    markets.configure_fees(state, ConfigureFees(parameters.fees), outcome)
+        configure_token(state, ConfigureToken(token), outcome)
+    configure_fees(state, ConfigureFees(parameters.fees), outcome)
     for market in parameters.markets:
-        markets.configure_market(state, ConfigureMarket(market), outcome)
+        configure_market(state, ConfigureMarket(market), outcome)
 
 
 def set_clock(state: State, command: SetClock, outcome: Outcome) -> None:
