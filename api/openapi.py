@@ -145,7 +145,7 @@ def _components(routes: list[Route]) -> dict[str, Any]:
         for kind in (route.answer, route.body, route.query):
             for shape in _structs(kind):
                 known = shapes.setdefault(shape.__name__, shape)
-                assert known is shape, f"two structs are called {shape.__name__}: {known.__module__}, {shape.__module__}"
+                assert known is shape, f"two structs are called {shape.__name__}: {known}, {shape}"
     _schemas, components = msgspec.json.schema_components(shapes.values(), ref_template=_REFERENCE)
     return components
 

@@ -30,7 +30,7 @@ MAX_BODY_BYTES = 256 * 1024
 """A batch of fifty orders has 15 kB."""
 
 IGNORED_PARAMETERS = frozenset({"assetClass", "brokerId", "endTime", "source"})
-"""What clients add where the contract does not have it; any other unknown parameter is an error, as it may be a typo."""
+"""What clients add where the contract does not have it. Any other unknown parameter is an error: it may be a typo."""
 
 log = logging.getLogger("satchel.api")
 

@@ -220,7 +220,8 @@ def compare(where: str, theirs: Any, ours: Any) -> list[str]:
             ]
     if isinstance(theirs, list) and isinstance(ours, list) and theirs[:1] == ours[:1] == ["array"]:
         return compare(f"{where}[]", theirs[1], ours[1])
-    return [] if theirs == ours or (theirs, ours) == ("number:double", "number") else [f"{where}: {theirs} against {ours}"]
+    same = theirs == ours or (theirs, ours) == ("number:double", "number")
+    return [] if same else [f"{where}: {theirs} against {ours}"]
 
 
 def compare_structs(where: str, theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
@@ -90,7 +91,7 @@ async def test_block_headers_verify_and_connect(running: Venue) -> None:
     assert latest["height"] >= len(blocks) - 1
     assert one == blocks[1]
     assert none.status == 404
-    for block, following in zip(blocks, blocks[1:], strict=False):
+    for block, following in itertools.pairwise(blocks):
         assert following["previousHash"] == block["hash"]
     for block in blocks:
         header = b64decode(block["header"])
