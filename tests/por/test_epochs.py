@@ -196,6 +196,20 @@ def test_a_ledger_column_that_no_trial_line_shows_is_refused() -> None:
         sample_epoch(trial_balance=sample_image().trial_balance[:2], system={"BTC.custody": 8, "USDC.custody": 71_310})
 
 
+@pytest.mark.parametrize(
+    "fields, says",
+    [
+        ({"insurance_atoms": -1}, "the insurance fund is -1"),
+        ({"reserves": [ReserveLine("BTC", "custody", "sim/hot", -1)]}, "reserve line sim/hot: -1 BTC"),
+        ({"trial_balance": [TrialLine("available", "BTC", ["BTC.hidden"], 0)]}, "names column BTC.hidden"),
+    ],
+)
+def test_a_negative_reserve_or_an_unknown_column_is_refused(fields: dict[str, object], says: str) -> None:
+    """[R-6, R-12]"""
+    with pytest.raises(BuildRefused, match=says):
+        sample_epoch(**fields)
+
+
 def test_a_claim_on_the_side_of_debts_is_refused() -> None:
     """What users are owed cannot be booked as what they owe.   [R-6]"""
     lines = sample_image().trial_balance

@@ -485,6 +485,61 @@ def test_a_checkpoint_in_a_file_must_be_signed_too() -> None:
     assert "the signature on the checkpoint of 3 rows is wrong" in refusal(proof, known=[("a file", forged)])
 
 
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda proof: proof["path"].__setitem__(0, "00" * 32), "from 2 to 3 rows does not hold"),
+        (lambda proof: proof["path"].pop(), "from 2 to 3 rows does not hold"),
+        (lambda proof: proof["path"].append("00" * 32), "from 2 to 3 rows does not hold"),
+        (lambda proof: proof.update(root="00" * 32), "from 2 to 3 rows does not hold"),
+        (lambda proof: proof.update({"from": 1}), "from 1 to 3 rows does not hold"),
+        (lambda proof: proof.update({"from": 0}), "from 0 to 3 rows does not hold"),
+        (lambda proof: proof.update(to=4), "from 2 to 4 rows is not about this log of 3 rows"),
+        (lambda proof: proof.update({"from": 3}), "from 3 to 3 rows is not about this log of 3 rows"),
+    ],
+)
+def test_a_consistency_proof_that_does_not_hold_is_refused(change: Callable[[Proof], None], says: str) -> None:
+    """[R-20]"""
+    log, epochs = published(3)
+    proof = proof_of(log, epochs[0], 21, (2,))
+    change(proof["log"]["consistency"][0])
+
+    assert says in refusal(proof)
+
+
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        ("\n3\n", "\n03\n", "size is not a number"),
+        ("\n3\n", "\n-3\n", "size is not a number"),
+        ("\n3\n", "\n\n3\n", "empty lines"),
+        ("\n3\n", "\n3\r\n", "control characters"),
+        ("\n3\n", "\n3\nAAAA\n", "the checkpoint's root is not 32 bytes"),
+        ("=\n\n", "\n\n", "root is not base64"),
+        ("— satchel-test", "— satchel-best", "not signed by this key"),
+        ("— satchel-test", "— satchel+test", "signature line of the checkpoint is malformed"),
+        ("satchel-test/proof-of-reserves\n3", "satchel-best/proof-of-reserves\n3", "not signed by this key"),
+        ("\n3\n", "\n4\n", "the signature on the checkpoint of 4 rows is wrong"),
+    ],
+)
+def test_a_checkpoint_that_is_malformed_or_altered_is_refused(old: str, new: str, says: str) -> None:
+    """[R-20]"""
+    proof = sample_proof()
+    assert old in proof["log"]["checkpoint"]
+    proof["log"]["checkpoint"] = proof["log"]["checkpoint"].replace(old, new, 1)
+
+    assert says in refusal(proof)
+
+
+def test_a_checkpoint_of_the_same_name_by_another_key_is_refused() -> None:
+    """[R-20]"""
+    log, epochs = published(1)
+    checkpoint = signed_checkpoint("satchel-test/proof-of-reserves", 1, log.root(), KEY.sign, bytes(32))
+    proof = prove(epochs[0], 21, log.proof(0, checkpoint, PUBLIC))
+
+    assert "the checkpoint of 1 rows is not signed by this key" in refusal(proof)
+
+
 def test_a_checkpoint_of_another_log_of_the_same_key_is_refused() -> None:
     """[R-20]"""
     proof = first_proof()
@@ -559,6 +614,7 @@ def test_a_log_export_verifies_and_shows_missed_hours() -> None:
         (lambda rows: [rows[0], relinked(rows[2], rows[0], epoch=1)], "hours are left out"),
         (lambda rows: [rows[0], relinked(rows[1], rows[0], previous=bytes(32))], "does not follow the row before"),
         (lambda rows: [rows[0], relinked(rows[1], rows[0], block_height=1)], "goes back in time"),
+        (lambda rows: [rows[0], relinked(rows[1], rows[0], exchange="other")], "is of another exchange"),
         (lambda rows: [rows[0], relinked(rows[1], rows[0], opened=1)], "does not count hours or accounts on"),
         (lambda rows: [rows[0], relinked(rows[1], rows[0], missed_hours=1)], "does not count hours or accounts on"),
         (lambda rows: [rows[0], relinked(rows[1], rows[0], first_hour=1)], "does not count hours or accounts on"),
