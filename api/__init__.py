@@ -1,1 +1,1 @@
-"""The edge: HTTP, WebSocket, authentication, schedule, and the composition root that wires the packages together."""
+"""The edge: HTTP, streams, recovery, and the node that puts ledger, engine, chains and proofs together."""

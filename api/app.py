@@ -95,7 +95,7 @@ def serve(
         host=host,
         port=port,
         evm_url=evm_url or os.environ.get("SATCHEL_EVM_URL"),
-        passphrase=None if devnet else os.environ.get(PASSPHRASE_VARIABLE),
+        passphrase=os.environ.get(PASSPHRASE_VARIABLE),
     )
     try:
         import uvloop

@@ -68,7 +68,7 @@ class ChainDesk:
         desk = cls(node)
         adapters: dict[int, Adapter] = {}
         policies: dict[int, Policy] = {}
-        if node.settings.devnet:
+        if node.sandbox:
             desk._simulated = SimulatedChain(node.settings.data / "chain.db", clock_us=lambda: time.time_ns() // 1_000)
             adapters[SIMULATED_CHAIN] = SimulatedNode(desk._simulated, SIMULATED_CHAIN)
             policies[SIMULATED_CHAIN] = desk._policy(SIMULATED, desk._simulated.network, SIMULATED_CHAIN)
@@ -223,7 +223,7 @@ class ChainDesk:
 
     def _signer(self, policies: dict[int, Policy]) -> Signer:
         keystore: Path = self._node.keyring.folder / "wallets.json"
-        passphrase = None if self._node.settings.devnet else self._node.settings.passphrase
+        passphrase = None if self._node.sandbox else self._node.settings.passphrase
         if not keystore.exists():
             create_keystore(keystore, passphrase)
         return Signer(

@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from sqlalchemy import inspect, make_url
 
 from api.custody import SequencedExchange
 from api.desk import ChainDesk
@@ -16,10 +18,10 @@ from api.history import History
 from api.keys import Keyring
 from api.market_data import Change, MarketData
 from api.recovery import recover
-from api.settings import Settings
+from api.settings import PASSPHRASE_VARIABLE, Settings
 from api.snapshots import Snapshots
 from engine import genesis
-from engine.commands import Command, Genesis
+from engine.commands import Command, Genesis, decode
 from engine.events import EpochClosed, Outcome
 from engine.parameters import GenesisParameters
 from engine.sequencer import Attach, Sequencer
@@ -30,7 +32,8 @@ from ledger.checkpoints import CheckpointFile
 from ledger.database import open_engine, upgrade
 from ledger.invariants import RunningTotals
 from ledger.merkle import TreeHead
-from ledger.store import Store
+from ledger.signing import KeyFileError
+from ledger.store import Store, StoreError
 
 Listener = Callable[[Block, list[Outcome], dict[int, Change]], None]
 """Told of every durable block and what it changed per market, in order, on the event loop."""
@@ -51,8 +54,16 @@ class Node:
     async def start(self) -> None:
         """Open the log, come back to where it ends, start the chains and the clock."""
         settings = self.settings
+        born = born_as(settings.url)
+        # A genesis file that is not right is refused before anything is made.
+        parameters = genesis.load(settings.genesis) if born is None else None
+        begins_as = born or parameters
+        assert begins_as is not None
+        self.sandbox = begins_as.devnet
+        if not self.sandbox and settings.passphrase is None:
+            raise KeyFileError(f"{PASSPHRASE_VARIABLE} is not set: outside a sandbox keys are encrypted at rest")
         settings.data.mkdir(parents=True, exist_ok=True)
-        self.keyring = Keyring(settings.data, None if settings.devnet else settings.passphrase)
+        self.keyring = Keyring(settings.data, None if self.sandbox else settings.passphrase)
         self.database = open_engine(settings.url)
         upgrade(self.database)
         self.reader = open_engine(settings.url, read_only=True)
@@ -65,7 +76,6 @@ class Node:
         self.epochs = Epochs(self)
         self.snapshots = Snapshots(self._writer)
         state = self._recover()
-        parameters = genesis.load(settings.genesis) if state.sequence == 0 else None
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._start_sequencer(state, parameters.exchange if parameters is not None else state.exchange)
         if parameters is not None:
@@ -220,6 +230,25 @@ class Node:
         self._timers.add_job(self._each_second, "interval", seconds=1)
         self.desk.schedule(self._timers)
         self._timers.start()
+
+
+def born_as(url: str) -> GenesisParameters | None:
+    """The genesis that this database's log begins with; None when there is no log yet. Creates nothing."""
+    if url.startswith("sqlite") and not Path(make_url(url).database or "").exists():
+        return None
+    engine = open_engine(url, read_only=True)
+    try:
+        if not inspect(engine).has_table("command"):
+            return None
+        first = next(Store(engine).commands(1, 1), None)
+    finally:
+        engine.dispose()
+    if first is None:
+        return None
+    command = decode(first.payload)
+    if not isinstance(command, Genesis):
+        raise StoreError(f"the log begins with {first.kind}, not with Genesis: run verify-journal")
+    return command.parameters
 
 
 def balance_totals(state: State) -> dict[tuple[int, int], int]:
