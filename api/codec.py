@@ -118,7 +118,9 @@ class Codec:
 
     def order(self, view: OrderView) -> contract.LimitOrder | contract.MarketOrder:
         """An engine object: `createdAt` in ms."""
-        return self._order(view, contract.LimitOrder, contract.MarketOrder, {})
+        order: contract.LimitOrder | contract.MarketOrder
+        order = self._order(view, contract.LimitOrder, contract.MarketOrder, {})
+        return order
 
     def batch_item(
         self, result: OrderView | OrderRefused | Rejection | ApiError
@@ -127,10 +129,9 @@ class Codec:
         if not isinstance(result, OrderView):
             error = result if isinstance(result, ApiError) else refusal_of(result.reason, result.facts, self.state)
             return contract.RefusedOrder(error.code, error.message)
-        placed: Any = self._order(
-            result, contract.PlacedLimitOrder, contract.PlacedMarketOrder, {"operation": "Ok"}
-        )
-        return placed  # type: ignore[no-any-return]
+        placed: contract.PlacedLimitOrder | contract.PlacedMarketOrder
+        placed = self._order(result, contract.PlacedLimitOrder, contract.PlacedMarketOrder, {"operation": "Ok"})
+        return placed
 
     def _order(self, view: OrderView, limit_shape: Any, market_shape: Any, extra: dict[str, str]) -> Any:
         market = self.market(view.market_id)

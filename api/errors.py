@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from api.contract import ErrorCode
 from engine.rejections import Rejection, RejectReason
 from engine.state import State
 from ledger.amounts import format_decimal
@@ -27,14 +28,14 @@ PRICE_TOO_LONG = "Price decimal too long"
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    code: str
+    code: ErrorCode
     message: str
 
 
 class ApiError(Exception):
     """A refusal as the wire says it."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: ErrorCode, message: str) -> None:
         super().__init__(status, code, message)
         self.status = status
         self.code = code
@@ -44,7 +45,7 @@ class ApiError(Exception):
         return msgspec.json.encode(ErrorBody(self.code, self.message))
 
 
-def bad_request(message: str, code: str = "INVALID_CLIENT_REQUEST") -> ApiError:
+def bad_request(message: str, code: ErrorCode = "INVALID_CLIENT_REQUEST") -> ApiError:
     return ApiError(400, code, message)
 
 
@@ -60,7 +61,7 @@ def not_implemented(what: str) -> ApiError:
     return bad_request(f"{what} is not available on this exchange yet", "NOT_IMPLEMENTED")
 
 
-_CODES: dict[RejectReason, str] = {
+_CODES: dict[RejectReason, ErrorCode] = {
     RejectReason.UNKNOWN_ASSET: "INVALID_ASSET",
     RejectReason.UNKNOWN_CHAIN: "INVALID_ASSET",
     RejectReason.UNKNOWN_TOKEN: "INVALID_ASSET",

@@ -136,7 +136,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
         return {"oneOf": [schema_of(option) for option in arguments]}
     if kind is Any:
         return {}
-    return typing.cast("dict[str, Any]", msgspec.json.schema(kind))
+    return msgspec.json.schema(kind)
 
 
 def _components(routes: list[Route]) -> dict[str, Any]:

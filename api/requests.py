@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
+from api.contract import ErrorCode
 from api.errors import (
     INVALID_MARKET,
     PRICE_TOO_LONG,
@@ -105,9 +106,7 @@ def fields_of(text: bytes) -> list[tuple[str, Fields]]:
     return groups
 
 
-def orders_of(
-    batch: list[Fields], subaccount_id: int, state: State
-) -> list[PlaceOrder | ApiError]:
+def orders_of(batch: list[Fields], subaccount_id: int, state: State) -> list[PlaceOrder | ApiError]:
     """Each order of a batch, or why it is none; in the batch's order."""
     results: list[PlaceOrder | ApiError] = []
     for fields in batch:
@@ -233,9 +232,7 @@ def _withdraw(fields: Fields, subaccount_id: int, _user_id: int, state: State) -
 def _transfer(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> Transfer:
     asset_id = asset_of(_needed(fields, "symbol"), state)
     target = _integer(_needed(fields, "toSubaccountId"), "toSubaccountId", 2**31 - 1)
-    return Transfer(
-        subaccount_id, target, asset_id, _atoms(_needed(fields, "quantity"), asset_id, state, "quantity")
-    )
+    return Transfer(subaccount_id, target, asset_id, _atoms(_needed(fields, "quantity"), asset_id, state, "quantity"))
 
 
 def _open_subaccount(fields: Fields, _subaccount_id: int, user_id: int, _state: State) -> OpenSubaccount:
@@ -401,7 +398,9 @@ def _atoms(text: str, asset_id: int, state: State, name: str, *, step: bool = Fa
     return atoms
 
 
-def _refuse_decimal(text: str, decimals: int, name: str, code: str, too_long: str, error: AmountError) -> NoReturn:
+def _refuse_decimal(
+    text: str, decimals: int, name: str, code: ErrorCode, too_long: str, error: AmountError
+) -> NoReturn:
     """Too precise is the client's request that is invalid, too large or no number the value.   [W-4]"""
     try:
         parse_decimal(text, 60, limit=10**120)
@@ -410,5 +409,3 @@ def _refuse_decimal(text: str, decimals: int, name: str, code: str, too_long: st
     if len(text.partition(".")[2].rstrip("0")) > decimals:
         raise bad_request(too_long) from None
     raise bad_request(f"{name}: {error}", code) from None
-
-
