@@ -66,7 +66,7 @@ def ours_on(operations: list[Operation]) -> Callable[[], tuple[int, int]]:
             # Bids and asks of different users: every maker is compared with the taker, none is the same.
             owner = owners[number % USERS * 2 + is_bid]
             order = Order(
-                number, None, market, owner, limit, bid if is_bid else ask, gtc, price, lots, 0, False, False, reject, number
+                number, None, market, owner, limit, bid if is_bid else ask, gtc, price, lots, 0, False, False, reject, 0
             )
             orders.append(order)
             own, opposite = (bids, asks) if is_bid else (asks, bids)
