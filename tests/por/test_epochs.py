@@ -346,6 +346,13 @@ def test_rows_read_back_as_they_were_written() -> None:
         row_from_text(first.text().replace('"epoch":0', '"epoch": 0'))
 
 
+def test_an_unknown_subaccount_has_no_proof() -> None:
+    epoch = sample_epoch()
+
+    with pytest.raises(KeyError, match="subaccount 22 has no leaf in epoch 0"):
+        proof_of(Log([epoch.header]), epoch, 22)
+
+
 def test_an_image_is_plain_data() -> None:
     """The caller may hand it between processes (R-1: the builder works on an image, outside the sequencer)."""
     image = sample_image()

@@ -300,13 +300,21 @@ def test_a_signed_price_set_that_makes_no_sense_is_refused(prices: Any, says: st
     assert says in refusal(signed(proof, header, prices=canonical_json(prices)))
 
 
-def test_signed_parameters_that_are_not_canonical_are_refused() -> None:
+@pytest.mark.parametrize(
+    "parameters, says",
+    [
+        ('{"a": 1}', "parameters is not in canonical form"),
+        ('{"b":1,"a":1}', "parameters is not in canonical form"),
+        ('{"a":1,"a":1}', "parameters is not JSON"),
+        ('{"a":1.5}', "parameters is not JSON"),
+        ('{"a":NaN}', "parameters is not JSON"),
+    ],
+)
+def test_signed_parameters_that_are_not_canonical_are_refused(parameters: str, says: str) -> None:
     """One hash, one reading.   [R-5]"""
     proof = first_proof()
 
-    assert "parameters is not in canonical form" in refusal(
-        signed(proof, json.loads(proof["header"]), parameters='{"a": 1}')
-    )
+    assert says in refusal(signed(proof, json.loads(proof["header"]), parameters=parameters))
 
 
 def test_a_detail_that_is_not_an_object_is_refused() -> None:
