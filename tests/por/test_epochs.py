@@ -296,6 +296,8 @@ def test_a_stale_or_doubtful_price_set_is_refused(prices: list[tuple[str, int, i
         ({"hour": HOUR + 1, "exchange": "other"}, "the log is of exchange satchel-test"),
         ({"hour": HOUR + 1, "opened": -1, "closed": -1}, "is not the 5"),
         ({"hour": HOUR + 1, "columns": [*["x"] * 7]}, "appears twice"),
+        ({"hour": HOUR + 1, "columns": [*"abcdef", "accounts"]}, "'accounts' cannot be the name of a column"),
+        ({"hour": HOUR + 1, "columns": [*"abcdef", "g\n"]}, "cannot be the name of a column"),
         ({"hour": HOUR + 1, "parameters": '{ "a":1}'}, "not an object in canonical JSON"),
         ({"hour": HOUR + 1, "parameters": '{"a":1.5}'}, "1.5 is not a whole number"),
         ({"hour": HOUR + 1, "parameters": '{"a":1,"a":1}'}, "not an object in canonical JSON"),
