@@ -105,6 +105,7 @@ function drawOperation(operation) {
   if (body) inside.append(make("h4", {}, "Body ", kind(body[1].schema)), fieldTree(body[1].schema));
   inside.append(make("h4", {}, "Answers"), ...Object.entries(operation.responses ?? {}).map(drawResponse));
   inside.append(make("h4", {}, "Try it"), copyable(curl(operation, query, body)));
+  if (operation["x-instruction"]) inside.append(copyable(signing(operation, query, body)));
   article.append(inside);
   return article;
 }
@@ -164,6 +165,7 @@ function drawField(field) {
     kind(field.schema),
     field.where && field.where !== "query" ? make("span", { class: "note" }, `in ${field.where}`) : null,
     field.required ? make("span", { class: "note required" }, "required") : null,
+    schemas.isNullable(field.schema) ? make("span", { class: "note" }, "or null") : null,
   );
   const item = make("li", {}, row);
   const text = field.description ?? field.schema?.description ?? found.description;
@@ -208,6 +210,19 @@ function curl(operation, query, body) {
     lines.push(`-d '${JSON.stringify(schemas.example(body[1].schema))}'`);
   }
   return lines.join(" \\\n  ");
+}
+
+/** The command that signs the request and sends it. */
+function signing(operation, query, body) {
+  const parameters = query.filter((parameter) => parameter.in === "query" && parameter.required);
+  const fields = parameters.map(({ name, schema }) => `${name}=${schemas.example(schema, name)}`);
+  const example = body ? schemas.example(body[1].schema) : {};
+  if (Array.isArray(example)) fields.push(`--body '${JSON.stringify(example)}'`);
+  else fields.push(...Object.entries(example).map(([name, value]) => `${name}=${value}`));
+  return [
+    `satchel sign ${operation["x-instruction"]} ${fields.join(" ")}`.trimEnd(),
+    `--key KEY.json --url ${location.origin} | tail -n 1 | sh`,
+  ].join(" \\\n  ");
 }
 
 function copyable(text) {

@@ -4,7 +4,7 @@ import { Book } from "./book.js";
 import { draw } from "./chart.js";
 import { grouped, padded, places, units } from "./decimals.js";
 
-const LEVELS = matchMedia("(max-width: 640px)").matches ? 8 : 10;
+const LEVELS = matchMedia("(max-width: 640px)").matches ? 8 : 12;
 const TRADES = LEVELS * 2 + 1;
 const CANDLES = 120;
 const MINUTE = 60;
