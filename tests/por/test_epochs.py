@@ -140,6 +140,20 @@ def test_a_negative_amount_is_refused_among_large_ones_too() -> None:
         build_epoch(image, None, MASTER)
 
 
+@pytest.mark.parametrize(
+    "fields, says",
+    [
+        ({"amounts": [1]}, "subaccount 12: 1 amounts for 7 columns"),
+        ({"subaccount_id": -1}, "subaccount id -1 is outside"),
+        ({"user_id": 2**53}, "user id 9007199254740992 is outside"),
+    ],
+)
+def test_an_account_of_another_shape_is_refused(fields: dict[str, object], says: str) -> None:
+    """[R-2]"""
+    with pytest.raises(BuildRefused, match=says):
+        build_epoch(changed(sample_image(), 1, **fields), None, MASTER)
+
+
 def test_a_duplicated_account_is_refused() -> None:
     """One leaf per subaccount.   [R-2]"""
     accounts = accounts_of([*ROWS, ROWS[0]])
