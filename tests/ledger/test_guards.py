@@ -188,6 +188,24 @@ def test_a_block_that_is_not_one_is_refused(database_url: str, spoil: Callable[[
         write(connection, blocks[5])
 
 
+@pytest.mark.parametrize("table", ["posting", "posting_batch"])
+@pytest.mark.parametrize("height", [4, 5], ids=["block without journal", "block with journal"])
+def test_a_stray_row_beside_a_block_is_refused(database_url: str, table: str, height: int) -> None:
+    blocks = example_blocks()
+    engine = stored(database_url, blocks[:height])
+    header = blocks[height].header
+    log = schema.metadata.tables[table]
+    stray = example_row(log, header.first_journal + header.journal_count, height)
+
+    def insert(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(log), [stray])
+        write(connection, blocks[height])
+
+    reason = refused(engine, insert)
+
+    assert "journal rows do not make" in reason or "posting rows without a journal transaction" in reason
+
+
 @pytest.mark.parametrize("lines", [(0, 1, 2), (0,), (1, 2), (-1, 1), ()])
 def test_a_journal_row_states_its_postings(database_url: str, lines: tuple[int, ...]) -> None:
     log = LogBuilder()
