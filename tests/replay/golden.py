@@ -1,0 +1,182 @@
+"""A small recorded log and what it must give: `python -m tests.replay.golden` records it anew, on purpose only.
+
+The commands are kept as encoded bytes, so that a change of an encoding, of a default or of a rule shows here.   [A-10]
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from engine import genesis, snapshot
+from engine.commands import (
+    AddKey,
+    CancelAllOrders,
+    CancelOrder,
+    CloseEpoch,
+    Command,
+    CreditDeposit,
+    FinalizeDeposit,
+    Genesis,
+    GrantTier,
+    OpenSubaccount,
+    OrderType,
+    OrphanDeposit,
+    PlaceOrder,
+    PlaceOrders,
+    RegisterKey,
+    RequestWithdrawal,
+    ReverseDeposit,
+    SelfTrade,
+    SetPrices,
+    SettleWithdrawal,
+    Side,
+    TimeInForce,
+    Transfer,
+    UpdateAccount,
+    decode,
+    encode,
+)
+from engine.events import Outcome
+from engine.state import State
+from engine.transition import apply
+from ledger.blocks import SignedRequest
+from ledger.journal import GENESIS_HASH, seal
+
+FOLDER = Path(__file__).parent
+COMMANDS = FOLDER / "golden_commands.ndjson"
+EXPECTED = FOLDER / "golden_expected.json"
+START_US = 1_760_000_000_000_000
+USERS = 4
+
+
+class Line(NamedTuple):
+    """One recorded command: when it came, its bytes, the user whose key signed it (0: nobody's)."""
+
+    at_us: int
+    payload: bytes
+    user: int
+
+
+class Run:
+    """An exchange that is fed recorded lines, and the head of its journal's hash chain."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.head = GENESIS_HASH
+        self.journal = 0
+        self.outcomes: list[int] = []
+
+    def feed(self, line: Line) -> Outcome:
+        seq = self.state.sequence + 1
+        outcome = apply(self.state, seq, line.at_us, decode(line.payload), request_of(line, seq))
+        self.outcomes.append(int(outcome.rejection.reason) if outcome.rejection else 0)
+        for entry in outcome.journal:
+            self.journal += 1
+            self.head = seal(self.head, self.journal, seq, line.at_us, entry).hash
+        return outcome
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "commands": self.state.sequence,
+            "rejected": sum(1 for outcome in self.outcomes if outcome),
+            "outcomes": sha256(bytes(str(self.outcomes), "ascii")).hexdigest(),
+            "journalTransactions": self.journal,
+            "journalHead": self.head.hex(),
+            "stateHash": snapshot.state_hash(self.state).hex(),
+        }
+
+
+def key_of(user: int) -> bytes:
+    return sha256(b"golden %d" % user).digest()
+
+
+def request_of(line: Line, seq: int) -> SignedRequest | None:
+    if not line.user:
+        return None
+    at_ms = line.at_us // 1_000
+    return SignedRequest(key_of(line.user), seq.to_bytes(64, "big"), b"golden", at_ms, 5_000, at_ms)
+
+
+def read() -> list[Line]:
+    rows = [json.loads(row) for row in COMMANDS.read_text().splitlines()]
+    return [Line(row["at"], b64decode(row["payload"]), row["user"]) for row in rows]
+
+
+def record() -> None:
+    """Write the commands and what they give."""
+    run, lines, random = Run(), list[Line](), Random(20_151)
+    at_us = START_US
+
+    def send(command: Command, user: int = 0) -> Outcome:
+        nonlocal at_us
+        at_us += random.randint(1, 50_000)
+        line = Line(at_us, encode(command), user)
+        lines.append(line)
+        return run.feed(line)
+
+    send(Genesis(genesis.load("devnet"), sha256(b"golden exchange").digest()))
+    send(SetPrices(((5, 150 * 10**12), (4, 3_000 * 10**12), (3, 90_000 * 10**12))))
+    for user in range(1, USERS + 1):
+        send(RegisterKey(key_of(user)))
+        for asset, atoms in ((1, 10**11), (5, 10**12), (4, 10**11)):
+            send(CreditDeposit(1, f"in{user}", asset, user, user, asset, atoms, 7, "block", user != 3))
+    send(GrantTier(1, 6, -1))
+    send(OpenSubaccount(2, key_of(20)), 2)
+    send(AddKey(1, key_of(10)), 1)
+    for step in range(500):
+        user = random.randint(1, USERS)
+        send(_something(run, random, user, step), user)
+        if step % 60 == 59:
+            at_us += 3_600_000_000
+            send(CloseEpoch(run.state.last_epoch_hour + 1))
+    send(FinalizeDeposit(1, "in3", 1))
+    send(OrphanDeposit(1, "in3", 5))
+    send(ReverseDeposit(1, "in3", 5))
+    send(SettleWithdrawal(1, "out", 5, 5_000))
+
+    COMMANDS.write_text(
+        "".join(
+            json.dumps({"at": line.at_us, "user": line.user, "payload": b64encode(line.payload).decode()}) + "\n"
+            for line in lines
+        )
+    )
+    EXPECTED.write_text(json.dumps(run.result(), indent=2) + "\n")
+
+
+def _something(run: Run, random: Random, user: int, step: int) -> Command:
+    dice = random.random()
+    side, market = random.choice(list(Side)), random.choice((1, 1, 2))
+    middle = 15_000 if market == 1 else 300_000
+    if dice < 0.6:
+        price = middle + random.randint(-30, 30)
+        return PlaceOrder(
+            user, market, side, OrderType.LIMIT, random.choice((TimeInForce.GTC,) * 5 + tuple(TimeInForce)), price,
+            random.randint(1, 300), self_trade=random.choice(list(SelfTrade)),
+            client_id=random.choice((None, None, step % 7)),
+        )  # fmt: skip
+    if dice < 0.7:
+        size = random.randint(1, 300)
+        quantity = {"lots": size} if random.random() < 0.5 else {"quote_atoms": size * 10**6}
+        return PlaceOrder(user, market, side, OrderType.MARKET, self_trade=SelfTrade.REJECT_MAKER, **quantity)
+    if dice < 0.85:
+        mine = list(run.state.subaccounts[user].orders) or [999]
+        return CancelOrder(user, market, random.choice(mine))
+    if dice < 0.9:
+        batch = tuple(PlaceOrder(user, 1, Side.BID, OrderType.LIMIT, price_ticks=14_900 - n, lots=n) for n in range(3))
+        return PlaceOrders(batch)
+    if dice < 0.93:
+        return CancelAllOrders(user)
+    if dice < 0.96:
+        return RequestWithdrawal(user, 1, 5, random.randint(1, 2) * 10**9, "A" * 44, f"w{step}")
+    if dice < 0.98:
+        return Transfer(2, 5, 1, 10**6)
+    return UpdateAccount(user, leverage_limit=random.randint(1, 20) * 10**9)
+
+
+if __name__ == "__main__":
+    record()
