@@ -1,0 +1,90 @@
+"""Clients that others wrote, unmodified, in environments of their own, with nothing changed but the URL.   [W-1, W-3]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.clients.node import devnet, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+async def test_ccxt_does_a_days_work(ccxt_python: Path, tmp_path: Path) -> None:
+    """W-1, W-3, W-4"""
+    async with devnet(tmp_path) as world:
+        seen = await run(ccxt_python, "drive_ccxt.py", world)
+
+    assert {"SOL/USDC", "ETH/USDC", "BTC/USDC", "SOL/USDC:USDC"} <= set(seen["markets"])
+    assert (seen["precision"]["amount"], seen["precision"]["price"]) == (0.01, 0.01)
+    assert {"USDC", "SOL", "BTC", "ETH"} <= set(seen["currencies"])
+    assert seen["status"] == "ok"
+    assert seen["balance"] == {"free": 100000.0, "used": 0.0, "total": 100000.0}
+    assert seen["placed"] == ["open", "open", "open"]
+    assert seen["open"] == [100.0, 99.0, 98.0] and seen["open of all markets"] == 3
+    assert seen["one"] == "77"
+    assert seen["locked"] == 397.0
+    assert seen["cancelled"] == "canceled"
+    assert seen["cancelled twice"] == "ExchangeNotAvailable", "ccxt's own mapping of RESOURCE_NOT_FOUND"
+    assert seen["would take"] == "InvalidOrder"
+    assert seen["sold"] == ["closed", 2.5, 249.5]
+    assert seen["market"] == ["closed", 1.0, 110.0]
+    assert seen["far"] == "InvalidOrder", "ccxt's own mapping of INVALID_PRICE"
+    assert seen["all cancelled"] is True
+    assert sorted(seen["fills"]) == [
+        ["buy", 99.0, 0.5, "maker", 0.0004, "SOL"],
+        ["buy", 100.0, 2.0, "maker", 0.0016, "SOL"],
+        ["buy", 110.0, 1.0, "taker", 0.001, "SOL"],
+    ]
+    assert seen["fills since"] == 2
+    assert seen["history"] == ["canceled", "closed", "closed", "open"] and seen["order"] == "closed"
+    assert seen["trades"] == [100.0, 99.0, 110.0] and seen["ticker"] == 110.0
+    assert seen["tickers"] == ["SOL/USDC"]
+    assert seen["book"] == [[[99.0, 0.5]], []]
+    assert seen["candles"] == seen["candles since"] == 3.5
+    assert seen["deposits"] == [["USDC", 100000.0, "ok"]] and seen["deposits until"] == 1
+    assert seen["address"] is True
+    assert seen["withdrawal"] == [12.5, "USDC", "pending"] and seen["withdrawals"] is True
+    assert seen["too much"] == "InsufficientFunds"
+    assert seen["positions"] == []
+
+
+async def test_ccxt_pro_watches(ccxt_python: Path, tmp_path: Path) -> None:
+    """W-6"""
+    async with devnet(tmp_path) as world:
+        seen = await run(ccxt_python, "drive_ccxt_pro.py", world)
+
+    assert seen["book"] is True
+    assert seen["trades"] == ["SOL/USDC", 1.0]
+    assert seen["bids and asks"] and seen["ticker"] and seen["candles"]
+    assert seen["orders"] == "SOL/USDC"
+    assert {"closed", "canceled"} <= set(seen["statuses"])
+    assert seen["same book"] == [True, True]
+
+
+async def test_bpx_py_does_a_days_work(bpx_python: Path, tmp_path: Path) -> None:
+    """W-1, W-3: sync and async, a boolean on the query included."""
+    async with devnet(tmp_path) as world:
+        seen = await run(bpx_python, "drive_bpx.py", world)
+
+    assert {"USDC", "SOL"} <= set(seen["assets"]) and "SOL_USDC_PERP" in seen["markets"]
+    assert seen["collateral"] == len(seen["assets"])
+    assert seen["status"] == {"status": "Ok", "message": None}
+    assert seen["ping"] == "pong" and seen["time"] is True
+    assert seen["depth"] == []
+    assert seen["balances"] == {"USDC": {"available": "100000", "locked": "0", "staked": "0"}}
+    assert seen["account"] == "5"
+    assert seen["placed"] == ["New", 5, True] and seen["open"] is True
+    assert seen["orders"] == ["60", "59"]
+    assert seen["sold"] == ["Market", "Filled", "30"]
+    assert seen["cancelled"] == "Cancelled" and seen["cancelled all"] == ["59"]
+    assert seen["gone"] == {"code": "RESOURCE_NOT_FOUND", "message": "Not Found"}
+    assert seen["fills"] == [["Bid", "60", "0.0004"]]
+    assert seen["history"] == ["Cancelled", "Cancelled"]
+    assert seen["ticker"] == "60" and seen["trades"] == [1, 1] and seen["candles"] == "0.5"
+    assert seen["deposits"] == [["USDC", "100000", "confirmed"]]
+    assert seen["withdrawal"] == ["12.5", "pending"] and seen["withdrawals"] is True
+    assert seen["positions"] == []
+    assert seen["boolean on the query"] == "NOT_IMPLEMENTED"
+    assert seen["async"] == {"placed": "New", "open": 1, "cancelled": "Cancelled", "balances": ["SOL", "USDC"]}
