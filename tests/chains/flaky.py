@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import ClientSession, web
@@ -32,6 +32,29 @@ class Flaky:
                 if self._after:
                     await method(*arguments)
                 raise Unavailable(f"{name} was lost")
+            return await method(*arguments)
+
+        return call
+
+
+class Interrupted:
+    """A real adapter before whose n-th call something else happens, such as a reorg."""
+
+    def __init__(self, adapter: Any, at: int, happens: Callable[[], Awaitable[object]]) -> None:
+        self._adapter, self._left, self._happens = adapter, at, happens
+        self.chain_id = adapter.chain_id
+        self.happened = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._adapter, name)
+        if not asyncio.iscoroutinefunction(method):
+            return method
+
+        async def call(*arguments: Any) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                self.happened = True
+                await self._happens()
             return await method(*arguments)
 
         return call

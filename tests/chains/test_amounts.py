@@ -151,6 +151,22 @@ async def test_the_faucet_is_spendable_at_once_and_has_no_minimum(tmp_path: Path
     assert set(world.book.outpoint_states().values()) == {"final"}
 
 
+async def test_what_a_reorg_may_take_back_is_not_swept(tmp_path: Path) -> None:
+    net, world = make(tmp_path)
+    await net.pay(world.address(0), 10**9)
+    await net.pay(world.address(ALICE), 10**9)
+    await world.settle_down()
+    await net.pay(world.address(ALICE), 7 * 10**9)
+    await net.mine(2)
+    await world.watcher.step()
+    assert world.states() == ["funded", "withdrawable", "credited"]
+    await world.sweeper.step()
+
+    swept = [int(row.amount) for row in world.rows(schema.nonces)]
+    assert len(swept) == 1
+    assert 0 < swept[0] < 10**9
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
@@ -213,8 +229,13 @@ async def test_a_payout_that_the_signer_refuses_blocks_no_other(tmp_path: Path) 
 
     assert world.book.withdrawal_state(small) == "paid"
     assert world.book.withdrawal_state(large) == "approved"
-    assert "signer refused" in world.alarm_kinds()
     assert [row.nonce for row in world.rows(schema.nonces)] == [0]
+    refusals = [row for row in world.rows(schema.alarms) if row.kind == "signer refused"]
+    assert [row.count for row in refusals] == [1], "what was refused waits for an operator"
+
+    await world.payouts.approve(large, "olga")
+    await world.pay_out(1)
+    assert [row.count for row in world.rows(schema.alarms) if row.kind == "signer refused"] == [2]
 
 
 async def test_a_foreign_use_of_the_hot_key_is_an_alarm_and_never_a_second_payment(tmp_path: Path) -> None:
@@ -237,5 +258,6 @@ async def test_a_foreign_use_of_the_hot_key_is_an_alarm_and_never_a_second_payme
 
     assert world.book.withdrawal_state(withdrawal) == "approved"
     assert "nonce used by a stranger" in world.alarm_kinds()
+    assert [row.state for row in world.rows(schema.nonces)] == ["stuck"]
     assert await net.balance(stranger) == 0
     assert await node.mined_nonces(world.address(0), await node.tip()) == 1

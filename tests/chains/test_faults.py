@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from chains import schema
 from chains.simulated import Faults, SimulatedNode
 from tests.chains.conftest import MakeWorld
-from tests.chains.flaky import SPOILED, FaultyProxy, Flaky
+from tests.chains.flaky import SPOILED, FaultyProxy, Flaky, Interrupted
 from tests.chains.nets import SimulatedNet
 from tests.chains.world import COIN, Net, World, token
 
@@ -45,6 +46,33 @@ async def test_whichever_answer_is_lost_the_deposit_is_credited_once(net: Net, m
     assert lost > 8, "a step has many calls"
     assert world.user(ALICE, COIN) == sent * 10**8
     assert set(world.states()) == {"withdrawable"}
+
+
+async def test_a_reorg_in_the_middle_of_a_step_is_seen(net: Net, make_world: MakeWorld) -> None:
+    world = await make_world()
+    await net.mine(3)
+    await world.watcher.step()
+    point, expected = 0, 0
+    while True:
+        point += 1
+        kept = await net.pay(world.address(ALICE), net.unit + point * 10**9)
+        await net.mine()
+        gone = await net.pay(world.address(ALICE), 7 * net.unit)
+        await net.mine()
+        assert kept != gone
+        expected += (net.unit + point * 10**9) // (net.unit // 10**8)
+        meddling = Interrupted(net.node(), point, partial(net.reorg, 2, drop=[gone]))
+        world.nodes[:] = [meddling]
+        world.restart()
+        await world.watcher.step()
+        if not meddling.happened:
+            await net.reorg(2, drop=[gone])
+            break
+    await world.settle_down(20)
+
+    assert point > 6
+    assert world.user(ALICE, COIN) == expected
+    assert await net.balance(world.address(ALICE)) == expected * (net.unit // 10**8)
 
 
 @pytest.mark.parametrize("after_sending", [False, True], ids=["call lost", "reply lost"])
