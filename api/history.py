@@ -339,6 +339,11 @@ class _Writer:
         self._postgresql = connection.dialect.name == "postgresql"
         with connection.begin():
             self._newest = _newest_candles(connection)
+            if self._postgresql:
+                for table in schema.TABLES:
+                    connection.exec_driver_sql(
+                        f"CREATE TEMP TABLE staging_{table.name} (LIKE {table.name}) ON COMMIT DELETE ROWS"
+                    )
 
     def write(self, taken: list[tuple[int, list[Outcome]]]) -> None:
         """Write the blocks and move the cursor, in one transaction."""
@@ -395,12 +400,11 @@ class _Writer:
             self._connection.exec_driver_sql(_insert(table, f"VALUES ({marks})"), rows)
 
     def _upsert_postgresql(self, table: sa.Table, rows: list[tuple[Any, ...]]) -> None:
-        """By COPY into a table of the transaction: a tenth of the time of row-by-row statements."""
+        """By COPY into a table of this connection: a tenth of the time of row-by-row statements."""
         staging = f"staging_{table.name}"
         driver = self._connection.connection.driver_connection
         assert driver is not None
         with driver.cursor() as cursor:
-            cursor.execute(f"CREATE TEMP TABLE {staging} (LIKE {table.name}) ON COMMIT DROP")
             with cursor.copy(f"COPY {staging} FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)

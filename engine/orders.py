@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import structs
+
 from engine import clearing
 from engine.book import Book, Ladder
 from engine.commands import (
@@ -25,6 +27,7 @@ from engine.events import (
     OrderStatus,
     OrderView,
     Outcome,
+    Trade,
 )
 from engine.formulas.bands import buy_impact_bound, sell_impact_bound
 from engine.formulas.spot import locked_atoms
@@ -293,7 +296,7 @@ def _take(
     if not taker.executed_lots:
         # By quote quantity, and it does not pay for a single lot.
         return _expire(outcome, taker, ExpiryReason.INVALID_QUANTITY)
-    return taker.view(OrderStatus.FILLED)
+    return taker.view() if wish.quote_ticks is None else _filled_by_quote(outcome, taker)
 
 
 def _bound(market: Market, opposite: Ladder, limit_key: int) -> int:
@@ -316,6 +319,17 @@ def _why_ended(order: Order, stop: Stop, opposite: Ladder, limit_key: int) -> Ex
     if order.order_type is not _LIMIT:
         return ExpiryReason.INSUFFICIENT_LIQUIDITY
     return ExpiryReason.IMMEDIATE_OR_CANCEL
+
+
+def _filled_by_quote(outcome: Outcome, taker: Order) -> OrderView:
+    """What is left of the quote quantity buys no further lot, so the order is filled: its last trade says so."""
+    view = taker.view(OrderStatus.FILLED)
+    for place in range(len(outcome.events) - 1, -1, -1):
+        event = outcome.events[place]
+        if isinstance(event, Trade):
+            outcome.events[place] = structs.replace(event, taker=view)
+            break
+    return view
 
 
 def _expire(outcome: Outcome, order: Order, reason: ExpiryReason) -> OrderView:
