@@ -251,9 +251,9 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure on this machine and print beside the peers' figures."""
-    from tools.bench import table
+    from tools import benchmarks
 
-    _end(lambda: table.bench(only or [], quick, database, json))
+    _end(lambda: benchmarks.bench(only or [], quick, database, json))
 
 
 @por.command("run")
