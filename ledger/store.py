@@ -109,6 +109,7 @@ class Store:
                 writing.raw(connection).execute("PRAGMA cache_size=-131072")
             else:
                 _wait_for_advisory_lock(connection)
+                _require_durable_commits(connection)
             with connection.begin():
                 connection.execute(sa.update(schema.tip).values(epoch=schema.tip.c.epoch + 1))
                 self._epoch = connection.execute(sa.select(schema.tip.c.epoch)).scalar_one()
@@ -315,6 +316,13 @@ def _wait_for_advisory_lock(connection: sa.Connection) -> None:
         if time.monotonic() > deadline:
             raise StoreError("another process is writing this database (it holds the advisory lock)")
         time.sleep(0.05)
+
+
+def _require_durable_commits(connection: sa.Connection) -> None:
+    """A server may be set to acknowledge before the disk has it; this session is not to.   [A-7]"""
+    with connection.begin():
+        if connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "off":
+            connection.exec_driver_sql("SET SESSION synchronous_commit TO on")
 
 
 def _read_tip(connection: sa.Connection) -> Tip | None:

@@ -123,6 +123,8 @@ class Continuity:
         self.next_journal = 1
         self.journal_head = bytes(32)
         self.log = merkle.TreeHead()
+        self.peaks_before = b""
+        """Of the block log's tree before the newest block, as the writer keeps them."""
         self.key: bytes | None = None
         """The key that must sign the next block; None before genesis and after a gap."""
         self.keys: list[bytes] = []
@@ -180,6 +182,7 @@ class Continuity:
         self.next_command = header.first_command + header.command_count
         self.next_journal = header.first_journal + header.journal_count
         self.journal_head = header.journal_head
+        self.peaks_before = b"".join(self.log.dump()[1])
         self.log.append(truth)
         self.hashes.append(truth)
         self.key = rotated_to or header.public_key
@@ -573,8 +576,8 @@ class _Tables:
 
     def check_tip_and_snapshots(self, log: Continuity) -> None:
         """The writer's own notes agree with the log: the `tip` row, and which block each snapshot is of."""
-        tips = self._all("SELECT height, block_hash, next_command, next_journal, open_height FROM tip")
-        expected = (log.height, log.block_hash, log.next_command, log.next_journal, None)
+        tips = self._all("SELECT height, block_hash, next_command, next_journal, open_height, log_peaks FROM tip")
+        expected = (log.height, log.block_hash, log.next_command, log.next_journal, None, log.peaks_before)
         if [tuple(row) for row in tips] != [expected]:
             self.findings.add("tip", "", "", f"does not say where the log ends (block {log.height})")
         for height, digest in self._all("SELECT height, block_hash FROM snapshot ORDER BY height"):

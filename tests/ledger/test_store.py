@@ -296,3 +296,21 @@ def test_a_connection_lost_between_rows_and_commit_leaves_nothing(postgres_url: 
     store.close()
     assert Store(engine).block_hashes() == [blocks[0].hash]
     assert verify(engine).is_clean
+
+
+@pytest.mark.node
+def test_the_writer_commits_durably_whatever_the_servers_default(postgres_url: str) -> None:
+    opened(postgres_url)
+    engine = sa.create_engine(postgres_url, connect_args={"options": "-c synchronous_commit=off"})
+    store = Store(engine)
+
+    setting = store.acquire().exec_driver_sql("SHOW synchronous_commit").scalar_one()
+
+    assert setting == "on"
+    store.close()
+
+
+def test_sqlite_syncs_each_commit(sqlite_url: str) -> None:
+    with opened(sqlite_url).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"

@@ -230,6 +230,24 @@ def test_a_missing_table_is_found(tampered: Tampered) -> None:
         assert any(finding.table == table.name and "missing" in finding.reason for finding in found)
 
 
+@pytest.mark.parametrize("column", ["height", "block_hash", "next_command", "next_journal", "log_peaks"])
+def test_a_tip_that_is_not_the_logs_is_found(tampered: Tampered, column: str) -> None:
+    change = "zeroblob(32)" if column in ("block_hash", "log_peaks") else f"{column} - 1"
+
+    (finding,) = tampered.findings(f"UPDATE tip SET {column} = {change}")
+
+    assert finding.table == "tip"
+
+
+def test_a_snapshot_of_another_log_is_found(tampered: Tampered) -> None:
+    fits = "INSERT INTO snapshot SELECT height, hash, x'00', x'00' FROM block WHERE height = 2"
+    foreign = "INSERT INTO snapshot VALUES (3, zeroblob(32), x'00', x'00'), (99, zeroblob(32), x'00', x'00')"
+
+    found = tampered.findings(fits, foreign)
+
+    assert [(finding.table, finding.row) for finding in found] == [("snapshot", "height 3"), ("snapshot", "height 99")]
+
+
 def test_missing_guards_are_found(honest: Path) -> None:
     report = verify(open_engine(f"sqlite:///{honest}", read_only=True))
 
@@ -248,6 +266,13 @@ def test_damaged_pages_are_findings(tampered: Tampered, tmp_path: Path) -> None:
     assert report.findings
 
 
+def peaks(size: int) -> str:
+    head = merkle.TreeHead()
+    for block in example_blocks()[:size]:
+        head.append(block.hash)
+    return b"".join(head.dump()[1]).hex()
+
+
 CUT = (
     "DELETE FROM block WHERE height >= 4",
     "DELETE FROM command WHERE block_height >= 4",
@@ -255,7 +280,8 @@ CUT = (
     "DELETE FROM posting_batch WHERE journal_seq IN (SELECT seq FROM journal WHERE block_height >= 4)",
     "DELETE FROM journal WHERE block_height >= 4",
     "UPDATE tip SET height = 3, block_hash = (SELECT hash FROM block WHERE height = 3), "
-    "next_command = 1 + (SELECT max(seq) FROM command), next_journal = 1 + (SELECT max(seq) FROM journal)",
+    "next_command = 1 + (SELECT max(seq) FROM command), next_journal = 1 + (SELECT max(seq) FROM journal), "
+    f"log_peaks = x'{peaks(3)}'",
 )
 """A careful attacker: a shorter chain is a valid chain."""
 
