@@ -38,7 +38,7 @@ async def build(node: Node) -> tuple[web.Application, Edge]:
         streams.on_block(block, outcomes, changes)
 
     node.listeners.append(publish)
-    app = web.Application(middlewares=[contract_errors(node), durable_reads(node)], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[contract_errors(node)], client_max_size=MAX_BODY_BYTES)
     edge.add_routes(app, ROUTES)
     if node.settings.devnet:
         app.add_routes(Devnet(node).routes())
@@ -53,18 +53,6 @@ async def build(node: Node) -> tuple[web.Application, Edge]:
 
     app.cleanup_ctx.append(background)
     return app, edge
-
-
-def durable_reads(node: Node) -> Any:
-    """Middleware: what a handler saw of the state is told only when it is durable.   [A-7]"""
-
-    @web.middleware
-    async def wait(request: web.Request, handler: Any) -> web.StreamResponse:
-        response: web.StreamResponse = await handler(request)
-        await node.durable()
-        return response
-
-    return wait
 
 
 def default_workers() -> int:

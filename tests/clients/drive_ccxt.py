@@ -47,7 +47,8 @@ def main() -> None:
     seen["all cancelled"] = [order["id"] for order in bob.cancel_all_orders("SOL/USDC")] == [bought["id"]]
 
     seen["fills"] = [
-        [fill["side"], fill["price"], fill["amount"], fill["takerOrMaker"], fill["fee"]["cost"], fill["fee"]["currency"]]
+        [fill[name] for name in ("side", "price", "amount", "takerOrMaker")]
+        + [fill["fee"]["cost"], fill["fee"]["currency"]]
         for fill in alice.fetch_my_trades("SOL/USDC")
     ]
     seen["fills since"] = len(alice.fetch_my_trades("SOL/USDC", since=int(time.time() * 1000) - 600_000, limit=2))

@@ -1,4 +1,4 @@
-"""Clients that others wrote, unmodified, in environments of their own, with nothing changed but the URL.   [W-1, W-3]"""
+"""Clients that others wrote, unmodified, each in an environment of its own, only their URL changed.   [W-1, W-3]"""
 
 from __future__ import annotations
 
