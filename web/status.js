@@ -68,7 +68,8 @@ function streams(symbol) {
 async function load() {
   const market = state.market;
   const symbol = encodeURIComponent(market.symbol);
-  state.book = new Book(state.priceDecimals, state.sizeDecimals);
+  const book = new Book(state.priceDecimals, state.sizeDecimals);
+  state.book = book;
   send("SUBSCRIBE", streams(market.symbol));
   const since = Math.floor(now() / 1000) - CANDLES * MINUTE;
   const [depth, trades, ticker, klines] = await Promise.all([
@@ -77,10 +78,10 @@ async function load() {
     get(`/api/v1/ticker?symbol=${symbol}`),
     get(`/api/v1/klines?symbol=${symbol}&interval=1m&startTime=${since}`),
   ]);
-  if (market !== state.market) return;
-  if (!state.book.load(depth)) await load();
-  const newest = state.trades[0]?.id ?? -1;
-  state.trades = [...state.trades, ...trades.map(tradeOfRest).filter((trade) => trade.id < newest || newest < 0)];
+  // A later load has taken over.
+  if (book !== state.book) return;
+  if (!book.load(depth)) return load();
+  addTrades(trades.map(tradeOfRest));
   if (ticker && !state.ticker) state.ticker = tickerOfRest(ticker);
   for (const kline of klines) if (kline.open) addCandle(kline.start, kline.open, kline.high, kline.low, kline.close);
   state.dirty = true;
@@ -113,8 +114,7 @@ function take(message) {
   if (!data || data.s !== state.market.symbol) return;
   if (data.e === "depth" && !state.book.apply(data)) load();
   if (data.e === "trade") {
-    state.trades.unshift({ id: data.t, price: data.p, size: data.q, at: data.T / 1000, down: data.m });
-    state.trades.length = Math.min(state.trades.length, TRADES);
+    addTrades([{ id: data.t, price: data.p, size: data.q, at: data.T / 1000, down: data.m }]);
   }
   if (data.e === "ticker") {
     state.ticker = { first: data.o, last: data.c, high: data.h, low: data.l, base: data.v, quote: data.V, trades: data.n };
@@ -145,6 +145,12 @@ function instant(naive) {
 
 function tradeOfRest(row) {
   return { id: row.id, price: pad(row.price), size: padSize(row.quantity), at: row.timestamp, down: row.isBuyerMaker };
+}
+
+/** Newest first, each once, whether it came by the stream or by the snapshot. */
+function addTrades(trades) {
+  const byId = new Map([...state.trades, ...trades].map((trade) => [trade.id, trade]));
+  state.trades = [...byId.values()].sort((a, b) => b.id - a.id).slice(0, TRADES);
 }
 
 function tickerOfRest(row) {
@@ -292,7 +298,7 @@ async function pollHealth() {
     const answer = await fetch("/health/ready");
     const ready = answer.ok && state.socket !== null;
     health.className = `pill push ${ready ? "good" : answer.ok ? "" : "bad"}`;
-    say(health, ready ? "ready, live" : answer.ok ? "ready, connecting…" : "not ready");
+    say(health, ready ? "ready, live" : answer.ok ? "connecting…" : "not ready");
   } catch {
     health.className = "pill push bad";
     say(health, "no answer");

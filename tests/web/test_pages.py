@@ -152,8 +152,26 @@ async def test_trades_appear_with_price_size_and_direction(visit: Visit, exchang
     await expect(page.locator("#last")).to_have_text("100.75", timeout=PATIENCE_MS)
     await expect(page.locator("#count")).not_to_have_text("–", timeout=PATIENCE_MS)
     await expect(page.locator("#chart rect").first).to_be_attached(timeout=PATIENCE_MS)
+    trades = await exchange.anybody.ask("/api/v1/trades", symbol="SOL_USDC", limit=15)
+    shown = await rows_of(page, "trades")
+    assert [(row[0][2:], row[1]) for row in shown] == [("100.75", "0.10")] * len(trades)
     ticker = await exchange.anybody.ask("/api/v1/ticker", symbol="SOL_USDC")
     await expect(page.locator("#count")).to_have_text(ticker["trades"], timeout=PATIENCE_MS)
+
+
+async def test_each_trade_is_shown_once_however_it_came(visit: Visit, exchange: Exchange) -> None:
+    page = visit.page
+    await page.goto("/")
+    await expect(page.locator("#health")).to_have_text("ready, live", timeout=PATIENCE_MS)
+    for number in range(4):
+        price = f"100.{51 + number}"
+        await exchange.place(exchange.maker, "Ask", price, "0.1")
+        await exchange.place(exchange.taker, "Bid", price, "0.1")
+
+    await expect(page.locator("#trades tr").first).to_contain_text("▴ 100.54", timeout=PATIENCE_MS)
+    trades = await exchange.anybody.ask("/api/v1/trades", symbol="SOL_USDC", limit=15)
+    shown = [row[0][2:] for row in await rows_of(page, "trades")]
+    assert shown[:15] == [f"{float(trade['price']):.2f}" for trade in trades]
 
 
 async def test_the_last_block_and_epoch_are_those_of_the_log(visit: Visit, exchange: Exchange) -> None:
