@@ -54,6 +54,8 @@ class Epochs:
         self._rows: dict[int, asyncio.Future[Header]] = {}
         """The engine's number → its row once published; the newest few, for whoever asked for an epoch."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="epoch")
+        self._loaded: Epoch | None = None
+        """The epoch that the last proof was of: a hundred thousand leaves take most of a second to read."""
         self._building: asyncio.Task[None] | None = None
 
     def covered_height(self, store: Store) -> int:
@@ -112,7 +114,9 @@ class Epochs:
         return por_store.load_checkpoint(self._node.reader)
 
     def _prove(self, number: int, subaccount_id: int, known_sizes: list[int]) -> dict[str, Any]:
-        epoch = por_store.load_epoch(self._node.reader, number)
+        if self._loaded is None or self._loaded.header.epoch != number:
+            self._loaded = por_store.load_epoch(self._node.reader, number)
+        epoch = self._loaded
         checkpoint = self.checkpoint()
         assert checkpoint is not None, f"epoch {number} without a checkpoint"
         log_proof = self.log.proof(epoch.header.epoch, checkpoint.text, checkpoint.public_key, known_sizes)
@@ -190,9 +194,12 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         ],
         opened=0,
         closed=0,
-        # A price that was fed stays live until it is replaced, so it is as old as the epoch.   [P-1, W-9]
+        # A price that a sandbox was fed stays live until it is replaced, so it is as old as the epoch.   [P-1, W-9]
         prices=sorted(
-            (Price(symbols[asset_id], price, at_us) for asset_id, price in state.prices.items()),
+            (
+                Price(symbols[asset_id], price, at_us if state.devnet else state.price_at_us[asset_id])
+                for asset_id, price in state.prices.items()
+            ),
             key=lambda line: line.asset,
         ),
         price_max_age_us=0 if state.devnet else 3_600_000_000,
