@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
+
+import msgspec
 
 from por import store as por_store
 from por import verifier
@@ -90,14 +93,17 @@ def _on_running(url: str) -> dict[str, Any]:
 
 
 async def _on_stopped(data: Path, database: str | None) -> dict[str, Any]:
-    from api.node import Node
-    from api.settings import Settings
+    from api.node import Node, born_as
+    from api.settings import PASSPHRASE_VARIABLE, Settings
     from engine.commands import CloseEpoch
     from ledger.store import StoreError
 
-    with reading(data, database) as engine:
-        devnet = _is_devnet(engine)
-    node = Node(Settings(data=data, database=database, devnet=devnet))
+    with reading(data, database):
+        settings = Settings(data=data, database=database, passphrase=os.environ.get(PASSPHRASE_VARIABLE))
+    born = born_as(settings.url)
+    if born is None:
+        raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
+    node = Node(msgspec.structs.replace(settings, devnet=born.devnet))
     try:
         await node.start()
     except StoreError as problem:
@@ -112,13 +118,3 @@ async def _on_stopped(data: Path, database: str | None) -> dict[str, Any]:
     finally:
         await node.stop()
 
-
-def _is_devnet(engine: Any) -> bool:
-    from engine.commands import Genesis, decode
-    from ledger.store import Store
-
-    first = next(Store(engine).commands(1, 1), None)
-    if first is None:
-        raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
-    genesis = decode(first.payload)
-    return isinstance(genesis, Genesis) and genesis.parameters.devnet
