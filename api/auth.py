@@ -123,6 +123,11 @@ def command_fields(text: bytes, groups: Sequence[Pairs]) -> list[Fields]:
     and a request that says more than one thing is not done.
     """
     stated = [{name: _plain(value) for name, value in pairs if _is_set(value)} for pairs in groups]
+    if b"%" not in text and text.count(b"&") == sum(map(len, stated)) + len(stated) + 1:
+        # One & before each field, each further order, the timestamp and the window: no value holds one, unless
+        # another was left out; and only these values are ever left out or spelt otherwise.
+        if not any(value in _RESPELT for fields in stated for value in fields.values()):
+            return stated
     try:
         read = [fields for _instruction, fields in fields_of(text)]
     except ValueError as error:
@@ -152,6 +157,9 @@ def texts(instruction: str, groups: Sequence[Pairs], timestamp: str, window: str
             if text not in tried:
                 tried.add(text)
                 yield text
+
+
+_RESPELT = frozenset({"", "True", "False"})
 
 
 def _is_unset(value: Any) -> bool:

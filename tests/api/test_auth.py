@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.auth import Authenticator, Credentials, command_fields, credentials_of, texts
 from api.errors import ApiError
@@ -240,6 +242,28 @@ def test_the_same_signed_text_never_stands_for_two_requests() -> None:
         command_fields(honest.encode(), shifted)
     with pytest.raises(ApiError):
         command_fields(coded.encode(), [[("address", "a%2541"), ("symbol", "SOL")]])
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from("abcd"),
+            st.none() | st.booleans() | st.integers(0, 99) | st.sampled_from(["", "null", "True", "x&a=1", "%41", "y"]),
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_what_is_read_from_a_request_is_what_an_auditor_reads_from_its_text(groups: list[dict[str, Any]]) -> None:
+    """A-5: for every spelling of every request, the two agree or the request is refused."""
+    pairs = [sorted(group.items()) for group in groups]
+    for text in texts("withdraw", pairs, "1", "5000"):
+        try:
+            stated = command_fields(text, pairs)
+        except ApiError:
+            continue
+        assert stated == [fields for _instruction, fields in fields_of(text)]
 
 
 def test_fields_come_back_from_raw_and_encoded_texts() -> None:
