@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -226,3 +226,26 @@ async def confirmed(
         left[key] -= received
         result.append(replace(transfer, received=received))
     return result
+
+
+async def agreed_tip(adapters: Sequence[Adapter], quorum: int) -> BlockRef:
+    """The newest height that `quorum` nodes have reached: no single node can make a deposit look deep.   [D-12]"""
+    return await _agreed([adapter.tip for adapter in adapters], quorum)
+
+
+async def agreed_final(adapters: Sequence[Adapter], quorum: int) -> BlockRef:
+    """The newest height that `quorum` nodes call final.   [D-6, D-12]"""
+    return await _agreed([adapter.final for adapter in adapters], quorum)
+
+
+async def _agreed(questions: Sequence[Callable[[], Awaitable[BlockRef]]], quorum: int) -> BlockRef:
+    answers: list[BlockRef] = []
+    faults: list[str] = []
+    for question in questions:
+        try:
+            answers.append(await question())
+        except ChainError as fault:
+            faults.append(str(fault))
+    if len(answers) < quorum:
+        raise Unavailable(f"{len(answers)} of {len(questions)} nodes answer, {quorum} must: {'; '.join(faults)}")
+    return sorted(answers, key=lambda block: -block.height)[quorum - 1]

@@ -27,6 +27,7 @@ from chains.adapter import (
     Unavailable,
     Verdict,
     WrongChain,
+    agreed_final,
 )
 from chains.alarms import raise_alarm
 from chains.schema import attempts, cursors, nonces
@@ -134,7 +135,7 @@ class Outbox:
         rows = await self._db(lambda c: c.execute(unfinished.order_by(nonces.c.wallet, nonces.c.nonce)).all())
         if not rows:
             return
-        final = await self._node.final()
+        final = await agreed_final(self._adapters, self._quorum)
         heads: set[int] = set()
         for row in rows:
             if row.state == Sending.RESERVED:

@@ -116,7 +116,10 @@ class Sweeper:
     async def _sweep(self, wallet: int, asset_id: int, step: SweepStep) -> None:
         """Send one address's coins, or first the gas they need."""
         token, rule = self._exchange.token(self.chain_id, asset_id), self._rules[asset_id]
-        if token is None or wallet in {row.wallet for row in await self._outbox.unfinished()}:
+        held = self._exchange.ledger_balance(self.chain_id, wallet, asset_id)
+        if token is None or held < max(1, rule.threshold_atoms):
+            return
+        if wallet in {row.wallet for row in await self._outbox.unfinished()}:
             return
         native = native_coin(self._exchange, self.chain_id)
         source, hot = await self._address(wallet), await self._address(HOT_WALLET)

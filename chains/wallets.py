@@ -5,6 +5,7 @@ Wallet 0 of a chain is its hot wallet, wallet n > 0 the deposit address of subac
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -21,50 +22,43 @@ class Wallets:
     def __init__(self, engine: sa.Engine, derive: Mapping[int, Callable[[int], str]]) -> None:
         self._engine = engine
         self._derive = derive
+        self._lock = threading.Lock()
         self._owners: dict[int, dict[str, int]] = {chain_id: {} for chain_id in derive}
         self._addresses: dict[tuple[int, int], str] = {}
-        self._newest = 0
-        self._load()
+        with engine.begin() as connection:
+            for row in connection.execute(sa.select(addresses)):
+                self._watch(row.chain_id, row.wallet, row.address)
         for chain_id in derive:
             self._require_same_seed(chain_id)
 
     def address(self, chain_id: int, wallet: int) -> str:
-        """The address of a wallet, derived and put under watch when asked for the first time. Blocking."""
-        known = self._addresses.get((chain_id, wallet)) or self._load().get((chain_id, wallet))
+        """The address of a wallet, derived and put under watch when asked for the first time. Blocking.   [D-3]"""
+        known = self._addresses.get((chain_id, wallet))
         if known is not None:
             return known
-        address = self._derive[chain_id](wallet)
-        with self._engine.begin() as connection:
-            if connection.scalar(self._select(chain_id, wallet)) is None:
-                connection.execute(sa.insert(addresses).values(chain_id=chain_id, wallet=wallet, address=address))
-        return self._load()[chain_id, wallet]
+        with self._lock:
+            if (chain_id, wallet) not in self._addresses:
+                address = self._derive[chain_id](wallet)
+                row = {"chain_id": chain_id, "wallet": wallet, "address": address}
+                with self._engine.begin() as connection:
+                    connection.execute(sa.insert(addresses).values(row))
+                # Nobody hears of an address before it is durable and watched.
+                self._watch(chain_id, wallet, address)
+        return self._addresses[chain_id, wallet]
+
+    def watched(self, chain_id: int) -> Mapping[str, int]:
+        """Address → wallet of every address ever given out on a chain."""
+        return self._owners[chain_id]
+
+    def _watch(self, chain_id: int, wallet: int, address: str) -> None:
+        self._owners.setdefault(chain_id, {})[address] = wallet
+        self._addresses[chain_id, wallet] = address
 
     def _require_same_seed(self, chain_id: int) -> None:
         """Addresses that were given out must be ours to spend from: another keystore is found at once."""
         stored, derived = self.address(chain_id, HOT_WALLET), self._derive[chain_id](HOT_WALLET)
         if stored != derived:
             raise ValueError(f"chain {chain_id}: the hot wallet is {stored}, this keystore's is {derived}")
-
-    def watched(self, chain_id: int) -> dict[str, int]:
-        """Address → wallet of every address ever given out on a chain. Blocking."""
-        self._load()
-        return self._owners[chain_id]
-
-    def _load(self) -> dict[tuple[int, int], str]:
-        """Read the addresses that other threads or processes added since the last time."""
-        with self._engine.begin() as connection:
-            rows = connection.execute(
-                sa.select(addresses).where(addresses.c.id > self._newest).order_by(addresses.c.id)
-            ).all()
-        for row in rows:
-            self._owners.setdefault(row.chain_id, {})[row.address] = row.wallet
-            self._addresses[row.chain_id, row.wallet] = row.address
-            self._newest = max(self._newest, row.id)
-        return self._addresses
-
-    @staticmethod
-    def _select(chain_id: int, wallet: int) -> sa.Select[tuple[str]]:
-        return sa.select(addresses.c.address).where(addresses.c.chain_id == chain_id, addresses.c.wallet == wallet)
 
 
 class Derivation(Protocol):

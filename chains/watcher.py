@@ -16,7 +16,18 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from chains import deposits as deposit
-from chains.adapter import Adapter, BlockRef, ChainError, Kind, Moved, Transfer, Unavailable, WrongChain
+from chains.adapter import (
+    Adapter,
+    BlockRef,
+    ChainError,
+    Kind,
+    Moved,
+    Transfer,
+    Unavailable,
+    WrongChain,
+    agreed_final,
+    agreed_tip,
+)
 from chains.alarms import raise_alarm
 from chains.amounts import credited, read_dust, read_rounding, write_dust, write_rounding
 from chains.deposits import State
@@ -131,12 +142,13 @@ class Watcher:
             step.waiting = cursor.halted
             return
         step.final_before = cursor.final_height
-        tip, final = await self._node.tip(), await self._node.final()
+        tip = await self._node.tip()
         cursor = await self._unwind(cursor, tip, step)
         if step.waiting:
             return
         step.height = await self._ingest(cursor, tip, step)
-        await self._decide(tip, final, step)
+        deep = tip if self._quorum == 1 else await agreed_tip(self._adapters, self._quorum)
+        await self._decide(deep, await agreed_final(self._adapters, self._quorum), step)
 
     # ---- where we are ----
 
@@ -252,7 +264,7 @@ class Watcher:
         height, last_hash = int(cursor.height), str(cursor.hash)
         while height < tip.height:
             batch: list[tuple[BlockRef, list[Transfer]]] = []
-            watched = await asyncio.to_thread(self._wallets.watched, self.chain_id)
+            watched = self._wallets.watched(self.chain_id)
             contracts = {token.contract: token for token in self._exchange.tokens(self.chain_id)}
             while len(batch) < BATCH and height < tip.height:
                 block = await self._node.block(height + 1)

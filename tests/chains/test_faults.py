@@ -61,17 +61,23 @@ async def test_a_reorg_in_the_middle_of_a_step_is_seen(net: Net, make_world: Mak
         await net.mine()
         assert kept != gone
         expected += (net.unit + point * 10**9) // (net.unit // 10**8)
-        meddling = Interrupted(net.node(), point, partial(net.reorg, 2, drop=[gone]))
+        await world.watcher.step()
+        await net.mine()
+        meddling = Interrupted(net.node(), point, partial(net.reorg, 3, drop=[gone]))
         world.nodes[:] = [meddling]
         world.restart()
         await world.watcher.step()
         if not meddling.happened:
-            await net.reorg(2, drop=[gone])
+            await net.reorg(3, drop=[gone])
             break
+        world.nodes[:] = [net.node()]
+        world.restart()
+        await world.watcher.step()
     await world.settle_down(20)
 
     assert point > 6
     assert world.user(ALICE, COIN) == expected
+    assert set(world.states()) <= {"withdrawable", "orphaned", "reversed"}
     assert await net.balance(world.address(ALICE)) == expected * (net.unit // 10**8)
 
 
@@ -195,6 +201,19 @@ async def test_a_credit_needs_every_node_that_was_asked_for(tmp_path: Path) -> N
     behind.behind = 0
     await world.watcher.step()
     assert world.user(ALICE, COIN) == 10**8
+
+
+async def test_one_node_alone_cannot_make_a_deposit_final(tmp_path: Path) -> None:
+    behind = Faults(behind=3)
+    net, world = simulated(tmp_path, Faults(), behind)
+    await net.pay(world.address(ALICE), net.unit)
+    await net.mine(6)
+    await world.watcher.step()
+    assert world.states() == ["credited"], "two blocks deep for both, final for one"
+
+    behind.behind = 0
+    await world.watcher.step()
+    assert world.states() == ["withdrawable"]
 
 
 async def test_two_of_three_nodes_are_enough_when_two_are_asked_for(tmp_path: Path) -> None:
