@@ -24,7 +24,7 @@ from engine import genesis
 from engine.commands import Command, Genesis, decode
 from engine.events import EpochClosed, Outcome
 from engine.parameters import GenesisParameters
-from engine.sequencer import Attach, Sequencer
+from engine.sequencer import Attach, Overloaded, Sequencer
 from engine.state import ASSET_BITS, State
 from ledger.blocks import Block, SignedRequest
 from ledger.chart import OWNER_BITS
@@ -37,6 +37,8 @@ from ledger.store import Store, StoreError
 
 Listener = Callable[[Block, list[Outcome], dict[int, Change]], None]
 """Told of every durable block and what it changed per market, in order, on the event loop."""
+
+HISTORY_LAG_LIMIT = 100_000
 
 
 class Node:
@@ -114,7 +116,12 @@ class Node:
     async def submit(
         self, command: Command, request: SignedRequest | None = None, *, attach: Attach | None = None
     ) -> Outcome:
-        """Sequence a command; resolves when it is durable. Raises Overloaded or Halted.   [A-4]"""
+        """Sequence a command; resolves when it is durable. Raises Overloaded or Halted.   [A-4]
+
+        Requests are refused while the history is far behind, long before it would make the publisher wait.
+        """
+        if request is not None and self.history.lag() > HISTORY_LAG_LIMIT:
+            raise Overloaded(f"{self.history.lag()} outcomes wait to be written to the history")
         return await self.sequencer.submit(command, request, attach)
 
     async def durable(self) -> None:
