@@ -167,7 +167,7 @@ class SimulatedChain:
         with self._transaction():
             if self._one("SELECT 1 FROM chain_sim_tokens WHERE contract = ?", contract) is None:
                 self._sql.execute("INSERT INTO chain_sim_tokens VALUES (?, ?, ?)", (contract, decimals, behaviour))
-                self._set(self.faucet_address, contract, 0, 10 ** (decimals + 12))
+                self._set(self.faucet_address, contract, 0, 10 ** (decimals + 30))
         return contract
 
     def turn(self, contract: str, behaviour: Behaviour) -> None:
@@ -310,6 +310,9 @@ class SimulatedChain:
             return Reply(Verdict.REFUSED, f"wrong network {transaction.network}, this is {self.network}")
         if self._one("SELECT 1 FROM chain_sim_txs WHERE tx_id = ?", tx_id) is not None:
             return Reply(Verdict.KNOWN, "already known")
+        if min(transaction.nonce, transaction.max_fee, transaction.priority_fee, transaction.gas,
+               *_amounts(transaction.action)) < 0:  # fmt: skip
+            return Reply(Verdict.REFUSED, "invalid transaction: a number is below zero")
         mined = self._value(transaction.sender, _NONCE, self.height)
         if transaction.nonce < mined:
             return Reply(Verdict.NONCE_USED, f"nonce too low: next {mined}, got {transaction.nonce}")
@@ -520,6 +523,10 @@ def _gas(action: Pay | TransferToken | Relay) -> int:
             return TOKEN_GAS
         case Relay():
             return RELAY_GAS + len(action.calls)
+
+
+def _amounts(action: Pay | TransferToken | Relay) -> list[int]:
+    return [call.amount for call in action.calls] if isinstance(action, Relay) else [action.amount]
 
 
 def _native_value(transaction: SimulatedTransaction) -> int:

@@ -67,6 +67,14 @@ def test_a_forged_or_foreign_transaction_is_refused(chain: SimulatedChain) -> No
     assert chain.accept(good).verdict == "known"
 
 
+@pytest.mark.parametrize(
+    "action", [Pay(YOU, -1), simulated.TransferToken("GOLD", YOU, -1), simulated.Relay((simulated.InnerCall(YOU, -1),))]
+)
+def test_nobody_pays_less_than_nothing(chain: SimulatedChain, action: Pay) -> None:
+    with pytest.raises(ValueError, match="below zero"):
+        chain.send(KEY, action)
+
+
 def test_nonces_go_in_order_and_a_gap_waits(chain: SimulatedChain) -> None:
     chain.send(KEY, Pay(YOU, 1), nonce=1)
     chain.mine()
