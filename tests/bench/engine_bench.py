@@ -43,7 +43,7 @@ START_US = 1_700_000_000_000_000
 
 
 def run(scale: float = 1.0) -> list[Row]:
-    """Commands a second through `apply`, then the memory of a million resting orders and the time of the leaves' columns."""
+    """Commands a second through `apply`, the memory of a million resting orders, the time of the leaves' columns."""
     operations = flow(int(ORDERS * scale))
     commands = as_commands(operations)
     rows = [

@@ -25,7 +25,9 @@ class Row(NamedTuple):
     beside: str = ""
 
 
-def timed(run: Callable[[], Callable[[], object]], operations: int, repeats: int = REPEATS) -> tuple[float, float, float]:
+def timed(
+    run: Callable[[], Callable[[], object]], operations: int, repeats: int = REPEATS
+) -> tuple[float, float, float]:
     """(median, least, most) operations a second. `run` prepares, untimed, and gives back what is timed."""
     rates = []
     for _ in range(repeats):

@@ -194,11 +194,10 @@ class Adapter:
         if symbol not in self.symbols:
             number = self.symbols[symbol] = len(self.symbols) + 1
             wide = BandParameters(0, 10**6 * RATE_SCALE, 0, 10**6 * RATE_SCALE, 0, RATE_SCALE, 0)
-            self.state.markets[number] = Market(
-                MarketParameters(number, symbol, MarketType.SPOT, BASE, QUOTE, 1, 1, 1, 1, 2**62, OurBookState.OPEN, wide),
-                Book(),
-                0,
+            parameters = MarketParameters(
+                number, symbol, MarketType.SPOT, BASE, QUOTE, 1, 1, 1, 1, 2**62, OurBookState.OPEN, wide
             )
+            self.state.markets[number] = Market(parameters, Book(), 0)
         return self.symbols[symbol]
 
     def subaccount(self, owner: int) -> int:

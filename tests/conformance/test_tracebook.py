@@ -1,7 +1,7 @@
 """An outside judge of the matching rules: `tracebook-conformance` drives our engine over stdio and compares.   [S-7]
 
-Of its fixed suites every case applies but pro rata: Satchel matches by price and time (S-7). All three campaign profiles
-(limit lifecycle, partial fills, and the full one with market, IOC and FOK) apply.
+Of its fixed suites every case applies but pro rata: Satchel matches by price and time (S-7). All three campaign
+profiles (limit lifecycle, partial fills, and the full one with market, IOC and FOK) apply.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class NaiveOrder:
 
 @dataclass
 class Result:
-    """What a taker got: (maker, price, lots) in order, makers withdrawn by self-trade prevention, and why it stopped."""
+    """What a taker got: (maker, price, lots) in order, makers that self-trade prevention withdrew, why it stopped."""
 
     fills: list[tuple[int, int, int]] = field(default_factory=list)
     withdrawn: list[int] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -292,7 +293,7 @@ def test_the_default_spot_tiers_are_those_of_the_rule_book(desk: Desk) -> None:
     assert spot[0] == (0, 800_000, 1_000_000)
     assert spot[1] == (100_000, 700_000, 900_000)
     assert spot[-1] == (300_000_000, 0, 250_000)
-    assert all(a[1] >= b[1] and a[2] >= b[2] for a, b in zip(spot, spot[1:], strict=False))
+    assert all(a[1] >= b[1] and a[2] >= b[2] for a, b in pairwise(spot))
 
 
 # --- the rest of the formulas

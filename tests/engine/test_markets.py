@@ -50,7 +50,12 @@ def test_an_assets_identity_never_changes(exchange: Exchange, field: str) -> Non
 
 @pytest.mark.parametrize(
     ("field", "value", "named"),
-    [("tick_price", 1, "tick"), ("lot_atoms", 1, "step"), ("base_asset_id", 3, "base"), ("type", MarketType.PERP, "type")],
+    [
+        ("tick_price", 1, "tick"),
+        ("lot_atoms", 1, "step"),
+        ("base_asset_id", 3, "base"),
+        ("type", MarketType.PERP, "type"),
+    ],
 )
 def test_tick_and_lot_and_assets_of_a_market_never_change(
     exchange: Exchange, field: str, value: object, named: str
@@ -192,9 +197,13 @@ def test_both_packaged_files_have_the_same_keys() -> None:
         ("id = 2", "id = 1", "asset[1].id: 1 is another asset's id"),
         ('state = "closed"', 'state = "open"', "market[2].state: perpetuals are declared, not opened"),
         ("devnet = true", "devnet = 1", "devnet: expected true or false, not 1"),
-        ('"identity"', '"identiy"', "asset[0].weight_kind: 'identiy' is none of identity, inverse_sqrt; did you mean"),
+        ('"identity"', '"identiy"', "asset[0].weight_kind: 'identiy' is none of identity, inverse_sqrt; did you"),
         ('tick = "1"', 'tick = "0.01"', "market[0].tick: one tick × one step is not a whole number of USDC atoms"),
-        ('max_quantity = "10"', 'max_quantity = "10.05"', "market[0].max_quantity: 10.05 is not a multiple of step 0.1"),
+        (
+            'max_quantity = "10"',
+            'max_quantity = "10.05"',
+            "max_quantity: 10.05 is not a multiple of step 0.1",
+        ),
         ("operator_keys = []", 'operator_keys = ["AA=="]', "operator_keys[0]: an Ed25519 key has 32 bytes, not 1"),
         ("subaccounts_per_user = 2", "subaccounts_per_user = 11", "limits.subaccounts_per_user: 11 is above 10"),
         ("exchange =", "= exchange", "not TOML"),
@@ -211,5 +220,5 @@ def test_what_is_wrong_with_a_file_is_named_by_its_key(written: str, instead: st
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(GenesisError, match="cannot be read: No such file.*devnet, minimal"):
+    with pytest.raises(GenesisError, match=r"cannot be read: No such file.*devnet, minimal"):
         genesis.load(tmp_path / "no.toml")

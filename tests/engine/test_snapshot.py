@@ -1,4 +1,4 @@
-"""The state as bytes: nothing is lost, history does not show, and the leaves' columns add up.   [A-6, A-10, R-2, R-6]"""
+"""The state as bytes: nothing is lost, history does not show; the leaves' columns add up.   [A-6, A-10, R-2, R-6]"""
 
 from __future__ import annotations
 

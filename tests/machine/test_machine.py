@@ -75,9 +75,10 @@ users = st.sampled_from((1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 0))
 # Few prices, so that orders meet; 0 and beyond the band, so that they are refused.
 prices = st.sampled_from((9, 10, 11, 9, 10, 11, 8, 12, 13, 15, 0, 40))
 lots = st.sampled_from((1, 2, 3, 5, 7, 12, 30, 0, -1, 101))
-kinds = st.sampled_from((("limit", TimeInForce.GTC),) * 6 + tuple(
-    (kind, force) for kind in ("limit", "post", "market", "quote") for force in TimeInForce
-))
+kinds = st.sampled_from(
+    (("limit", TimeInForce.GTC),) * 6
+    + tuple((kind, force) for kind in ("limit", "post", "market", "quote") for force in TimeInForce)
+)
 flows = st.lists(st.tuples(users, sides, prices, lots, kinds, modes), min_size=1, max_size=12)
 atoms = st.one_of(st.integers(1, 500), st.integers(-1, 3), st.just(2**63))
 
@@ -103,26 +104,54 @@ class Exchange(RuleBasedStateMachine):
         for number in range(3):
             self.send(RegisterKey(self.key(number)))
             for asset, amount in ((1, 5_000), (2, 20_000), (3, 60)):
-                self.send(CreditDeposit(1, f"first{number}", asset, number + 1, number + 1, asset, amount, 1, "b", True))
+                self.send(
+                    CreditDeposit(1, f"first{number}", asset, number + 1, number + 1, asset, amount, 1, "b", True)
+                )
 
     # --- commands
 
-    @rule(user=users, market=st.sampled_from((SOL_USDC, ROWAN_USDC, 3, 9)), side=sides, price=prices, lots=lots,
-          force=forces, post_only=st.booleans(), mode=modes, client=st.none() | st.integers(0, 3))
-    def limit(self, user: int, market: int, side: Side, price: int, lots: int, force: TimeInForce, post_only: bool,
-              mode: SelfTrade, client: int | None) -> None:
+    @rule(
+        user=users,
+        market=st.sampled_from((SOL_USDC, ROWAN_USDC, 3, 9)),
+        side=sides,
+        price=prices,
+        lots=lots,
+        force=forces,
+        post_only=st.booleans(),
+        mode=modes,
+        client=st.none() | st.integers(0, 3),
+    )
+    def limit(
+        self,
+        user: int,
+        market: int,
+        side: Side,
+        price: int,
+        lots: int,
+        force: TimeInForce,
+        post_only: bool,
+        mode: SelfTrade,
+        client: int | None,
+    ) -> None:
         post_only = post_only and force is TimeInForce.GTC
-        self.send(PlaceOrder(self.pick(user), market, side, OrderType.LIMIT, force, price, lots, 0, post_only, False,
-                             mode, client), user)
+        self.send(
+            PlaceOrder(
+                self.pick(user), market, side, OrderType.LIMIT, force, price, lots, 0, post_only, False, mode, client
+            ),
+            user,
+        )
 
     @rule(user=users, side=sides, lots=lots, force=forces, mode=modes)
     def market_by_lots(self, user: int, side: Side, lots: int, force: TimeInForce, mode: SelfTrade) -> None:
-        self.send(PlaceOrder(self.pick(user), SOL_USDC, side, OrderType.MARKET, force, lots=lots, self_trade=mode), user)
+        self.send(
+            PlaceOrder(self.pick(user), SOL_USDC, side, OrderType.MARKET, force, lots=lots, self_trade=mode), user
+        )
 
     @rule(user=users, side=sides, quote=atoms, force=forces, mode=modes)
     def market_by_quote(self, user: int, side: Side, quote: int, force: TimeInForce, mode: SelfTrade) -> None:
-        order = PlaceOrder(self.pick(user), SOL_USDC, side, OrderType.MARKET, force, quote_atoms=min(quote, 2**62),
-                           self_trade=mode)
+        order = PlaceOrder(
+            self.pick(user), SOL_USDC, side, OrderType.MARKET, force, quote_atoms=min(quote, 2**62), self_trade=mode
+        )
         self.send(order, user)
 
     def trade(self, flow: list[tuple[Any, ...]]) -> None:
@@ -159,7 +188,9 @@ class Exchange(RuleBasedStateMachine):
         owner = self.state.subaccounts.get(self.pick(user))
         open_orders = list(owner.orders) if owner is not None else []
         order = open_orders[which % len(open_orders)] if open_orders else which
-        self.send(CancelOrder(self.pick(user), SOL_USDC, None if by_client else order, which if by_client else None), user)
+        self.send(
+            CancelOrder(self.pick(user), SOL_USDC, None if by_client else order, which if by_client else None), user
+        )
 
     @rule(user=users, market=st.sampled_from((0, SOL_USDC, ROWAN_USDC, 9)))
     def cancel_all(self, user: int, market: int) -> None:
@@ -306,7 +337,9 @@ class Exchange(RuleBasedStateMachine):
         assert self.head == self.replayed_head
 
     def check_events(self, outcome: Outcome, command: Command) -> None:
-        levels = [(event.market_id, event.side, event.price_ticks) for event in outcome.events if type(event) is BookLevel]
+        levels = [
+            (event.market_id, event.side, event.price_ticks) for event in outcome.events if type(event) is BookLevel
+        ]
         assert len(levels) == len(set(levels)), "a level was reported twice"
         for event in outcome.events:
             match event:

@@ -1,0 +1,234 @@
+"""Known bugs, planted one by one: each must turn the tests that are named with it red.   `make mutants`
+
+A mutant is a change of one place in one file. It is made in a temporary copy of the tree; the real one is never touched.
+`python -m tests.mutants [--only NAME …] [--jobs 2]`
+"""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("ledger", "engine", "chains", "por", "api", "tools", "alembic", "web", "tests", "docs")
+BOOK = "tests/engine/test_book.py"
+ORDERS = "tests/engine/test_orders.py"
+MONEY = "tests/engine/test_fees_and_bands.py"
+SNAPSHOT = "tests/engine/test_snapshot.py"
+MARKETS = "tests/engine/test_markets.py"
+GOLDEN = "tests/replay"
+TIMEOUT_SECONDS = 300
+
+
+class Mutant(NamedTuple):
+    """`old` becomes `new` at its only place in `path`; `tests` must notice."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+class Verdict(NamedTuple):
+    mutant: Mutant
+    is_caught: bool
+    by: str
+    """The first test that failed, or what went wrong."""
+
+
+MUTANTS = (
+    # Matching   [S-7]
+    Mutant("a taker fills one tick beyond its limit", "engine/matching.py",
+           "        if key > bound_key:", "        if key > bound_key + 1:", (ORDERS,)),
+    Mutant("self-trades are keyed by subaccount", "engine/matching.py",
+           "            if maker.subaccount.user is user:", "            if maker.subaccount.user is None:", (ORDERS,)),
+    Mutant("RejectBoth leaves the maker", "engine/matching.py",
+           "if self_trade == _REJECT_MAKER or self_trade == _REJECT_BOTH:", "if self_trade == _REJECT_MAKER:", (ORDERS,)),
+    Mutant("fill-or-kill counts own orders", "engine/matching.py",
+           "            if maker.subaccount.user is not user:", "            if True:", (ORDERS,)),
+    Mutant("a level forgets what it filled", "engine/matching.py",
+           "                maker.executed_lots += lots\n                level.lots -= lots",
+           "                maker.executed_lots += lots", (BOOK,)),
+    Mutant("last come, first served", "engine/book.py",
+           "            last = level.last\n            order.previous = last\n            last.next = order  # type: ignore[union-attr]",
+           "            order.next = level.first\n            level.first.previous = order\n            level.first = order\n"
+           "            order, level.last = level.last, level.last", (ORDERS, BOOK)),
+    Mutant("cancelling takes the whole size off the level", "engine/book.py",
+           "        level = self.levels[order.price_ticks]\n        level.lots -= order.lots - order.executed_lots",
+           "        level = self.levels[order.price_ticks]\n        level.lots -= order.lots", (BOOK, ORDERS)),
+    Mutant("the heap is never compacted", "engine/book.py",
+           "if len(heap) > _SMALL_HEAP and len(heap) > 2 * len(levels):", "if False:", (BOOK,)),
+    Mutant("a level that came back is there twice", "engine/book.py",
+           "if key != previous and key * sign in levels:", "if key * sign in levels:", (BOOK,)),
+    # The life of an order   [S-1, P-10, P-11, A-11]
+    Mutant("cancelling does not free what was locked", "engine/orders.py",
+           "order.subaccount.subaccount_id, asset, -_locked(order))", "order.subaccount.subaccount_id, asset, 0)", (ORDERS,)),
+    Mutant("post-only takes", "engine/orders.py",
+           "        if crosses and command.post_only:", "        if False:", (ORDERS,)),
+    Mutant("fill-or-kill fills partly", "engine/orders.py", "    if wish.is_killed:", "    if False:", (ORDERS,)),
+    Mutant("what crosses beyond the impact band rests", "engine/orders.py",
+           "if stop is Stop.EMPTY or opposite.heap[0] > limit_key:", "if True:", (MONEY,)),
+    Mutant("a market buy by quote needs only what it finds", "engine/orders.py",
+           "command.quote_atoms or proceeds)", "proceeds)", (ORDERS,)),
+    Mutant("a client id is never free again", "engine/orders.py",
+           "        del subaccount.client_ids[order.client_id]", "        pass", (ORDERS,)),
+    Mutant("a repeated client id places again", "engine/orders.py",
+           "            if _asks_the_same(first, command):\n                return first.view()", "            if False:\n                pass",
+           (ORDERS,)),
+    Mutant("locked funds are spent twice", "engine/clearing.py",
+           "    free = -balance - subaccount.reserved.get(asset_id, 0)", "    free = -balance", (ORDERS,)),
+    Mutant("the limit band has no lower end", "engine/formulas/bands.py",
+           "return numerator * minimum <= price <= numerator * maximum", "return price <= numerator * maximum", (MONEY,)),
+    Mutant("the sell bound is rounded down", "engine/formulas/bands.py",
+           "return mul_div_up(best_bid, minimum, RATE_SCALE)", "return mul_div_down(best_bid, minimum, RATE_SCALE)", (MONEY,)),
+    Mutant("a notional wraps at 64 bits", "engine/clearing.py",
+           "if price * lots * parameters.tick_value_atoms > INT64_MAX:", "if False:", (MONEY,)),
+    Mutant("closing a market leaves its orders", "engine/markets.py",
+           "    if parameters.state == BookState.CLOSED:", "    if False:", (ORDERS,)),
+    Mutant("a market's tick may change", "engine/markets.py",
+           '        _require_unchanged(known.tick_price, parameters.tick_price, "tick")\n', "", (MARKETS,)),
+    Mutant("nobody checks that initial margin is above maintenance", "engine/markets.py",
+           "    if 4 * imf_base < 5 * mmf_base:", "    if False:", (MARKETS,)),
+    # Money   [A-1, F-1 … F-4]
+    Mutant("fees are rounded down", "engine/formulas/fees.py",
+           "return -(-received_atoms * fee_rate // RATE_SCALE)", "return received_atoms * fee_rate // RATE_SCALE", (MONEY,)),
+    Mutant("the maker pays the taker's fee", "engine/settlement.py",
+           "spot_rates(state, maker_user, hour).maker_rate", "spot_rates(state, maker_user, hour).taker_rate", (MONEY,)),
+    Mutant("half of the maker's lock stays", "engine/settlement.py",
+           "locked = reserved[locked_asset] - unlocked", "locked = reserved[locked_asset] - unlocked // 2", (ORDERS,)),
+    Mutant("the insurance fund's share is lost", "engine/settlement.py",
+           "        postings.append((INSURANCE_FUND, asset, -insured))", "        pass", (MONEY,)),
+    Mutant("a maker's volume does not count", "engine/settlement.py",
+           "        add_volume(maker_user, hour, usd)", "        pass", (MONEY,)),
+    Mutant("volume is forgotten an hour early", "engine/fees.py",
+           "bucket < hour - VOLUME_HOURS", "bucket <= hour - VOLUME_HOURS", (MONEY,)),
+    Mutant("a deposit is credited twice", "engine/custody.py",
+           "require(key not in state.deposits,", "require(True,", ("tests/engine/test_custody.py",)),
+    # State and replay   [A-6, A-9 … A-11]
+    Mutant("a snapshot forgets the last price", "engine/snapshot.py",
+           "        market.last_price_ticks = row.last_price_ticks\n", "", (SNAPSHOT, GOLDEN)),
+    Mutant("a snapshot forgets the remembered requests", "engine/snapshot.py",
+           "    state.requests = {key: (until_ms, _reply(raw)) for key, until_ms, raw in image.requests}\n", "", (SNAPSHOT,)),
+    Mutant("trade ids skip one", "engine/settlement.py",
+           "        trade_id += 1\n", "        trade_id += 2\n", (ORDERS, GOLDEN)),
+    Mutant("provisional funds are counted as available", "engine/liabilities.py",
+           "amounts += (free - provisional, in_orders,", "amounts += (free, in_orders,", (SNAPSHOT,)),
+    # The ledger's encoding   [A-4, A-7]
+    Mutant("postings are little-endian", "ledger/journal.py",
+           '_POSTING = Struct(">QIqQ")', '_POSTING = Struct("<QIqQ")', ("tests/ledger/test_encoding.py",)),
+    Mutant("a journal transaction does not name the one before", "ledger/journal.py",
+           "encoding = encode_transaction(previous_hash, seq,", "encoding = encode_transaction(GENESIS_HASH, seq,",
+           ("tests/ledger/test_encoding.py",)),
+    Mutant("leaves and nodes share a domain", "ledger/merkle.py",
+           'paired = [sha256(b"\\x01" + level[i] + level[i + 1])', 'paired = [sha256(b"\\x00" + level[i] + level[i + 1])',
+           ("tests/ledger/test_merkle.py", "tests/ledger/test_encoding.py")),
+    # Proof of reserves   [R-3, R-6]
+    Mutant("a parent commits to the sum only", "por/tree.py",
+           "        + vector_bytes(left.totals)\n", "        + vector_bytes(totals)\n", ("tests/por",)),
+    Mutant("sums wrap silently", "por/tree.py", "        if total >= COLUMN_LIMIT:", "        if False:", ("tests/por",)),
+    Mutant("a leaf's salt is the same in every epoch", "por/leaves.py",
+           'TAG_SALT + epoch.to_bytes(8, "big")', 'TAG_SALT + (1).to_bytes(8, "big")', ("tests/por",)),
+    Mutant("the verifier accepts another user's proof", "por/verifier.py",
+           'raise NotVerified(f"this proof is of user {leaf[\'userId\']}, not of user {user}")', "pass",
+           ("tests/por/test_verifier.py",)),
+)  # fmt: skip
+
+
+def plant(mutant: Mutant, tree: Path) -> str | None:
+    """Change the copy; gives what is wrong when the place is not there exactly once."""
+    path = tree / mutant.path
+    text = path.read_text()
+    found = text.count(mutant.old)
+    if found != 1:
+        return f"{mutant.path}: the place to change is there {found} times"
+    path.write_text(text.replace(mutant.old, mutant.new))
+    return None
+
+
+def judge(mutant: Mutant) -> Verdict:
+    """Plant one bug in a fresh copy and run its tests there."""
+    with TemporaryDirectory(prefix="mutant-") as folder:
+        tree = copy(Path(folder))
+        problem = plant(mutant, tree)
+        if problem is not None:
+            return Verdict(mutant, False, problem)
+        code, output = run(tree, mutant.tests)
+        failed = [line.split(" ", 1)[1] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        # Only a failed test counts: 2 and above mean that pytest itself could not run.
+        if code == 1 and failed:
+            return Verdict(mutant, True, failed[0].split(" - ")[0])
+        return Verdict(mutant, False, f"pytest ended with {code}: " + output[-200:].replace("\n", " "))
+
+
+def copy(folder: Path) -> Path:
+    ignore = shutil.ignore_patterns("__pycache__", ".*", "*.db")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def run(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
+    """pytest on these tests of the copy, stopping at the first failure."""
+    arguments = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider", "--no-header", *tests]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree)}
+    try:
+        done = subprocess.run(
+            arguments, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        # A planted bug may well loop for ever: that is noticed, too.
+        return 1, "FAILED did not end in time"
+    return done.returncode, done.stdout
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Plant known bugs; each must turn the tests red.")
+    parser.add_argument("--only", action="append", default=[], help="part of a mutant's name; repeatable")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args(arguments)
+    chosen = [each for each in MUTANTS if not options.only or any(part in each.name for part in options.only)]
+
+    # Without any bug the same tests are green, or red would prove nothing.
+    tests = sorted({test for mutant in chosen for test in mutant.tests})
+    console = Console()
+    with TemporaryDirectory(prefix="control-") as folder:
+        code, output = run(copy(Path(folder)), tests)
+    if code != 0:
+        console.print(f"the tests fail without any mutant:\n{output[-3000:]}")
+        return 2
+
+    verdicts: dict[str, Verdict] = {}
+    with Progress(console=console, transient=True) as progress, ThreadPoolExecutor(options.jobs) as pool:
+        task = progress.add_task("planting bugs", total=len(chosen))
+        for done in as_completed([pool.submit(judge, mutant) for mutant in chosen]):
+            verdict = done.result()
+            verdicts[verdict.mutant.name] = verdict
+            progress.advance(task)
+    table = Table(title=f"{sum(each.is_caught for each in verdicts.values())} of {len(chosen)} planted bugs noticed")
+    for heading in ("bug", "in", "noticed by"):
+        table.add_column(heading)
+    for mutant in chosen:
+        verdict = verdicts[mutant.name]
+        table.add_row(mutant.name, mutant.path, verdict.by if verdict.is_caught else f"[red]NOT NOTICED[/red] {verdict.by}")
+    console.print(table)
+    return 0 if all(each.is_caught for each in verdicts.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
