@@ -81,9 +81,16 @@ class Authenticator:
         """
         credentials.require_current(now_ms)
         self._limits.admit_unverified(address)
-        for text in texts(instruction, groups, credentials.timestamp, credentials.window):
-            if await self._pool.verify(credentials.public_key, credentials.signature, text):
+        key, signature = credentials.public_key, credentials.signature
+        try:
+            text = plain_text(instruction, groups, credentials.timestamp, credentials.window)
+            if await self._pool.verify(key, signature, text):
                 return text
+            for other in texts(instruction, groups, credentials.timestamp, credentials.window):
+                if other != text and await self._pool.verify(key, signature, other):
+                    return other
+        except UnicodeEncodeError:
+            raise bad_request(INVALID_SIGNATURE) from None
         self._limits.count_unverified(address)
         raise bad_request(INVALID_SIGNATURE)
 
@@ -137,23 +144,27 @@ def command_fields(text: bytes, groups: Sequence[Pairs]) -> list[Fields]:
     return read
 
 
+def plain_text(instruction: str, groups: Sequence[Pairs], timestamp: str, window: str) -> bytes:
+    """The text as most clients sign it: every value as it was sent. UnicodeEncodeError for what is no text.   [W-1]"""
+    head = f"instruction={instruction}"
+    parts: list[str] = []
+    for pairs in groups:
+        parts.append(head)
+        for name, value in pairs:
+            parts.append(f"{name}={value if type(value) is str else _plain(value)}")
+    return f"{'&'.join(parts)}&timestamp={timestamp}&window={window}".encode()
+
+
 def texts(instruction: str, groups: Sequence[Pairs], timestamp: str, window: str) -> Iterator[bytes]:
     """Every text a client may have signed for this request, most usual first, none twice."""
-    head = f"instruction={instruction}"
-    tail = f"&timestamp={timestamp}&window={window}"
     tried: set[bytes] = set()
     for keep_unset in (True, False):
         for spell in (_plain, _lower_booleans, _encoded_by_python, _encoded_by_javascript):
-            parts: list[str] = []
-            for pairs in groups:
-                parts.append(head)
-                parts.extend(
-                    f"{name}={spell(value)}" for name, value in pairs if keep_unset or not _is_unset(value)
-                )
-            try:
-                text = ("&".join(parts) + tail).encode()
-            except UnicodeEncodeError:
-                return
+            spelt = [
+                [(name, spell(value)) for name, value in pairs if keep_unset or not _is_unset(value)]
+                for pairs in groups
+            ]
+            text = plain_text(instruction, spelt, timestamp, window)
             if text not in tried:
                 tried.add(text)
                 yield text
