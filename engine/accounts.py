@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from engine.commands import (
     AddKey,
+    CancelOrder,
     Command,
     OpenSubaccount,
+    PlaceOrder,
     PlaceOrders,
     RegisterKey,
     RevokeKey,
@@ -25,6 +27,11 @@ MAX_LEVERAGE = 50 * RATE_SCALE
 
 def require_owner(state: State, command: Command, key: ApiKey) -> None:
     """The key that signed must belong to the subaccount (or, to open one, the user) that the command names.   [A-5]"""
+    if type(command) is PlaceOrder or type(command) is CancelOrder:
+        # Nearly every command is one of these.
+        if command.subaccount_id != key.subaccount_id:
+            raise Rejection(RejectReason.NOT_OWNER, subaccount_id=command.subaccount_id, key_of=key.subaccount_id)
+        return
     match command:
         case PlaceOrders(orders):
             for order in orders:

@@ -53,8 +53,9 @@ def take(
     """Match up to `lots` against the ladder, best price first, first come first, to `bound_key` and no further.   [S-7]
 
     With `quote_ticks` the wish is an amount of quote (in price ticks × lots): at each level as many whole lots as the
-    rest of it pays, rounded down; it has all it wanted when the rest pays no lot at the price reached. Filled makers leave the book; a partly filled one keeps its place. Gives the fills,
-    why it stopped, and the makers that self-trade prevention took out of the book.
+    rest of it pays, rounded down; it has all it wanted when the rest pays no lot at the price reached. Filled makers
+    leave the book; a partly filled one keeps its place. Gives the fills, why it stopped, and the makers that self-trade
+    prevention took out of the book.
     """
     fills: Fills = []
     withdrawn: list[Order] = []

@@ -78,9 +78,10 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
     assert at_us >= state.at_us, f"command {seq}: time {at_us} is before {state.at_us}"
     state.sequence = seq
     outcome = Outcome(seq, at_us)
+    asked = request.api_key + request.signature if request is not None else b""
     try:
         if request is not None:
-            repeat = _first_answer(state, command, request)
+            repeat = _first_answer(state, asked, request)
             if repeat is not None:
                 outcome.reply = repeat[1]
                 return outcome
@@ -95,7 +96,7 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
     # From here the command succeeded.
     state.at_us = at_us
     if request is not None:
-        _remember(state, request, outcome.reply)
+        _remember(state, asked, request, outcome.reply)
     if outcome.touched:
         _report_balances(state, outcome)
     return outcome
@@ -178,26 +179,35 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
             assert_never(command)
 
 
-def _first_answer(state: State, command: Command, request: SignedRequest) -> tuple[int, Any] | None:
+def _first_answer(state: State, asked: bytes, request: SignedRequest) -> tuple[int, Any] | None:
     """The remembered answer of a repeated request; says no to one whose window has passed.   [A-11]"""
-    wall_ms = max(state.wall_ms, request.received_ms)
     expires_ms = request.timestamp_ms + request.window_ms
-    if wall_ms > expires_ms:
+    if request.received_ms > expires_ms or state.wall_ms > expires_ms:
+        wall_ms = max(state.wall_ms, request.received_ms)
         raise Rejection(RejectReason.REQUEST_EXPIRED, expired_ms=expires_ms, now_ms=wall_ms)
-    return state.requests.get(request.api_key + request.signature)
+    return state.requests.get(asked)
 
 
-def _remember(state: State, request: SignedRequest, reply: Any) -> None:
-    if request.received_ms > state.wall_ms:
-        state.wall_ms = request.received_ms
-    requests = state.requests
-    requests[request.api_key + request.signature] = (request.timestamp_ms + request.window_ms, reply)
-    # Expired ones leave from the front; one behind a longer window waits for it, at most a minute.
-    while True:
-        oldest = next(iter(requests))
-        if requests[oldest][0] >= state.wall_ms:
-            return
-        del requests[oldest]
+def _remember(state: State, asked: bytes, request: SignedRequest, reply: Any) -> None:
+    """Keep the first answer until the request's window has passed.   [A-11]"""
+    state.requests[asked] = (request.timestamp_ms + request.window_ms, reply)
+    wall_ms, received_ms = state.wall_ms, request.received_ms
+    if received_ms > wall_ms:
+        state.wall_ms = received_ms
+        # Once a second: the front of a dict that loses its oldest entries is slow to find.
+        if received_ms // 1_000 != wall_ms // 1_000:
+            _forget_expired(state)
+
+
+def _forget_expired(state: State) -> None:
+    """Expired ones leave from the front; one behind a longer window waits for it, at most a minute."""
+    expired = []
+    for asked, (until_ms, _reply) in state.requests.items():
+        if until_ms >= state.wall_ms:
+            break
+        expired.append(asked)
+    for asked in expired:
+        del state.requests[asked]
 
 
 def _require_authority(state: State, command: Command, request: SignedRequest | None) -> None:

@@ -161,7 +161,8 @@ class Exchange(RuleBasedStateMachine):
             self.send(
                 PlaceOrder(
                     self.pick(user), SOL_USDC, side, OrderType.LIMIT if limit else OrderType.MARKET,
-                    TimeInForce.GTC if kind == "post" else force, price if limit else 0, 0 if kind == "quote" else amount,
+                    TimeInForce.GTC if kind == "post" else force, price if limit else 0,
+                    0 if kind == "quote" else amount,
                     40 * amount if kind == "quote" else 0, kind == "post", False, mode,
                 ),
                 user,
