@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ def verify_journal(data: Path, database: str | None, checkpoint: Path | None, as
     if checkpoint is not None and not checkpoint.is_file():
         raise CannotRun(f"no checkpoint at {checkpoint}", "give the file you kept; the node writes DATA/checkpoint.txt")
     kept = checkpoint if checkpoint is not None else _own_checkpoint(data)
-    with reading(data, database) as engine:
-        report = _verified(engine, kept)
+    # The note is taken first: a running node writes newer ones while the log is being read.
+    with _note_as_it_is(kept) as note, reading(data, database) as engine:
+        report = _verified(engine, note)
     findings = [dict(finding._asdict()) for finding in report.findings]
     covered = {**report.covered, "checkpointFile": None if kept is None else str(kept)}
     if as_json:
@@ -47,6 +51,17 @@ def _verified(engine: sa.Engine, checkpoint: Path | None) -> Report:
             # The database cannot even read it back: the bytes on disk are not what the database wrote.
             reason = str(getattr(problem, "orig", None) or problem).splitlines()[0]
             return Report([Finding("database", "", "", f"cannot be read: {reason}")], {})
+
+
+@contextmanager
+def _note_as_it_is(checkpoint: Path | None) -> Iterator[Path | None]:
+    if checkpoint is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="satchel-note-") as folder:
+        copy = Path(folder) / checkpoint.name
+        copy.write_bytes(checkpoint.read_bytes())
+        yield copy
 
 
 def _own_checkpoint(data: Path) -> Path | None:
