@@ -31,6 +31,10 @@ class Keyring:
             raise KeyFileError(f"{path} is missing: the log must be continued with the key {key_id(public_key)}")
         return read_key_file(path, self._passphrase)
 
+    def holds(self, public_key: bytes) -> bool:
+        """Whether the key's file is here, so that the exchange could sign with it."""
+        return self._path(public_key).exists()
+
     def signing(self, public_key: bytes) -> Callable[[bytes], bytes]:
         return self.exchange_key(public_key).sign
 

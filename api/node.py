@@ -21,9 +21,10 @@ from api.recovery import recover
 from api.settings import PASSPHRASE_VARIABLE, Settings
 from api.snapshots import Snapshots
 from engine import genesis
-from engine.commands import Command, Genesis, decode
-from engine.events import EpochClosed, Outcome
+from engine.commands import Command, Genesis, RotateKey, decode
+from engine.events import EpochClosed, KeyRotated, Outcome
 from engine.parameters import GenesisParameters
+from engine.rejections import Rejection, RejectReason
 from engine.sequencer import Attach, Overloaded, Sequencer
 from engine.state import ASSET_BITS, State
 from ledger.blocks import Block, SignedRequest
@@ -120,6 +121,8 @@ class Node:
 
         Requests are refused while the history is far behind, long before it would make the publisher wait.
         """
+        if isinstance(command, RotateKey) and not self.keyring.holds(command.public_key):
+            raise Rejection(RejectReason.UNKNOWN_KEY, key=command.public_key.hex())
         if request is not None and self.history.lag() > HISTORY_LAG_LIMIT:
             raise Overloaded(f"{self.history.lag()} outcomes wait to be written to the history")
         return await self.sequencer.submit(command, request, attach)
@@ -221,6 +224,11 @@ class Node:
         self.epochs.on_block(block)
         self.snapshots.on_block(block)
         self._durable_log.append(block.hash)
+        last = outcomes[-1].events[-1] if outcomes[-1].events else None
+        if isinstance(last, KeyRotated):
+            # The old key's last word: the log up to and with the record of its successor.   [A-4, A-8b]
+            self.checkpoints.update(self._durable_log.size, self._durable_log.root(), now=True)
+            self.checkpoints.signer = self.keyring.exchange_key(last.public_key)
         self._update_checkpoint()
 
     def _update_checkpoint(self) -> None:

@@ -19,6 +19,7 @@ from engine.commands import (
     GrantTier,
     RegisterKey,
     RejectWithdrawal,
+    RotateKey,
     SetPrices,
     StopWithdrawals,
 )
@@ -35,11 +36,12 @@ OPERATIONS: dict[str, type] = {
         GrantTier,
         RegisterKey,
         RejectWithdrawal,
+        RotateKey,
         SetPrices,
         StopWithdrawals,
     )
 }
-"""What an operator may ask for: markets and parameters, prices, new users, approvals, halts."""
+"""What an operator may ask for: markets and parameters, prices, new users, approvals, halts, a new signing key."""
 
 
 def operator_command(name: str, arguments: str) -> Command:

@@ -80,6 +80,9 @@ def keygen(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the private key to this new file (mode 600).")
     ] = None,
+    exchange: Annotated[
+        bool, typer.Option("--exchange", help="A key for the exchange itself, under --data, to rotate to.")
+    ] = False,
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,
@@ -87,7 +90,7 @@ def keygen(
     """Make an Ed25519 API key pair (base64, as the wire API wants it)."""
     from tools import keys
 
-    _end(lambda: keys.keygen(out, json))
+    _end(lambda: keys.exchange_key(data, json) if exchange else keys.keygen(out, json))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 from base64 import b64decode, b64encode
@@ -13,8 +14,8 @@ from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger.signing import KeyFileError, generate, read_key_file, write_key_file
-from tools.terminal import FINE, CannotRun, print_json
+from ledger.signing import KeyFileError, generate, is_encrypted, read_key_file, write_key_file
+from tools.terminal import FINE, CannotRun, print_json, say
 
 ROUTES = {
     "accountQuery": ("GET", "/api/v1/account"),
@@ -55,6 +56,27 @@ def keygen(out: Path | None, as_json: bool) -> int:
     else:
         for name, value in document.items():
             print(f"{name}: {value}")
+    return FINE
+
+
+def exchange_key(data: Path, as_json: bool) -> int:
+    """A new key that the exchange can rotate to, kept like its others: encrypted when they are.   [A-4]"""
+    from api.keys import FOLDER, Keyring
+    from api.settings import PASSPHRASE_VARIABLE
+
+    files = list((data / FOLDER).glob("exchange-*.key"))
+    if not files:
+        raise CannotRun(f"no exchange has its keys under {data}", "name the node's folder with --data")
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE) if any(map(is_encrypted, files)) else None
+    if passphrase is None and any(map(is_encrypted, files)):
+        raise CannotRun("the exchange's keys are encrypted", f"give the passphrase in {PASSPHRASE_VARIABLE}")
+    signer = Keyring(data, passphrase).new_exchange_key()
+    document = {"publicKey": b64encode(signer.public_key).decode()}
+    if as_json:
+        print_json(document)
+    else:
+        print(f"publicKey: {document['publicKey']}")
+    say("next: the operator command RotateKey with this public_key; see docs/operations.md")
     return FINE
 
 
