@@ -15,6 +15,7 @@ from aiohttp import web
 from api.devnet import Devnet
 from api.node import Node
 from api.pages import add_pages
+from api.rest.devnet_table import ROUTES as DEVNET_ROUTES
 from api.rest.dispatch import MAX_BODY_BYTES, Edge, contract_errors
 from api.rest.table import ROUTES
 from api.settings import PASSPHRASE_VARIABLE, Settings
@@ -39,7 +40,7 @@ async def build(node: Node) -> tuple[web.Application, Edge]:
 
     node.listeners.append(publish)
     app = web.Application(middlewares=[contract_errors(node)], client_max_size=MAX_BODY_BYTES)
-    edge.add_routes(app, ROUTES)
+    edge.add_routes(app, ROUTES, DEVNET_ROUTES if node.settings.devnet else ())
     if node.settings.devnet:
         app.add_routes(Devnet(node).routes())
     add_pages(app, streams.connect)

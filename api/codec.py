@@ -390,7 +390,7 @@ class Codec:
                 )
         return rows
 
-    def deposit(self, view: DepositView, to_address: str) -> contract.Deposit:
+    def deposit(self, view: DepositView, to_address: str | None) -> contract.Deposit:
         chain = self.state.chains[view.chain_id].name
         return contract.Deposit(
             id=view.deposit_id,
@@ -399,7 +399,7 @@ class Codec:
             symbol=self.symbol(view.asset_id),
             quantity=self.amount(view.asset_id, view.atoms),
             created_at=naive_iso(view.created_at_us),
-            to_address=to_address,
+            to_address=UNSET if to_address is None else to_address,
             transaction_hash=view.tx_id,
         )
 

@@ -186,7 +186,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _operation_id(route: Route) -> str:
     name = route.handler.__name__
-    if route.tag == "Later" or name in ("get_balances",):
-        words = re.sub(r"[^A-Za-z]+", "_", route.path).strip("_")
+    if route.tag in ("Later", "Devnet") or name == "get_balances":
+        words = re.sub(r"[^A-Za-z0-9]+", "_", route.path).strip("_")
         return f"{route.method.lower()}_{words}"
     return name

@@ -194,7 +194,8 @@ class Node(Protocol):
     async def durable(self) -> None:
         """Wait until everything applied so far is durable: what the state shows may be told only then.   [A-7]"""
 
-    async def deposit_address(self, subaccount_id: int, chain_id: int) -> str: ...
+    async def deposit_address(self, subaccount_id: int, chain_id: int) -> str:
+        """KeyError for a chain that this node does not serve."""
 
     def wallets(self) -> list[tuple[str, str]]:
         """The exchange's own wallets: (blockchain, address)."""

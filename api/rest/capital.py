@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api import contract
+from api.errors import bad_request
 from api.requests import chain_of
 from api.rest.route import Answer, Call, Route, page_of, paged
 
@@ -14,7 +15,10 @@ async def get_balances(call: Call) -> dict[str, contract.Balance]:
 async def get_deposit_address(call: Call) -> contract.DepositAddress:
     query: contract.DepositAddressQuery = call.query
     chain_id = chain_of(query.blockchain, call.state)
-    return contract.DepositAddress(await call.node.deposit_address(call.key.subaccount_id, chain_id))
+    address = await _deposit_address(call, call.key.subaccount_id, chain_id)
+    if address is None:
+        raise bad_request(f"Blockchain {query.blockchain} takes no deposits here")
+    return contract.DepositAddress(address)
 
 
 async def get_deposits(call: Call) -> Answer:
@@ -22,10 +26,12 @@ async def get_deposits(call: Call) -> Answer:
     page = page_of(query.limit, query.offset)
     subaccount_id = call.key.subaccount_id
     rows, total = await call.node.history.deposits(subaccount_id, page, from_ms=query.from_, to_ms=query.to)
-    deposits = [
-        call.codec.deposit(row, await call.node.deposit_address(row.wallet or subaccount_id, row.chain_id))
-        for row in rows
-    ]
+    addresses: dict[tuple[int, int], str | None] = {}
+    for row in rows:
+        place = row.wallet or subaccount_id, row.chain_id
+        if place not in addresses:
+            addresses[place] = await _deposit_address(call, *place)
+    deposits = [call.codec.deposit(row, addresses[row.wallet or subaccount_id, row.chain_id]) for row in rows]
     return paged(deposits, page, total)
 
 
@@ -47,6 +53,14 @@ async def request_withdrawal(call: Call) -> contract.Withdrawal:
     """Answers when the hold is durable; the payout follows.   [D-8]"""
     outcome = await call.perform("withdraw")
     return call.codec.withdrawal(outcome.reply)
+
+
+async def _deposit_address(call: Call, subaccount_id: int, chain_id: int) -> str | None:
+    """None for a chain that this node does not serve."""
+    try:
+        return await call.node.deposit_address(subaccount_id, chain_id)
+    except KeyError:
+        return None
 
 
 ROUTES = [

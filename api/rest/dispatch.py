@@ -53,11 +53,11 @@ class Edge:
         self.metrics = Metrics(node)
         self.wall_ms = wall_ms
 
-    def add_routes(self, app: web.Application, routes: Sequence[Route]) -> None:
-        """Serve the routes, their OpenAPI document, and the metrics."""
+    def add_routes(self, app: web.Application, routes: Sequence[Route], elsewhere: Sequence[Route] = ()) -> None:
+        """Serve the routes, the metrics, and the OpenAPI document of the routes and of those served elsewhere."""
         for route in routes:
             app.router.add_route(route.method, route.path, self.serve(route))
-        described = msgspec.json.encode(document(routes))
+        described = msgspec.json.encode(document([*routes, *elsewhere]))
 
         async def openapi(_request: web.Request) -> web.Response:
             return web.Response(body=described, content_type="application/json", charset="utf-8")

@@ -66,9 +66,8 @@ async def test_the_node_serves_the_document_and_every_route_in_it(tmp_path: Path
 
     described = {(method.upper(), path) for path, item in served["paths"].items() for method in item}
     assert described <= served_routes
-    contract_like = {
-        (method, path) for method, path in served_routes if path.startswith(("/api/", "/wapi/", "/satchel/"))
-    }
+    prefixes = ("/api/", "/wapi/", "/satchel/", "/dev/")
+    contract_like = {(method, path) for method, path in served_routes if path.startswith(prefixes)}
     assert contract_like <= described
     assert b"satchel_durable_height" in metrics.body
 

@@ -56,7 +56,10 @@ def fuzz(described: dict[str, Any], send: Any) -> None:
     """Generate requests for every operation from the document and send each."""
     schema = schemathesis.openapi.from_dict(described)
     for result in schema.get_all_operations():
-        fuzz_operation(result.ok(), send)
+        operation = result.ok()
+        # A year of exchange time has an epoch for every hour of it: that is not what is tried here.
+        if operation.path != "/dev/v1/clock":
+            fuzz_operation(operation, send)
 
 
 def fuzz_operation(operation: Any, send: Any) -> None:
