@@ -170,7 +170,8 @@ def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -
     if parameters.state == BookState.CLOSED:
         touched: Touched = {}
         for order in [order for order in state.orders.values() if order.market is market]:
-            withdraw(state, outcome, order, touched)
+            withdraw(state, outcome, order)
+            touched[market.book.ladder(order.side), order.price_ticks] = parameters.market_id
         report_levels(outcome, touched)
 
 

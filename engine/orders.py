@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from engine import clearing
-from engine.book import Book, Ladder
+from engine.book import Book, Ladder, Level
 from engine.commands import (
     CancelAllOrders,
     CancelOrder,
@@ -43,6 +43,7 @@ _BID = Side.BID
 _LIMIT = OrderType.LIMIT
 _GTC = TimeInForce.GTC
 _FOK = TimeInForce.FOK
+_CANCELLED = OrderStatus.CANCELLED
 _OPEN = BookState.OPEN
 
 Touched = dict[tuple[Ladder, int], int]
@@ -91,9 +92,8 @@ def cancel(state: State, command: CancelOrder, outcome: Outcome) -> OrderView:
         raise Rejection(RejectReason.UNKNOWN_ORDER, order=asked, market_id=command.market_id)
 
     # From here the command succeeds.
-    touched: Touched = {}
-    view = withdraw(state, outcome, order, touched)
-    report_levels(outcome, touched)
+    view, level = withdraw(state, outcome, order)
+    outcome.events.append(BookLevel(command.market_id, order.side, order.price_ticks, level.lots))
     return view
 
 
@@ -109,18 +109,25 @@ def cancel_all(state: State, command: CancelAllOrders, outcome: Outcome) -> list
     # From here the command succeeds.
     orders = [order for order in subaccount.orders.values() if market is None or order.market is market]
     touched: Touched = {}
-    views = [withdraw(state, outcome, order, touched) for order in orders]
+    views: list[OrderView] = []
+    for order in orders:
+        view, _level = withdraw(state, outcome, order)
+        touched[_ladder(order), order.price_ticks] = order.market.parameters.market_id
+        views.append(view)
     report_levels(outcome, touched)
     return views
 
 
-def withdraw(state: State, outcome: Outcome, order: Order, touched: Touched) -> OrderView:
-    """Take an order out of its book because its owner asked or its market closes: what it locks is free again."""
-    _ladder(order).remove(order)
-    view = order.view(OrderStatus.CANCELLED)
-    _release(state, outcome, order, touched)
+def withdraw(state: State, outcome: Outcome, order: Order) -> tuple[OrderView, Level]:
+    """Take an order out of its book because its owner asked or its market closes: what it locks is free again.
+
+    The level is given back for the caller to report, once for all orders of a command.
+    """
+    level = _ladder(order).remove(order)
+    view = order.view(_CANCELLED)
+    _release(state, outcome, order)
     outcome.events.append(OrderCancelled(view))
-    return view
+    return view, level
 
 
 def depth(market: Market, limit: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -284,7 +291,8 @@ def _take(
                 _forget(state, maker)
     for maker in withdrawn:
         view = maker.view(OrderStatus.EXPIRED, ExpiryReason.SELF_TRADE_PREVENTION)
-        _release(state, outcome, maker, touched)
+        _release(state, outcome, maker)
+        touched[opposite, maker.price_ticks] = market_id
         outcome.events.append(OrderExpired(view))
 
     if stop is not Stop.NOT:
@@ -354,12 +362,11 @@ def _asks_the_same(order: Order, command: PlaceOrder) -> bool:
     )
 
 
-def _release(state: State, outcome: Outcome, order: Order, touched: Touched) -> None:
+def _release(state: State, outcome: Outcome, order: Order) -> None:
     """An order has left its book unfilled: what it locks is free again, its ids are forgotten.   [S-1]"""
     parameters = order.market.parameters
     asset = parameters.quote_asset_id if order.side is _BID else parameters.base_asset_id
     reserve(state, outcome, order.subaccount.subaccount_id, asset, -_locked(order))
-    touched[_ladder(order), order.price_ticks] = parameters.market_id
     _forget(state, order)
 
 
