@@ -286,6 +286,15 @@ def test_a_market_order_needs_what_it_is_going_to_spend(desk: Desk) -> None:
     assert poor.buys(4).status is FILLED
 
 
+def test_a_market_buy_for_a_quote_quantity_needs_all_of_it_even_when_little_is_offered(desk: Desk) -> None:
+    anna = desk.trader("anna")
+    poor = desk.trader("poor", usdc=2_000_000, sol=0)
+    anna.sells(1, at=15_000)
+
+    assert poor.is_refused(BID, quote_atoms=2_000_001) is RejectReason.INSUFFICIENT_FUNDS
+    assert poor.buys(quote_atoms=2_000_000).executed_lots == 1
+
+
 def test_a_market_sale_needs_the_base_it_sells(desk: Desk) -> None:
     anna = desk.trader("anna")
     poor = desk.trader("poor", sol=3 * SOL_LOT - 1)
