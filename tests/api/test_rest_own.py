@@ -20,8 +20,9 @@ from tests.api.edge import Trader, Venue, request, venue
 
 
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Venue]:
-    async with venue(tmp_path) as running:
+async def running(tmp_path: Path, database_url: str) -> AsyncIterator[Venue]:
+    """On SQLite and on PostgreSQL: these routes read SQL, and must say the same."""
+    async with venue(tmp_path / "data", database=database_url) as running:
         yield running
 
 
