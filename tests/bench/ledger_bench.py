@@ -27,7 +27,7 @@ from ledger.signing import signer_from_seed
 from ledger.store import Store
 from ledger.verification import verify
 from tests.bench.rows import Row, show
-from tools.replaying import Replay
+from tools.replaying import Replay, collect_seldom
 from tools.servers import ServerMissing, postgres_server
 
 COMMANDS = 60_000
@@ -164,6 +164,7 @@ def request_of(number: int, user: int) -> SignedRequest:
 
 def replayed(engine: sa.Engine) -> list[Row]:
     """Replay from genesis with every comparison, and the check of every byte without the engine."""
+    collect_seldom()
     replay = Replay(Store(engine))
     started = perf_counter()
     for _header, _outcomes in replay.blocks():

@@ -213,3 +213,26 @@ def test_an_epoch_is_closed_proven_verified_and_rebuilt_by_replay(
     assert replayed.json()["identical"] is True
     assert replayed.json()["covered"]["epochs"] >= 1
     assert replayed.json()["covered"]["snapshots"] >= 1
+
+
+def test_a_long_log_is_read_in_a_process_of_its_own_and_gives_the_same(
+    kept_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A-10: reading beside the engine changes how long it takes, not what is found."""
+    from ledger.database import open_engine
+    from ledger.store import Store
+    from tools import stored_rows
+
+    engine = open_engine(f"sqlite:///{kept_log / 'ledger.db'}", read_only=True)
+    store = Store(engine)
+    with stored_rows.stored_hashes(store, 1, 25) as here:
+        alone = list(here)
+    monkeypatch.setattr(stored_rows, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with stored_rows.stored_hashes(store, 1, 25) as beside:
+        received = list(beside)
+    engine.dispose()
+
+    assert len(alone) == 25
+    assert received == alone
+    assert stored_rows.DAMAGED not in alone
