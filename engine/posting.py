@@ -9,7 +9,7 @@ from engine.state import ASSET_BITS, State
 from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind
 from ledger.journal import JournalTransaction, Posting, residues
 
-_AVAILABLE = AccountKind.AVAILABLE
+_AVAILABLE = int(AccountKind.AVAILABLE)
 
 
 def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], postings: list[Posting]) -> None:
