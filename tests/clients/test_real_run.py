@@ -1,4 +1,4 @@
-"""A real run on a real EVM node: deposits of another wallet, two ccxt clients, withdrawals found on chain, all proven."""
+"""A real run on a real EVM node: deposits of another wallet, two ccxt clients, payouts found on chain, all proven."""
 
 from __future__ import annotations
 

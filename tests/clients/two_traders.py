@@ -12,7 +12,7 @@ import ccxt
 def main() -> None:
     step, arguments = sys.argv[1], json.loads(sys.argv[2])
     seller, buyer = (client(arguments["url"], *pair) for pair in arguments["keys"])
-    print(json.dumps(STEPS[step](seller, buyer, arguments)))  # noqa: T201
+    print(json.dumps(STEPS[step](seller, buyer, arguments)))
 
 
 def client(url: str, public_key: str, private_key: str) -> ccxt.backpack:
