@@ -5,17 +5,16 @@ Needs the `evm` extra (web3, eth-account); nothing else in `chains` imports this
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
 import rlp
-from aiohttp import ClientError, ClientTimeout
+from aiohttp import ClientError, ClientSession, ClientTimeout
 from eth_utils import is_checksum_address, is_hex_address, to_checksum_address
 from eth_utils.address import is_checksum_formatted_address
-from web3 import AsyncHTTPProvider, AsyncWeb3
-from web3.types import RPCEndpoint
+from web3.providers.async_base import AsyncJSONBaseProvider
+from web3.types import RPCEndpoint, RPCResponse
 
 from chains.adapter import (
     INTERNAL_INDEX,
@@ -64,17 +63,11 @@ class EvmNode:
         self._network: int | None = None
         self._trace = trace
         self._final_tag = final_tag
-        provider = AsyncHTTPProvider(
-            url, request_kwargs={"timeout": ClientTimeout(total=timeout_seconds)}, exception_retry_configuration=None
-        )
-        self._web3 = AsyncWeb3(provider)
-        self._timeout_seconds = timeout_seconds
+        self._provider = _Provider(url, timeout_seconds)
 
     async def close(self) -> None:
         """Close the connections to the node."""
-        provider = self._web3.provider
-        assert isinstance(provider, AsyncHTTPProvider)
-        await provider.disconnect()
+        await self._provider.disconnect()
 
     # ---- reads ----
 
@@ -220,8 +213,7 @@ class EvmNode:
     async def _call(self, method: str, *params: Any) -> Any:
         """One request. A node's refusal is `Refused`, anything short of an answer `Unavailable`.   [D-12]"""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                response: dict[str, Any] = dict(await self._web3.provider.make_request(RPCEndpoint(method), params))
+            response: dict[str, Any] = dict(await self._provider.make_request(RPCEndpoint(method), params))
         except (TimeoutError, ClientError, OSError, ValueError) as fault:
             raise Unavailable(f"{method}: {type(fault).__name__} {fault}") from fault
         error = response.get("error")
@@ -235,6 +227,32 @@ class EvmNode:
         if "result" not in response:
             raise Unavailable(f"{method}: neither result nor error")
         return response["result"]
+
+
+class _Provider(AsyncJSONBaseProvider):
+    """web3's JSON-RPC over one kept connection.
+
+    web3's own HTTP provider takes a lock of the whole process in a thread on every request; a call that is cancelled
+    there, by a timeout or at shutdown, never gives it back and every later call of the process waits for ever.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        super().__init__()
+        self._url = url
+        self._timeout = ClientTimeout(total=timeout_seconds)
+        self._session: ClientSession | None = None
+
+    async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        if self._session is None:
+            self._session = ClientSession(raise_for_status=True, timeout=self._timeout)
+        body = self.encode_rpc_request(method, params)
+        async with self._session.post(self._url, data=body, headers={"Content-Type": "application/json"}) as answer:
+            return self.decode_rpc_response(await answer.read())
+
+    async def disconnect(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
 class Refused(Exception):
