@@ -23,9 +23,9 @@ from engine.replay import Divergence
 from engine.state import State
 from ledger.blocks import LoggedCommand, SignedRequest
 from ledger.signing import verify
-from ledger.store import Store
+from ledger.store import Store, StoreError
 from tools.node_data import reading
-from tools.replaying import Replay, collect_seldom
+from tools.replaying import Replay, collect_seldom, number_of_commands
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
 
 UserKeys = dict[int, frozenset[bytes]]
@@ -40,11 +40,9 @@ def audit(data: Path, database: str | None, keys_file: Path | None, as_json: boo
     keys = None if keys_file is None else read_user_keys(keys_file)
     with reading(data, database) as engine:
         store = Store(engine)
-        tip = store.tip()
-        if tip is None:
-            raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
+        commands = number_of_commands(store)
         check = Audit(store, keys)
-        with progress("auditing", tip.next_command - 1) as show:
+        with progress("auditing", commands) as show:
             for done in check.run():
                 show(done)
     report = check.report()
@@ -94,7 +92,7 @@ class Audit:
             self.covered["journal transactions that follow from their commands"] = self._replay.covered[
                 "journalTransactions"
             ]
-        except Divergence as difference:
+        except (Divergence, StoreError) as difference:
             at = self._replay.state.sequence
             self._find(at, "", None, f"replay does not follow the log: {difference}")
             # What comes after has no state to be held against; whose signatures it bears can still be said.

@@ -21,7 +21,7 @@ from engine.state import State
 from ledger import merkle, schema
 from ledger.blocks import BlockHeader, LoggedCommand, header_hash, log_command, signed_bytes
 from ledger.journal import GENESIS_HASH, SealedTransaction, seal
-from ledger.store import Store
+from ledger.store import Store, StoreError
 from tools.epoch_roots import EpochRoots
 from tools.node_data import reading
 from tools.stored_rows import stored_hashes
@@ -51,9 +51,7 @@ def replay(
     collect_seldom()
     with reading(data, database) as engine:
         store = Store(engine)
-        tip = store.tip()
-        if tip is None:
-            raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
+        commands = number_of_commands(store)
         run = _beginning(store, from_snapshot, resume)
         began = run.height + 1
         difference = ""
@@ -61,7 +59,7 @@ def replay(
         try:
             epochs = EpochRoots.read(engine, data)
             snapshots = _snapshots(engine)
-            with progress("replaying", tip.next_command - 1) as show:
+            with progress("replaying", commands) as show:
                 for header, outcomes in run.blocks(until):
                     if header.height in snapshots:
                         _compare_snapshot(run, header, snapshots[header.height])
@@ -76,7 +74,7 @@ def replay(
             run.covered["epochs"] -= epochs.waiting
             if run.covered["epochs"] and not epochs.with_secret:
                 say("no epoch secret under --data: the epochs' sums were rebuilt and compared, their roots were not")
-        except Divergence as found:
+        except (Divergence, StoreError) as found:
             difference = str(found)
         if resume is not None and not difference:
             _save(run, resume)
@@ -90,6 +88,18 @@ def replay(
     }
     _print(report, time.monotonic() - started, as_json)
     return FINDINGS if difference else FINE
+
+
+def number_of_commands(store: Store) -> int:
+    """How many commands are logged, for the progress bar. Raises CannotRun when there is none to run again."""
+    try:
+        tip = store.tip()
+    except StoreError:
+        # The end of the log is not as it should be; where exactly is what the caller is about to find out.
+        return 0
+    if tip is None:
+        raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
+    return tip.next_command - 1
 
 
 def collect_seldom() -> None:
@@ -148,7 +158,8 @@ class Replay:
             return
         commands = self.store.commands(self.next_command)
         end = self.store.block(last)
-        assert end is not None, f"block {last} is at or below the tip"
+        if end is None:
+            raise Divergence("block", last, "nothing", "a block")
         with stored_hashes(self.store, self.next_journal, end[0].first_journal + end[0].journal_count - 1) as stored:
             for header, digest, signature in self.store.blocks(self.height + 1, last):
                 outcomes = self._block(header, list(islice(commands, header.command_count)), stored, before)

@@ -89,8 +89,11 @@ def run(body: Callable[[], int]) -> int:
         say("  next: check that the file or folder exists and that this user may read it")
         return COULD_NOT_RUN
     except Exception as problem:
-        if not type(problem).__module__.startswith("sqlalchemy."):
+        # By name: nobody waits for a database library to be imported that the command does not need.
+        origin = type(problem).__module__
+        if not origin.startswith(("sqlalchemy.", "ledger.store")):
             raise
-        say(f"satchel: the database refused: {str(problem).splitlines()[0]}")
+        what = "the log cannot be read" if origin == "ledger.store" else "the database refused"
+        say(f"satchel: {what}: {str(problem).splitlines()[0]}")
         say("  next: check --database and that the server is up; `satchel verify-journal` looks at what is stored")
         return COULD_NOT_RUN
