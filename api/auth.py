@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from api.errors import EXPIRED, INVALID_SIGNATURE, ApiError, bad_request, unauthorized
+from api.errors import EXPIRED, INVALID_SIGNATURE, bad_request, unauthorized
 from api.limits import RateLimits
 from api.requests import Fields, fields_of
 from api.verification_pool import VerificationPool
@@ -32,8 +32,13 @@ class Credentials:
     __slots__ = ("public_key", "signature", "timestamp", "timestamp_ms", "window", "window_ms")
 
     def __init__(self, key: str, signature: str, timestamp: str, window: str | None) -> None:
-        self.public_key = _bytes_of(key, 32, unauthorized())
-        self.signature = _bytes_of(signature, 64, bad_request("Invalid X-Signature header"))
+        public_key, signed = _bytes_of(key, 32), _bytes_of(signature, 64)
+        if public_key is None:
+            raise unauthorized()
+        if signed is None:
+            raise bad_request("Invalid X-Signature header")
+        self.public_key = public_key
+        self.signature = signed
         self.timestamp = timestamp
         self.timestamp_ms = _number_of(timestamp, "Invalid timestamp")
         # The default must be in the signed text though the header is absent.
@@ -129,12 +134,22 @@ def command_fields(text: bytes, groups: Sequence[Pairs]) -> list[Fields]:
     They must be the fields of the request: a value with `&`, or with `%` and two digits, could be read in two ways,
     and a request that says more than one thing is not done.
     """
-    stated = [{name: _plain(value) for name, value in pairs if _is_set(value)} for pairs in groups]
-    if b"%" not in text and text.count(b"&") == sum(map(len, stated)) + len(stated) + 1:
-        # One & before each field, each further order, the timestamp and the window: no value holds one, unless
-        # another was left out; and only these values are ever left out or spelt otherwise.
-        if not any(value in _RESPELT for fields in stated for value in fields.values()):
-            return stated
+    stated: list[Fields] = []
+    is_plain = b"%" not in text
+    separators = len(groups) + 1
+    for pairs in groups:
+        fields: Fields = {}
+        for name, value in pairs:
+            spelt = value if type(value) is str else _plain(value)
+            if spelt in _RESPELT:
+                is_plain = False
+            if spelt != "null":
+                fields[name] = spelt
+        separators += len(pairs)
+        stated.append(fields)
+    if is_plain and text.count(b"&") == separators:
+        # One & before each field, each further order, the timestamp and the window: no value holds one.
+        return stated
     try:
         read = [fields for _instruction, fields in fields_of(text)]
     except ValueError as error:
@@ -170,15 +185,12 @@ def texts(instruction: str, groups: Sequence[Pairs], timestamp: str, window: str
                 yield text
 
 
-_RESPELT = frozenset({"", "True", "False"})
+_RESPELT = frozenset({"", "null", "True", "False"})
+"""Values that a client may have left out of its text or spelt otherwise."""
 
 
 def _is_unset(value: Any) -> bool:
     return value is None or value == ""
-
-
-def _is_set(value: Any) -> bool:
-    return value is not None and value != "null"
 
 
 def _plain(value: Any) -> str:
@@ -207,14 +219,13 @@ def _encoded_by_javascript(value: Any) -> str:
     return quote(_lower_booleans(value), safe="!'()*")
 
 
-def _bytes_of(text: str, length: int, error: ApiError) -> bytes:
+def _bytes_of(text: str, length: int) -> bytes | None:
+    """The `length` bytes that base64 `text` stands for, None when it does not."""
     try:
         content = b64decode(text, validate=True)
     except (Base64Error, ValueError):
-        raise error from None
-    if len(content) != length:
-        raise error
-    return content
+        return None
+    return content if len(content) == length else None
 
 
 def _number_of(text: str, complaint: str) -> int:

@@ -127,8 +127,8 @@ _SELF_TRADES = {
 }
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
-_LATER_FLAGS = ("autoBorrow", "autoBorrowRepay", "autoLend", "autoLendRedeem")
-_LATER_FIELDS = (
+_LATER_FLAGS = frozenset({"autoBorrow", "autoBorrowRepay", "autoLend", "autoLendRedeem"})
+_LATER = _LATER_FLAGS | {
     "slippageTolerance",
     "slippageToleranceType",
     "stopLossLimitPrice",
@@ -140,19 +140,15 @@ _LATER_FIELDS = (
     "triggerBy",
     "triggerPrice",
     "triggerQuantity",
-)
+}
 """What an order may ask for that this exchange cannot do yet. Ignoring it would do other than what was signed."""
 
 
 def place_order(fields: Fields, subaccount_id: int, state: State) -> PlaceOrder:
     """One order of `orderExecute`.   [S-7]"""
     market = _market(fields, state)
-    for name in _LATER_FIELDS:
-        if name in fields:
-            raise not_implemented(f"{name} of an order")
-    for name in _LATER_FLAGS:
-        if name in fields and _boolean(fields, name):
-            raise not_implemented(f"{name} of an order")
+    if not _LATER.isdisjoint(fields):
+        _refuse_later(fields)
     order_type = _choice(fields, "orderType", _ORDER_TYPES)
     price_ticks = lots = quote_atoms = 0
     if order_type is OrderType.LIMIT:
@@ -183,6 +179,12 @@ def place_order(fields: Fields, subaccount_id: int, state: State) -> PlaceOrder:
         _choice(fields, "selfTradePrevention", _SELF_TRADES, SelfTrade.REJECT_TAKER),
         _client_id(fields),
     )
+
+
+def _refuse_later(fields: Fields) -> None:
+    for name in sorted(_LATER.intersection(fields)):
+        if name not in _LATER_FLAGS or _boolean(fields, name):
+            raise not_implemented(f"{name} of an order")
 
 
 def _cancel_order(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CancelOrder:
