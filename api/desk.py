@@ -13,7 +13,7 @@ from chains.adapter import Adapter, ChainError
 from chains.exchange import Token
 from chains.faucet import drip
 from chains.outbox import Outbox
-from chains.payouts import Payouts
+from chains.payouts import Limits, Payouts
 from chains.reconciliation import Reconciliation, reconcile, stop_on_breaks
 from chains.signer import EVM, SIMULATED, Limit, Policy, Signer, create_keystore
 from chains.simulated import SimulatedChain, SimulatedNode
@@ -192,10 +192,19 @@ class ChainDesk:
             clock_us=node.now_us,
             no_minimum_from=faucet,
         )
-        payouts = Payouts(node.database, [adapter], node.exchange, self.addresses, outbox, clock_us=node.now_us)
+        tokens = node.exchange.tokens(chain_id)
+        largest = {token.asset_id: token.maximum_withdrawal_atoms for token in tokens}
+        limits = Limits(
+            per_transaction=largest,
+            per_day_subaccount={asset_id: 10 * atoms for asset_id, atoms in largest.items()},
+            per_day_asset={asset_id: 100 * atoms for asset_id, atoms in largest.items()},
+        )
+        payouts = Payouts(
+            node.database, [adapter], node.exchange, self.addresses, outbox, clock_us=node.now_us, limits=limits
+        )
         rules = {
             token.asset_id: SweepRule(max(1, token.minimum_withdrawal_atoms), MOST_SWEEP_FEE_ATOMS)
-            for token in node.exchange.tokens(chain_id)
+            for token in tokens
         }
         sweeper = Sweeper(
             node.database, [adapter], node.exchange, self.addresses, outbox, clock_us=node.now_us, rules=rules

@@ -201,8 +201,7 @@ class Payouts:
 
     async def _send(self, step: PayoutStep) -> None:
         for withdrawal in self._mine("approved"):
-            row = await self._row(withdrawal.id)
-            assert row is not None, f"withdrawal {withdrawal.id} is approved and has no payout row"
+            row = await self._approved_row(withdrawal)
             token = self._exchange.token(self.chain_id, withdrawal.asset_id)
             if row.state != Payout.APPROVED or self._exchange.asset_withdrawals_stopped(withdrawal.asset_id):
                 continue
@@ -222,6 +221,23 @@ class Payouts:
             await self._db(partial(self._put, withdrawal_id=withdrawal.id, state=state))
             if sent:
                 step.sent.append(withdrawal.id)
+
+    async def _approved_row(self, withdrawal: Withdrawal) -> sa.Row[Any]:
+        """The payout of a withdrawal that the exchange calls approved.
+
+        An operator's own command may have approved one that waits here for an operator, or one not seen here yet.
+        """
+        row = await self._row(withdrawal.id)
+        if row is None:
+            await self._db(self._new_row(withdrawal, Payout.APPROVED, ""))
+        elif row.state == Payout.MANUAL:
+            approved = partial(self._put, withdrawal_id=withdrawal.id, state=Payout.APPROVED, reason="")
+            await self._db(partial(approved, approved_by="command", approved_at_us=self._clock_us()))
+        else:
+            return row
+        row = await self._row(withdrawal.id)
+        assert row is not None, f"withdrawal {withdrawal.id}: its payout row is gone"
+        return row
 
     async def _is_covered(self, withdrawal: Withdrawal, token: Token) -> bool:
         """Whether the hot wallet can pay this and its fee; if not, an operator hears of it."""

@@ -191,6 +191,23 @@ async def test_a_payout_over_a_limit_waits_for_an_operator(tmp_path: Path, limit
     assert world.book.withdrawal_state(ids[1]) == "paid"
 
 
+async def test_an_operators_own_command_lets_a_waiting_payout_go(tmp_path: Path) -> None:
+    net, world = make(tmp_path, limits=Limits(per_transaction={COIN: 99}))
+    await net.pay(world.address(0), 10**9)
+    await net.pay(world.address(ALICE), 10**9)
+    await world.settle_down()
+    seen, unseen = (world.book.request(ALICE, 1, COIN, 100, net.stranger()) for _ in range(2))
+    await world.book.approve_withdrawal(withdrawal_id=unseen, attach=lambda _connection: None)
+    await world.pay_out()
+    assert world.book.withdrawal_state(seen) == "requested"
+
+    await world.book.approve_withdrawal(withdrawal_id=seen, attach=lambda _connection: None)
+    await world.pay_out()
+
+    assert world.book.withdrawal_state(unseen) == "paid"
+    assert world.book.withdrawal_state(seen) == "paid"
+
+
 async def test_a_daily_limit_ends_with_the_day_and_an_operator_may_refuse(tmp_path: Path) -> None:
     net, world = make(tmp_path, limits=Limits(per_day_asset={COIN: 150}))
     await net.pay(world.address(0), 10**9)
