@@ -12,9 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tools.terminal import COULD_NOT_RUN, run, say
-
-DEFAULT_DATA = Path(".devnet")
+from tools.terminal import COULD_NOT_RUN, DEFAULT_DATA, run, say
 
 app = typer.Typer(
     name="satchel",

@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
+
+DEFAULT_DATA = Path(".devnet")
+"""What `--data` is when it is left out; `make run` writes there."""
 
 FINE = 0
 FINDINGS = 1

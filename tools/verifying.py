@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from ledger.verification import Finding, Report, verify
 from tools.node_data import reading
-from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
+from tools.terminal import DEFAULT_DATA, FINDINGS, FINE, CannotRun, print_json, progress, say
 
 KEPT_CHECKPOINT = "checkpoint.txt"
 """What a node keeps beside its database; used when no other checkpoint is given."""
@@ -22,7 +22,7 @@ def verify_journal(data: Path, database: str | None, checkpoint: Path | None, as
     """Check the whole log and name each thing that is not as it was signed; 1 when there is one."""
     if checkpoint is not None and not checkpoint.is_file():
         raise CannotRun(f"no checkpoint at {checkpoint}", "give the file you kept; the node writes DATA/checkpoint.txt")
-    kept = checkpoint if checkpoint is not None else _own_checkpoint(data)
+    kept = checkpoint if checkpoint is not None else _own_checkpoint(data, database)
     # The note is taken first: a running node writes newer ones while the log is being read.
     with _note_as_it_is(kept) as note, reading(data, database) as engine:
         report = _verified(engine, note)
@@ -64,7 +64,10 @@ def _note_as_it_is(checkpoint: Path | None) -> Iterator[Path | None]:
         yield copy
 
 
-def _own_checkpoint(data: Path) -> Path | None:
+def _own_checkpoint(data: Path, database: str | None) -> Path | None:
+    """The node's own note; not one that lies here by chance when only a database was named."""
+    if database is not None and data == DEFAULT_DATA:
+        return None
     file = data / KEPT_CHECKPOINT
     return file if file.is_file() else None
 
