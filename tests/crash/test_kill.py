@@ -21,7 +21,7 @@ def test_kill_9_under_load_on_sqlite(tmp_path: Path) -> None:
     counts = asyncio.run(crash(tmp_path, None, ROUNDS, SEED, print))
 
     assert counts["rounds"] == ROUNDS
-    assert counts["acknowledged"] > 10 * ROUNDS
+    assert counts["acknowledged"] > ROUNDS
 
 
 @pytest.mark.slow
@@ -31,4 +31,4 @@ def test_kill_9_under_load_on_postgresql(tmp_path: Path, postgres_url: str) -> N
     counts = asyncio.run(crash(tmp_path, postgres_url, ROUNDS, SEED, print))
 
     assert counts["rounds"] == ROUNDS
-    assert counts["acknowledged"] > 10 * ROUNDS
+    assert counts["acknowledged"] > ROUNDS
