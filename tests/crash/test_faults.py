@@ -75,10 +75,9 @@ def test_a_full_disk_stops_it_and_room_starts_it_again(tmp_path: Path) -> None:
             if not mounted:
                 node.limit_file_size((data / "ledger.db-wal").stat().st_size + 50_000)
                 return
-            with filler.open("wb") as file, suppress(OSError):
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
                 while True:
                     file.write(b"\0" * 65_536)
-                    file.flush()
 
         words = asyncio.run(stop_by(fill, lambda: filler.unlink(missing_ok=True), data))
 
@@ -138,12 +137,12 @@ def test_a_commit_that_postgresql_refuses_stops_it(tmp_path: Path, postgres_url:
 
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[bool]:
-    """A file system of 8 MB at `folder` when we may mount; else an ordinary folder (False)."""
+    """A file system of 16 MB at `folder` when we may mount; else an ordinary folder (False)."""
     folder.mkdir()
     if os.geteuid() != 0:
         yield False
         return
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True)
     try:
         yield done.returncode == 0
     finally:
