@@ -88,6 +88,10 @@ def run(body: Callable[[], int]) -> int:
         # Whoever read our output has seen enough; the interpreter must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
+    except ModuleNotFoundError as problem:
+        say(f"satchel: the library {problem.name} is not installed")
+        say("  next: check --database (SQLite or PostgreSQL), or install the extras: satchel-exchange[postgres,evm]")
+        return COULD_NOT_RUN
     except OSError as problem:
         say(f"satchel: {problem}")
         say("  next: check that the file or folder exists and that this user may read it")
