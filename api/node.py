@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +88,10 @@ class Node:
         self.market_data.load_books(self.state)
         self.history.load(self.market_data, self.state)
         self.exchange = SequencedExchange(self.sequencer)
+        depth = sys.getrecursionlimit()
         self.desk = await ChainDesk.open(self)
+        # A library of the EVM chain raises it so far that nested JSON from outside would overflow the stack.
+        sys.setrecursionlimit(depth)
         await self.epochs.start()
         self._start_timers()
 

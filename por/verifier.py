@@ -847,13 +847,26 @@ def array(value: Json, what: str) -> list[Json]:
 def canonical(value: Json, what: str) -> Json:
     """A text that must be canonical JSON: keys sorted, no spaces, ASCII, no fractions. Returns what it says."""
     try:
-        parsed = json.loads(text(value, what), object_pairs_hook=no_duplicates, parse_float=no_fractions)
+        require_shallow(text(value, what))
+        parsed = json.loads(value, object_pairs_hook=no_duplicates, parse_float=no_fractions)
         again = json.dumps(parsed, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError):
         raise NotVerified(f"{what} is not JSON") from None
     if again != value:
         raise NotVerified(f"{what} is not in canonical form")
     return parsed
+
+
+def require_shallow(value: str) -> None:
+    """Refuse JSON nested deeper than any of ours: the parser would run out of stack before it runs out of patience."""
+    depth = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', value):
+        if bracket in "[{":
+            depth += 1
+            if depth > 16:
+                raise ValueError("nested too deeply")
+        elif bracket in "]}":
+            depth -= 1
 
 
 def number(value: Json, what: str) -> int:
