@@ -28,6 +28,7 @@ help: ## list the commands
 setup: $(STAMP) ## make .venv with everything pinned and hashed (uv when present, else pip)
 
 $(STAMP): pyproject.toml requirements.lock tools/setup/fetch_anvil.py
+	@echo "setting up .venv; the first time takes a minute or two"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Satchel needs Python 3.11 or newer; PYTHON=python3.x make setup chooses one")'
 ifneq ($(UV),)
 	@test -x $(BIN)/python || uv venv -q --python $(PYTHON) $(VENV)
@@ -45,6 +46,7 @@ run: $(STAMP) ## start a devnet with a living book; Ctrl-C stops it (PORT=8080, 
 	@$(BIN)/satchel demo --data $(DATA) --port $(PORT)
 
 reset: ## forget what `make run` kept
+	@if [ -e "$(DATA)/ledger.db.lock" ] && ! flock -n "$(DATA)/ledger.db.lock" true; then echo "a node is running on $(DATA): stop it first (Ctrl-C)"; exit 1; fi
 	@if [ ! -e "$(DATA)" ]; then echo "nothing to remove: no $(DATA)"; \
 	elif [ -f "$(DATA)/ledger.db" ]; then rm -rf -- "$(DATA)" && echo "removed $(DATA)"; \
 	else echo "$(DATA) holds no ledger.db: not removed" >&2; exit 1; fi

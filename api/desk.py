@@ -61,6 +61,7 @@ class ChainDesk:
         self._simulated: SimulatedChain | None = None
         self._lines: dict[int, Line] = {}
         self._steps = 0
+        self._stopped = False
 
     @classmethod
     async def open(cls, node: Any) -> ChainDesk:
@@ -96,6 +97,7 @@ class ChainDesk:
     async def stop(self) -> None:
         """Wait for the step that runs, then close the chains."""
         async with self._lock:
+            self._stopped = True
             if self._simulated is not None:
                 self._simulated.close()
             for line in self._lines.values():
@@ -110,8 +112,10 @@ class ChainDesk:
         timers.add_job(self.reconcile_and_stop, "interval", seconds=RECONCILE_SECONDS)
 
     async def step(self) -> None:
-        """One round over every chain."""
+        """One round over every chain; nothing once the desk is stopped."""
         async with self._lock:
+            if self._stopped:
+                return
             await self._mine()
             for line in self._lines.values():
                 step = await line.watcher.step()
