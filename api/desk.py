@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from chains.adapter import Adapter, ChainError
 from chains.exchange import Token
 from chains.faucet import drip
@@ -112,17 +114,25 @@ class ChainDesk:
         timers.add_job(self.reconcile_and_stop, "interval", seconds=RECONCILE_SECONDS)
 
     async def step(self) -> None:
-        """One round over every chain; nothing once the desk is stopped."""
-        async with self._lock:
-            if self._stopped:
-                return
-            await self._mine()
-            for line in self._lines.values():
-                step = await line.watcher.step()
-                if step.waiting:
-                    log.warning("watcher of chain %s waits: %s", line.watcher.chain_id, step.waiting)
-                await line.payouts.step()
-                await line.sweeper.step()
+        """One round over every chain; nothing once the desk is stopped. A lost database stops the node."""
+        try:
+            async with self._lock:
+                if not self._stopped:
+                    await self._round()
+        except DBAPIError as error:
+            self._node.fail(error)
+        except asyncio.CancelledError:
+            # The scheduler gives up its jobs at shutdown; `stop` waits for whoever holds the lock.
+            return
+
+    async def _round(self) -> None:
+        await self._mine()
+        for line in self._lines.values():
+            step = await line.watcher.step()
+            if step.waiting:
+                log.warning("watcher of chain %s waits: %s", line.watcher.chain_id, step.waiting)
+            await line.payouts.step()
+            await line.sweeper.step()
 
     async def faucet(self, subaccount_id: int, asset_id: int, atoms: int) -> str:
         """Send coins to the subaccount's deposit address and mine until they are credited and final.   [W-9]
