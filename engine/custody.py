@@ -161,6 +161,8 @@ def request_withdrawal(state: State, command: RequestWithdrawal, outcome: Outcom
         address_length=len(command.address),
         maximum=MAX_ADDRESS_LENGTH,
     )
+    _require_plain("address", command.address)
+    _require_plain("client_id", command.client_id)
     subaccount = state.subaccounts[command.subaccount_id]
     frozen = subaccount.frozen_withdrawals
     require(frozen == 0, RejectReason.WITHDRAWALS_FROZEN, orphaned_deposits=frozen)
@@ -328,6 +330,15 @@ def _require_token(state: State, chain_id: int, asset_id: int) -> TokenParameter
     if token is None:
         raise Rejection(RejectReason.UNKNOWN_TOKEN, chain_id=chain_id, asset_id=asset_id)
     return token
+
+
+def _require_plain(field: str, text: str) -> None:
+    """Printable ASCII without blanks at its ends: what chains, databases and people read in one way only.
+
+    Not all of Unicode's printable characters: which these are depends on the version of Python that asks.   [A-6]
+    """
+    is_plain = text.isascii() and text.isprintable() and text == text.strip()
+    require(is_plain, RejectReason.INVALID_PARAMETERS, field=field, allowed="printable ASCII")
 
 
 def _require_amount(atoms: int) -> None:

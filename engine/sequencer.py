@@ -38,12 +38,18 @@ class Halted(Exception):
 class Pending:
     """A submitted command and who waits for it."""
 
-    __slots__ = ("attach", "command", "done", "request")
+    __slots__ = ("attach", "command", "done", "payload", "request")
 
     def __init__(
-        self, command: Command, request: SignedRequest | None, attach: Attach | None, done: asyncio.Future[Outcome]
+        self,
+        command: Command,
+        payload: bytes,
+        request: SignedRequest | None,
+        attach: Attach | None,
+        done: asyncio.Future[Outcome],
     ) -> None:
         self.command = command
+        self.payload = payload
         self.request = request
         self.attach = attach
         self.done = done
@@ -120,13 +126,21 @@ class Sequencer:
     def submit_nowait(
         self, command: Command, request: SignedRequest | None = None, attach: Attach | None = None
     ) -> asyncio.Future[Outcome]:
-        """Queue a command; the future resolves when its block is durable. Raises Overloaded or Halted."""
+        """Queue a command; the future resolves when its block is durable. Raises Overloaded or Halted.
+
+        ValueError for a command that has no canonical bytes, such as one with an integer beyond 64 bits: what cannot
+        be logged must be refused to its caller here, since after it is applied it would stop the exchange.   [A-13]
+        """
         if self.halted is not None or self._stopping:
             raise Halted(str(self.halted or "the exchange is stopping"))
         if len(self._queue) >= self._capacity:
             raise Overloaded(f"{len(self._queue)} commands are waiting, at most {self._capacity}")
+        try:
+            payload = encode(command)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"{type(command).__name__} cannot be written to the log: {error}") from None
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(Pending(command, request, attach, done))
+        self._queue.append(Pending(command, payload, request, attach, done))
         self._arrived.set()
         return done
 
@@ -205,10 +219,10 @@ class Sequencer:
             if scheduled is not None:
                 at_us, command = scheduled
                 at_us = max(at_us, self._last_at_us)
-                pending, request = None, None
+                pending, request, payload = None, None, encode(command)
             elif pending is not None:
                 queue.popleft()
-                command, request = pending.command, pending.request
+                command, request, payload = pending.command, pending.request, pending.payload
             else:
                 break
             seq = state.sequence + 1
@@ -216,7 +230,7 @@ class Sequencer:
             self._last_at_us = at_us
             rejection = outcome.rejection
             code = 0 if rejection is None else int(rejection.reason)
-            commands.append(log_command(seq, at_us, code, type(command).__name__, encode(command), request))
+            commands.append(log_command(seq, at_us, code, type(command).__name__, payload, request))
             for entry in outcome.journal:
                 assert not residues(entry), f"command {seq}: {residues(entry)} out of balance"
                 sealed = seal(head, next_journal, seq, at_us, entry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.commands import (
     ApproveWithdrawal,
     CreditDeposit,
@@ -31,6 +33,27 @@ USDC = 10**6
 def withdraw(exchange: Exchange, subaccount: int, key: bytes, atoms: int, client_id: str = "") -> Outcome:
     command = RequestWithdrawal(subaccount, 1, exchange.asset("USDC"), atoms, "somewhere", client_id)
     return exchange.attempt(command, exchange.signed(key))
+
+
+@pytest.mark.parametrize(
+    "text", ["a\0b", "\x1b[2J", "a\x7f", "a\x9bb", "a\nb", " a", "a ", "a\u202eb", "a\u200bb", "\ufeffa", "\u0430bc"]
+)
+def test_a_withdrawal_holds_only_text_that_reads_in_one_way(text: str) -> None:
+    """T-7: no control, invisible or foreign character gets from a request into the journal or a database."""
+    exchange = Exchange()
+    alice, key = exchange.user("alice")
+    usdc = exchange.asset("USDC")
+    exchange.deposit(alice, "USDC", 50 * USDC)
+    held = exchange.state.held(alice, usdc)
+
+    by_id = withdraw(exchange, alice, key, 20 * USDC, client_id=text)
+    command = RequestWithdrawal(alice, 1, usdc, 20 * USDC, text)
+    by_address = exchange.attempt(command, exchange.signed(key))
+
+    for refused, field in ((by_id, "client_id"), (by_address, "address")):
+        assert refused.rejection is not None and refused.rejection.reason == RejectReason.INVALID_PARAMETERS
+        assert refused.rejection.facts["field"] == field
+    assert exchange.state.held(alice, usdc) == held and not exchange.state.withdrawals
 
 
 def test_a_deposit_is_credited_once_for_ever() -> None:

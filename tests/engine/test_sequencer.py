@@ -122,6 +122,18 @@ async def test_a_full_queue_says_so_and_sequences_nothing(tmp_path: Path) -> Non
         assert b"x" * 32 not in run.state.api_keys
 
 
+async def test_what_cannot_be_logged_is_refused_to_its_caller_and_the_exchange_runs_on(tmp_path: Path) -> None:
+    """A-13"""
+    async with running(tmp_path) as run:
+        for command in (RegisterKey(b"a" * 32, 2**64), RegisterKey(b"a" * 32, -(2**63) - 1), RotateKey(object())):  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="cannot be written to the log"):
+                run.sequencer.submit_nowait(command)
+
+        after = await run.sequencer.submit(RegisterKey(b"b" * 32))
+        assert after.rejection is None and after.seq == 2
+        assert run.sequencer.halted is None
+
+
 async def test_an_advanced_clock_runs_every_hour_in_order_and_each_epoch_ends_its_block(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
         await run.sequencer.submit(SetClock(ClockMode.MANUAL))
