@@ -47,7 +47,7 @@ def set_tiers(state: State, user: User) -> None:
 
 
 def mark_price(state: State, asset_id: int) -> int:
-    """An asset's price in PRICE_SCALE USD, 0 when unknown. USDC's is 1 unless an index is fed.   [P-3]"""
+    """An asset's price in PRICE_SCALE USD, 0 when unknown. USDC's is 1 unless an index is fed.   [P-2, P-3]"""
     price = state.prices.get(asset_id, 0)
     if not price and state.assets[asset_id].symbol == USDC:
         return PRICE_SCALE

@@ -32,7 +32,7 @@ from engine.commands import (
 from engine.state import State
 from engine.transition import apply
 from ledger.amounts import format_decimal
-from tests.api.edge import Trader, venue
+from tests.api.edge import SOMEWHERE, Trader, venue
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -96,6 +96,7 @@ def test_a_batch_keeps_its_order_and_a_batch_of_one_is_the_order(state: State) -
         ("orderCancel", {"symbol": "SOL_USDC", "clientId": "5"}, CancelOrder(3, 1, None, 5)),
         ("orderCancelAll", {"symbol": "SOL_USDC"}, CancelAllOrders(3, 1)),
         ("accountUpdate", {}, UpdateAccount(3)),
+        ("accountUpdate", {"autoRealizePnl": "false"}, UpdateAccount(3, auto_realize_pnl=False)),
         (
             "accountUpdate",
             {"autoLend": "true", "leverageLimit": "2.5"},
@@ -124,7 +125,7 @@ def test_a_batch_keeps_its_order_and_a_batch_of_one_is_the_order(state: State) -
 def test_each_instruction_has_its_command(
     state: State, instruction: str, fields: dict[str, str], expected: object
 ) -> None:
-    """A-5"""
+    """[A-5, W-2, W-10]"""
     derived = command_of(instruction, fields, 3, 2, state)
 
     assert derived == expected
@@ -210,7 +211,8 @@ async def test_every_logged_command_follows_from_its_text_alone(tmp_path: Path) 
         opened = await alice.send("POST", "/satchel/v1/subaccounts", "subaccountOpen", {"publicKey": other.key})
         there = {"toSubaccountId": opened.json["subaccountId"], "symbol": "USDC", "quantity": "1.000001"}
         await alice.send("POST", "/satchel/v1/transfers", "transferExecute", there)
-        withdrawal = {"address": "to me", "blockchain": "Solana", "symbol": "USDC", "quantity": "2", "clientId": "one"}
+        withdrawal = {"address": SOMEWHERE, "blockchain": "Solana", "symbol": "USDC", "quantity": "2"}
+        withdrawal["clientId"] = "one"
         await alice.send("POST", "/wapi/v1/capital/withdrawals", "withdraw", withdrawal)
 
         kinds = []

@@ -92,6 +92,7 @@ async def test_a_reversed_deposit_takes_its_dust_along(tmp_path: Path) -> None:
 
 
 async def test_a_large_deposit_waits_for_finality(tmp_path: Path) -> None:
+    """[D-6]"""
     net, world = make(tmp_path, depth=Depth(final_from_atoms={COIN: 10**9}))
     await net.pay(world.address(ALICE), 10**9)
     await net.pay(world.address(BOB), 10**9 - 1)

@@ -1,4 +1,4 @@
-"""Deposits, reversals and withdrawals in the engine: nothing twice, nothing below zero, everything balanced."""
+"""Deposits, reversals and withdrawals in the engine: nothing twice, nothing below zero, all balanced. [A-2, D-8]"""
 
 from __future__ import annotations
 
@@ -67,6 +67,20 @@ def test_a_deposit_is_credited_once_for_ever() -> None:
     assert again.rejection is not None and again.rejection.reason == RejectReason.DUPLICATE_DEPOSIT
     assert exchange.state.held(alice, usdc) == 5 * USDC
     assert exchange.state.balances[balance_key(custody_account(1, alice), usdc)] == 5 * USDC
+
+
+def test_deposits_of_an_asset_on_two_chains_are_one_balance() -> None:
+    """What differs is custody: each wallet of each chain is an account of its own. [D-1, A-2]"""
+    exchange = Exchange()
+    alice, _ = exchange.user("alice")
+    eth = exchange.asset("ETH")
+
+    exchange.deposit(alice, "ETH", 5, tx_id="here")
+    exchange.do(CreditDeposit(2, "there", 0, alice, alice, eth, 7, 1, "hash", True))
+
+    assert exchange.state.held(alice, eth) == 12
+    assert exchange.state.balances[balance_key(custody_account(1, alice), eth)] == 5
+    assert exchange.state.balances[balance_key(custody_account(2, alice), eth)] == 7
 
 
 def test_provisional_funds_neither_leave_nor_move() -> None:

@@ -1,4 +1,4 @@
-"""The sequencer: one order, durable before answered, replayed byte for byte, stopped rather than guessing."""
+"""The sequencer: one order, durable before answered, replayed byte for byte, stopped when in doubt. [A-6]"""
 
 from __future__ import annotations
 
