@@ -20,6 +20,7 @@ from engine.commands import (
     SettleWithdrawal,
     StopWithdrawals,
 )
+from engine.events import WithdrawalView
 from engine.parameters import TokenParameters
 from engine.rejections import RejectReason
 from engine.sequencer import Sequencer
@@ -84,20 +85,11 @@ class SequencedExchange:
 
     def pending_withdrawals(self) -> list[Withdrawal]:
         """Neither paid nor rejected, oldest first; atoms are what the recipient gets.   [D-8]"""
-        return [
-            Withdrawal(
-                id=view.withdrawal_id,
-                subaccount_id=view.subaccount_id,
-                chain_id=view.chain_id,
-                asset_id=view.asset_id,
-                atoms=view.atoms - view.fee_atoms,
-                fee_atoms=view.fee_atoms,
-                address=view.address,
-                requested_at_us=view.created_at_us,
-                state="approved" if view.state == "approved" else "requested",
-            )
-            for view in self._state.open_withdrawals.values()
-        ]
+        return [withdrawal_of(view) for view in self._state.open_withdrawals.values()]
+
+    def withdrawal(self, withdrawal_id: int) -> Withdrawal | None:
+        view = self._state.open_withdrawals.get(withdrawal_id)
+        return None if view is None else withdrawal_of(view)
 
     async def approve_withdrawal(self, *, withdrawal_id: int, attach: Attach) -> None:
         await self._submit(ApproveWithdrawal(withdrawal_id), attach)
@@ -197,6 +189,21 @@ def token_of(state: State, parameters: TokenParameters) -> Token:
         minimum_withdrawal_atoms=parameters.minimum_withdrawal_atoms,
         withdrawal_fee_atoms=parameters.withdrawal_fee_atoms,
         maximum_withdrawal_atoms=parameters.maximum_withdrawal_atoms,
+    )
+
+
+def withdrawal_of(view: WithdrawalView) -> Withdrawal:
+    """The chains' view of an open withdrawal: its net payout in atoms.   [D-8]"""
+    return Withdrawal(
+        id=view.withdrawal_id,
+        subaccount_id=view.subaccount_id,
+        chain_id=view.chain_id,
+        asset_id=view.asset_id,
+        atoms=view.atoms - view.fee_atoms,
+        fee_atoms=view.fee_atoms,
+        address=view.address,
+        requested_at_us=view.created_at_us,
+        state="approved" if view.state == "approved" else "requested",
     )
 
 

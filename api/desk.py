@@ -154,6 +154,11 @@ class ChainDesk:
             raise KeyError(chain_id)
         return await asyncio.to_thread(self.addresses.address, chain_id, subaccount_id)
 
+    def can_pay(self, chain_id: int, address: str) -> bool:
+        """Whether this is an address of the chain; a chain that is not served here cannot say no.   [D-8]"""
+        line = self._lines.get(chain_id)
+        return line is None or line.adapter.normalize(address) is not None
+
     def wallets(self) -> list[tuple[str, str]]:
         """(wire name of the chain, hot wallet address)."""
         chains = self._node.state.chains
@@ -196,7 +201,7 @@ class ChainDesk:
 
     def _line(self, chain_id: int, adapter: Adapter, signer: Signer) -> Line:
         node = self._node
-        outbox = Outbox(node.database, [adapter], signer, self.addresses, clock_us=node.now_us)
+        outbox = Outbox(node.database, [adapter], node.exchange, signer, self.addresses, clock_us=node.now_us)
         faucet = [self._simulated.faucet_address] if chain_id == SIMULATED_CHAIN and self._simulated else []
         watcher = Watcher(
             node.database,

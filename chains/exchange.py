@@ -52,6 +52,10 @@ class Exchange(Protocol):
         """Every withdrawal that is neither paid nor rejected: the source of truth of what may be paid.   [D-8]"""
         ...
 
+    def withdrawal(self, withdrawal_id: int) -> Withdrawal | None:
+        """A withdrawal that is neither paid nor rejected, or None: what a stored payment is held against.   [D-8]"""
+        ...
+
     async def approve_withdrawal(self, *, withdrawal_id: int, attach: Attach) -> None: ...
 
     async def reject_withdrawal(self, *, withdrawal_id: int, reason: str, attach: Attach) -> None:

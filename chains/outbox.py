@@ -2,7 +2,8 @@
 
 Every payment has one row in `chain_nonces`: the nonce is reserved for it in SQL before anything is signed, and every
 attempt at it shares that nonce, so at most one can ever be mined. Signed bytes are stored before they are
-broadcast; after a crash the same bytes are sent again.   [D-8]
+broadcast; after a crash the same bytes are sent again. A row alone is no reason to sign: the exchange has to stand
+behind it, and stored bytes are read again before they are believed.   [D-8, D-10]
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ from chains.adapter import (
     agreed_final,
 )
 from chains.alarms import raise_alarm
+from chains.exchange import Exchange
+from chains.justification import MOST_WALLETS, objection
 from chains.schema import attempts, cursors, nonces
-from chains.signer import Signer, SigningRefused
+from chains.signer import Meaning, Signer, SigningRefused, read_signed
 from chains.wallets import Wallets
 
 T = TypeVar("T")
+MOST_READ = 10_000
 
 
 class Sending(StrEnum):
@@ -71,6 +75,18 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A stored transaction whose bytes were read again: they are ours, for this nonce, and pay this or nobody."""
+
+    tx_id: str
+    raw: bytes
+    cancels: bool
+    fee: Fee
+    number: int
+    signed_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """When a transaction that is not mined gets a higher bid, and the most it may ever bid per gas."""
 
@@ -85,6 +101,7 @@ class Outbox:
         self,
         engine: sa.Engine,
         adapters: Sequence[Adapter],
+        exchange: Exchange,
         signer: Signer,
         wallets: Wallets,
         *,
@@ -96,6 +113,7 @@ class Outbox:
         self._engine = engine
         self._adapters = adapters
         self._node = adapters[0]
+        self._exchange = exchange
         self._signer = signer
         self._wallets = wallets
         self._clock_us = clock_us
@@ -103,6 +121,7 @@ class Outbox:
         self._pace = pace or Pace()
         self._lock = asyncio.Lock()
         self._gaps_filled = False
+        self._meanings: dict[bytes, tuple[str, Meaning]] = {}
 
     async def send(self, order: Order) -> bool:
         """Reserve a nonce for a payment, sign, store, broadcast. False when the signer refuses: nothing was sent."""
@@ -117,6 +136,10 @@ class Outbox:
             mined = await self._node.mined_nonces(source, await self._node.tip())
             row = await self._db(lambda c: self._reserve(c, order, mined))
         assert row is not None
+        words = _difference(row, order)
+        if words:
+            await self._alarm("reference taken", order.reference, words)
+            return False
         return row.state != Sending.RESERVED or await self._sign_first(row)
 
     async def advance(self) -> None:
@@ -138,6 +161,9 @@ class Outbox:
         final = await agreed_final(self._adapters, self._quorum)
         heads: set[int] = set()
         for row in rows:
+            if not 0 <= row.wallet < MOST_WALLETS:
+                await self._is_justified(row)  # Nothing of it is ours; an operator hears why.
+                continue
             if row.state == Sending.RESERVED:
                 await self._sign_first(row)
                 continue
@@ -146,9 +172,29 @@ class Outbox:
             heads.add(row.wallet)
 
     async def finished(self, purpose: str) -> list[sa.Row[Any]]:
-        """Payments of a purpose that are final on chain and not settled in the ledger yet."""
+        """Payments of a purpose that are final on chain and not settled in the ledger yet.
+
+        The row's word is not enough: the chain is asked again, and what it does not confirm is followed again.
+        """
         done = sa.select(nonces).filter_by(chain_id=self.chain_id, purpose=purpose, state=Sending.FINAL)
-        return list(await self._db(lambda c: c.execute(done.order_by(nonces.c.nonce)).all()))
+        rows = await self._db(lambda c: c.execute(done.order_by(nonces.c.nonce)).all())
+        return [row for row in rows if await self._is_finished(row)]
+
+    async def _is_finished(self, row: sa.Row[Any]) -> bool:
+        if not await self._is_justified(row):
+            return False
+        final = await agreed_final(self._adapters, self._quorum)
+        for attempt in await self._attempts(row):
+            mined = (await self._node.status(attempt.tx_id)).mined
+            if mined is not None and (attempt.tx_id, mined.block.height, str(mined.fee)) == (
+                row.tx_id, row.height, row.fee
+            ):  # fmt: skip
+                state, words = await self._standing(row, attempt, mined, final)
+                if (state, words) == (Sending.FINAL, row.outcome):
+                    return True
+        await self._alarm("stored outcome", row.reference, f"the chain does not confirm {row.outcome} by {row.tx_id}")
+        await self._set(row, state=Sending.SIGNED, outcome="", tx_id="", height=0)
+        return False
 
     async def unfinished(self, purpose: str | None = None) -> list[sa.Row[Any]]:
         """Payments that are not settled."""
@@ -162,7 +208,9 @@ class Outbox:
             lambda c: c.execute(sa.select(nonces).filter_by(chain_id=self.chain_id, reference=reference)).one()
         )
         async with self._lock:
-            await self._bump(row, await self._attempts(row), cancels=True)
+            tried = await self._attempts(row)
+            assert tried, f"{reference}: nothing was signed that could be cancelled"
+            await self._bump(row, tried, cancels=True)
 
     def settle(self, connection: sa.Connection, row: sa.Row[Any]) -> None:
         """Mark a payment as settled; runs inside the ledger's transaction that books it."""
@@ -204,7 +252,15 @@ class Outbox:
         ).one()
 
     async def _sign_first(self, row: sa.Row[Any]) -> bool:
-        """Sign a reserved payment. A refusal gives the nonce back if it is the newest, else fills it."""
+        """Sign a reserved payment. A refusal gives the nonce back if it is the newest, else fills it.
+
+        A row that nobody stands behind is removed, unsigned; a gap it leaves is filled.
+        """
+        if not await self._is_justified(row):
+            await self._db(lambda c: c.execute(sa.delete(nonces).filter_by(
+                chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce, state=Sending.RESERVED)))
+            self._gaps_filled = False
+            return False
         payment = await self._payment(row)
         fee = await self._node.quote(payment)
         try:
@@ -227,7 +283,8 @@ class Outbox:
     async def _sign(self, row: sa.Row[Any], payment: Payment, fee: Fee, *, attempt: int, cancels: bool) -> None:
         """Sign, store the bytes, and only then broadcast.   [D-8]"""
         unsigned = self._node.build(payment, row.nonce, fee)
-        signed = await asyncio.to_thread(self._signer.sign, self.chain_id, row.wallet, unsigned)
+        name = "" if cancels else row.reference
+        signed = await asyncio.to_thread(self._signer.sign, self.chain_id, row.wallet, unsigned, name)
 
         def store(connection: sa.Connection) -> None:
             connection.execute(
@@ -265,6 +322,10 @@ class Outbox:
 
     async def _follow(self, row: sa.Row[Any], final: BlockRef, *, head: bool) -> None:
         tried = await self._attempts(row)
+        if not tried:
+            await self._alarm("signed without bytes", row.reference, f"wallet {row.wallet} nonce {row.nonce}")
+            await self._set(row, state=Sending.STUCK)
+            return
         statuses: list[TxStatus] = [await self._node.status(attempt.tx_id) for attempt in tried]
         for attempt, status in zip(tried, statuses, strict=True):
             if status.mined is not None:
@@ -279,21 +340,27 @@ class Outbox:
             await self._alarm("nonce used by a stranger", row.reference, f"wallet {row.wallet} nonce {row.nonce}")
             await self._set(row, state=Sending.STUCK)
             return
+        if not tried[-1].cancels and not await self._is_justified(row):
+            return  # It stays followed: if it was sent before, it may still be mined.
         if head and self._clock_us() - tried[-1].signed_at_us >= self._pace.bump_after_us:
             await self._bump(row, tried, cancels=tried[-1].cancels)
             return
         if not any(status.pooled for status in statuses):
             await self._broadcast(tried[-1].tx_id, tried[-1].raw)
 
-    async def _mined(self, row: sa.Row[Any], attempt: sa.Row[Any], mined: Inclusion, final: BlockRef) -> None:
-        """An attempt is in a block. It is final when the chain says so and the quorum has the same block."""
-        if mined.block.height <= final.height and await self._agreed(attempt.tx_id, mined):
-            state, words = Sending.FINAL, str(outcome_of(row, attempt, mined))
-        else:
-            state, words = Sending.MINED, ""
+    async def _mined(self, row: sa.Row[Any], attempt: Attempt, mined: Inclusion, final: BlockRef) -> None:
+        state, words = await self._standing(row, attempt, mined, final)
         if (row.state, row.tx_id) != (state, attempt.tx_id):
             await self._set(row, state=state, outcome=words, tx_id=attempt.tx_id, height=mined.block.height,
                             fee=str(mined.fee))
+
+    async def _standing(
+        self, row: sa.Row[Any], attempt: Attempt, mined: Inclusion, final: BlockRef
+    ) -> tuple[Sending, str]:
+        """An attempt is in a block. It is final when the chain says so and the quorum has the same block."""
+        if mined.block.height <= final.height and await self._agreed(attempt.tx_id, mined):
+            return Sending.FINAL, str(outcome_of(row, attempt.cancels, mined))
+        return Sending.MINED, ""
 
     async def _agreed(self, tx_id: str, mined: Inclusion) -> bool:
         count = 0
@@ -305,11 +372,11 @@ class Outbox:
             count += status.mined is not None and status.mined == mined
         return count >= self._quorum
 
-    async def _bump(self, row: sa.Row[Any], tried: Sequence[sa.Row[Any]], *, cancels: bool) -> None:
+    async def _bump(self, row: sa.Row[Any], tried: Sequence[Attempt], *, cancels: bool) -> None:
         """A new attempt at the same nonce, ≥ 12.5 % dearer in both fees, up to the cap.   [D-8]"""
         payment = await self._to_itself(row) if cancels else await self._payment(row)
         last = tried[-1]
-        before = Fee(int(last.max_fee), int(last.priority_fee), last.gas)
+        before = last.fee
         fee = before.bumped(await self._node.quote(payment))
         if fee.max_fee > self._pace.most_max_fee:
             await self._alarm("fee cap", row.reference, f"bid {before.max_fee}, next {fee.max_fee},"
@@ -317,7 +384,7 @@ class Outbox:
             await self._broadcast(last.tx_id, last.raw)
             return
         try:
-            await self._sign(row, payment, fee, attempt=last.attempt + 1, cancels=cancels)
+            await self._sign(row, payment, fee, attempt=last.number + 1, cancels=cancels)
         except SigningRefused as refusal:
             await self._alarm("signer refused a bump", row.reference, str(refusal))
             await self._broadcast(last.tx_id, last.raw)
@@ -350,9 +417,43 @@ class Outbox:
     async def _address(self, wallet: int) -> str:
         return await asyncio.to_thread(self._wallets.address, self.chain_id, wallet)
 
-    async def _attempts(self, row: sa.Row[Any]) -> Sequence[sa.Row[Any]]:
+    async def _is_justified(self, row: sa.Row[Any]) -> bool:
+        """Whether the exchange stands behind a stored payment; an operator hears of one that it does not.   [D-8]"""
+        words = objection(
+            row,
+            self._exchange.token(self.chain_id, row.asset_id),
+            self._exchange.withdrawal,
+            partial(self._wallets.derived, self.chain_id),
+            self._node.normalize,
+        )
+        if words:
+            await self._alarm("unjustified payment", row.reference, f"wallet {row.wallet} nonce {row.nonce},"
+                                                                    f" {row.amount} to {row.recipient}: {words}")
+        return words == ""
+
+    async def _attempts(self, row: sa.Row[Any]) -> list[Attempt]:
+        """What was signed for a row, oldest first, as the bytes themselves say; others are left out with an alarm."""
         select = sa.select(attempts).filter_by(chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce)
-        return await self._db(lambda c: c.execute(select.order_by(attempts.c.attempt)).all())
+        stored = await self._db(lambda c: c.execute(select.order_by(attempts.c.attempt)).all())
+        own, found = await self._address(row.wallet), []
+        for each in stored:
+            try:
+                tx_id, meaning = self._read_signed(each.raw)
+                cancels = is_cancellation(row, own, tx_id == each.tx_id, meaning)
+            except SigningRefused as refusal:
+                await self._alarm("stored bytes", row.reference, f"attempt {each.attempt}, {each.tx_id}: {refusal}")
+                continue
+            fee = Fee(int(each.max_fee), int(each.priority_fee), each.gas)
+            found.append(Attempt(tx_id, each.raw, cancels, fee, each.attempt, each.signed_at_us))
+        return found
+
+    def _read_signed(self, raw: bytes) -> tuple[str, Meaning]:
+        """Reading costs a signature check; the same bytes are read at every step until they are mined."""
+        if raw not in self._meanings:
+            if len(self._meanings) >= MOST_READ:
+                self._meanings.clear()
+            self._meanings[raw] = read_signed(raw)
+        return self._meanings[raw]
 
     def _capped(self, fee: Fee) -> Fee:
         most = self._pace.most_max_fee
@@ -381,9 +482,32 @@ class Outbox:
             return work(connection)
 
 
-def outcome_of(row: sa.Row[Any], attempt: sa.Row[Any], mined: Inclusion) -> Outcome:
+def is_cancellation(row: sa.Row[Any], own: str, same_id: bool, meaning: Meaning) -> bool:
+    """Whether signed bytes cancel a row's payment (or fill its nonce); False when they make it.
+
+    Raises `SigningRefused` when they are for another transaction, wallet, nonce or payment than the row.   [D-8]
+    """
+    if not same_id or (meaning.sender, meaning.nonce) != (own, row.nonce):
+        raise SigningRefused(f"bytes of {meaning.sender} nonce {meaning.nonce}, the row is {own} nonce {row.nonce}")
+    pays = (meaning.contract, meaning.recipient, str(meaning.amount))
+    if pays == (row.contract, row.recipient, row.amount):
+        return False
+    if pays == ("", own, "0"):
+        return True
+    raise SigningRefused(f"bytes pay {pays[2]} {pays[0]} to {pays[1]}, the row {row.amount} to {row.recipient}")
+
+
+def _difference(row: sa.Row[Any], order: Order) -> str:
+    """What a row under an order's reference says differently; "" when it is the order's own."""
+    stored = (row.purpose, row.wallet, row.asset_id, row.contract, row.recipient, row.amount, row.recipient_wallet)
+    asked = (order.purpose, order.wallet, order.asset_id, order.contract, order.recipient, str(order.amount),
+             order.recipient_wallet)  # fmt: skip
+    return "" if stored == asked else f"stored {stored}, asked for {asked}"
+
+
+def outcome_of(row: sa.Row[Any], cancels: bool, mined: Inclusion) -> Outcome:
     """How an included attempt ended. Paid only if it really made the transfer: a token may return false.   [D-7]"""
-    if attempt.cancels:
+    if cancels:
         return Outcome.CANCELLED
     made = row.amount == "0" or any(
         (transfer.contract, transfer.recipient, transfer.amount) == (row.contract, row.recipient, int(row.amount))

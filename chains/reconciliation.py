@@ -174,7 +174,7 @@ async def _own_moves(node: Adapter, stored: _Stored, block: BlockRef) -> list[_M
             continue
         found = await _winner(node, stored.attempts.get((row.wallet, row.nonce), []))
         if found is not None and found[1].block.height <= block.height:
-            moves.append(_Move(row, 1, outcome_of(row, *found), found[1].fee))
+            moves.append(_Move(row, 1, outcome_of(row, found[0].cancels, found[1]), found[1].fee))
     return moves
 
 

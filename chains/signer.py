@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -75,10 +75,14 @@ class Signed:
 
 @dataclass(slots=True)
 class _Usage:
-    """What was signed before, by (chain, wallet, nonce): a nonce pays one recipient one amount, ever."""
+    """What was signed before, by (chain, wallet, nonce): a nonce pays one recipient one amount, ever.
+
+    And by (chain, reference) → (wallet, nonce): a named payment has one nonce, ever.
+    """
 
     path: Path | None
     signed: dict[tuple[int, int, int], tuple[int, str, str, int]] = field(default_factory=dict)
+    references: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
 
 
 class Signer:
@@ -118,16 +122,23 @@ class Signer:
         assert family == EVM, f"{family} has no public derivation"
         return keys.evm_public_root(self._seed)
 
-    def sign(self, chain_id: int, wallet: int, unsigned: bytes) -> Signed:
-        """Sign a transaction of a wallet, or raise `SigningRefused`.   [D-10]"""
+    def sign(self, chain_id: int, wallet: int, unsigned: bytes, reference: str = "") -> Signed:
+        """Sign a transaction of a wallet, or raise `SigningRefused`.   [D-10]
+
+        `reference` names the payment: it is signed for one nonce only, whatever becomes of the database.
+        """
         policy = self._policies.get(chain_id)
         if policy is None:
             raise SigningRefused(f"chain {chain_id} has no policy")
         meaning = _parse_simulated(unsigned) if policy.family == SIMULATED else _parse_evm(unsigned)
         self._require_allowed(chain_id, wallet, meaning, policy)
+        at = self._usage.references.get((chain_id, reference))
+        if reference and at not in (None, (wallet, meaning.nonce)):
+            raise SigningRefused(f"chain {chain_id} wallet {wallet} nonce {meaning.nonce}: {reference} was signed"
+                                 f" before, (wallet, nonce) {at}")
 
         # From here the transaction is signed; it is remembered first, so that a crash can only make us stricter.
-        self._remember(chain_id, wallet, meaning)
+        self._remember(chain_id, wallet, meaning, reference)
         if policy.family == SIMULATED:
             return Signed(*simulated.sign(unsigned, keys.ed25519_key(self._seed, wallet)))
         return _sign_evm(unsigned, keys.evm_key(self._seed, wallet))
@@ -168,27 +179,65 @@ class Signer:
             if chain == chain_id and wallet == HOT_WALLET and coin == contract and at_us > since
         )
 
-    def _remember(self, chain_id: int, wallet: int, meaning: Meaning) -> None:
+    def _remember(self, chain_id: int, wallet: int, meaning: Meaning, reference: str) -> None:
         key = (chain_id, wallet, meaning.nonce)
-        if key in self._usage.signed:
+        if key in self._usage.signed and (not reference or (chain_id, reference) in self._usage.references):
             return
-        row = (self._clock_us(), meaning.contract, meaning.recipient, meaning.amount)
+        row = self._usage.signed.get(key)
+        if row is None:
+            row = (self._clock_us(), meaning.contract, meaning.recipient, meaning.amount)
         if self._usage.path is not None:
             with open(self._usage.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps([*key, *row]) + "\n")
+                file.write(json.dumps([*key, *row, reference]) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         self._usage.signed[key] = row
+        if reference:
+            self._usage.references[chain_id, reference] = (wallet, meaning.nonce)
 
     def _load_usage(self) -> None:
         if self._usage.path is None or not self._usage.path.exists():
             return
         for line in self._usage.path.read_text(encoding="utf-8").splitlines():
             try:
-                chain_id, wallet, nonce, at_us, contract, recipient, amount = json.loads(line)
+                chain_id, wallet, nonce, at_us, contract, recipient, amount, *reference = json.loads(line)
             except ValueError:
                 continue  # The last line of a crash: what it would have said was not signed.
             self._usage.signed[chain_id, wallet, nonce] = (at_us, contract, recipient, amount)
+            for name in filter(None, reference):
+                self._usage.references[chain_id, name] = (wallet, nonce)
+
+
+def read_signed(raw: bytes) -> tuple[str, Meaning]:
+    """(transaction id, what it does, with the sender that its signature proves) of signed bytes of either family.
+
+    Raises `SigningRefused` when they are no signed plain payment: such bytes are not ours.   [D-10]
+    """
+    try:
+        return _read_evm(raw) if raw[:1] == b"\x02" else _read_simulated(raw)
+    except SigningRefused:
+        raise
+    except Exception as problem:  # Any decoder may fail in any way on bytes that somebody else wrote.
+        raise SigningRefused(f"not a signed payment: {type(problem).__name__} {problem}") from None
+
+
+def _read_simulated(raw: bytes) -> tuple[str, Meaning]:
+    payload, signature = simulated.opened(raw)
+    return signature, _parse_simulated(payload)
+
+
+def _read_evm(raw: bytes) -> tuple[str, Meaning]:
+    import rlp
+    from eth_keys import keys as eth_keys
+    from eth_utils import keccak
+
+    fields = rlp.decode(raw[1:])
+    if len(fields) != 12 or b"\x02" + rlp.encode(fields) != raw:
+        raise SigningRefused("the transaction is not in its canonical encoding")
+    unsigned = b"\x02" + rlp.encode(fields[:9])
+    v, r, s = (int.from_bytes(part, "big") for part in fields[9:])
+    signer = eth_keys.Signature(vrs=(v, r, s)).recover_public_key_from_msg_hash(keccak(unsigned))
+    return "0x" + keccak(raw).hex(), replace(_parse_evm(unsigned), sender=str(signer.to_checksum_address()))
 
 
 # ---- reading what is to be signed ------------------------------------------------------------------------------

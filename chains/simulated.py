@@ -110,6 +110,14 @@ def sign(payload: bytes, key: Ed25519PrivateKey) -> tuple[str, bytes]:
     return base58.encode(signature), msgspec.msgpack.encode([payload, signature])
 
 
+def opened(raw: bytes) -> tuple[bytes, str]:
+    """(unsigned bytes, transaction id) of signed bytes whose signature is the sender's; an exception otherwise."""
+    payload, signature = msgspec.msgpack.decode(raw, type=tuple[bytes, bytes])
+    public_key = base58.decode(decode(payload).sender) or b""
+    Ed25519PublicKey.from_public_bytes(public_key).verify(signature, payload)
+    return payload, base58.encode(signature)
+
+
 def address_of(key: Ed25519PrivateKey) -> str:
     """The address of a key: its public key in base58."""
     return base58.encode(key.public_key().public_bytes_raw())

@@ -11,13 +11,21 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
+from chains.adapter import ChainError
 from chains.schema import addresses
 
 HOT_WALLET = 0
 
 
+class WrongAddress(ChainError):
+    """The database has another address for a wallet than its keys give: nothing is done with it.   [D-3]"""
+
+
 class Wallets:
-    """The addresses of every chain, kept in `chain_addresses`. `derive` gives the address of a wallet per chain."""
+    """The addresses of every chain, kept in `chain_addresses`. `derive` gives the address of a wallet per chain.
+
+    The table says which addresses were given out, never what they are: each is derived again before it is used.
+    """
 
     def __init__(self, engine: sa.Engine, derive: Mapping[int, Callable[[int], str]]) -> None:
         self._engine = engine
@@ -25,6 +33,7 @@ class Wallets:
         self._lock = threading.Lock()
         self._owners: dict[int, dict[str, int]] = {chain_id: {} for chain_id in derive}
         self._addresses: dict[tuple[int, int], str] = {}
+        self._derived: dict[tuple[int, int], str] = {}
         with engine.begin() as connection:
             for row in connection.execute(sa.select(addresses)):
                 self._watch(row.chain_id, row.wallet, row.address)
@@ -33,18 +42,26 @@ class Wallets:
 
     def address(self, chain_id: int, wallet: int) -> str:
         """The address of a wallet, derived and put under watch when asked for the first time. Blocking.   [D-3]"""
+        address = self.derived(chain_id, wallet)
         known = self._addresses.get((chain_id, wallet))
         if known is not None:
+            if known != address:
+                raise WrongAddress(f"chain {chain_id} wallet {wallet}: stored {known}, its keys give {address}")
             return known
         with self._lock:
             if (chain_id, wallet) not in self._addresses:
-                address = self._derive[chain_id](wallet)
                 row = {"chain_id": chain_id, "wallet": wallet, "address": address}
                 with self._engine.begin() as connection:
                     connection.execute(sa.insert(addresses).values(row))
                 # Nobody hears of an address before it is durable and watched.
                 self._watch(chain_id, wallet, address)
         return self._addresses[chain_id, wallet]
+
+    def derived(self, chain_id: int, wallet: int) -> str:
+        """What a wallet's keys give, whatever the database says; worked out once per process.   [D-3]"""
+        if (chain_id, wallet) not in self._derived:
+            self._derived[chain_id, wallet] = self._derive[chain_id](wallet)
+        return self._derived[chain_id, wallet]
 
     def watched(self, chain_id: int) -> Mapping[str, int]:
         """Address → wallet of every address ever given out on a chain."""
@@ -56,9 +73,10 @@ class Wallets:
 
     def _require_same_seed(self, chain_id: int) -> None:
         """Addresses that were given out must be ours to spend from: another keystore is found at once."""
-        stored, derived = self.address(chain_id, HOT_WALLET), self._derive[chain_id](HOT_WALLET)
-        if stored != derived:
-            raise ValueError(f"chain {chain_id}: the hot wallet is {stored}, this keystore's is {derived}")
+        try:
+            self.address(chain_id, HOT_WALLET)
+        except WrongAddress as wrong:
+            raise ValueError(f"{wrong}: this is another keystore's database") from None
 
 
 class Derivation(Protocol):

@@ -107,6 +107,9 @@ class Book:
             Withdrawal(r.id, r.subaccount_id, r.chain_id, r.asset_id, r.atoms, 0, r.address, 0, r.state) for r in rows
         ]
 
+    def withdrawal(self, withdrawal_id: int) -> Withdrawal | None:
+        return next((w for w in self.pending_withdrawals() if w.id == withdrawal_id), None)
+
     async def approve_withdrawal(self, *, withdrawal_id: int, attach: Attach) -> None:
         await self._run(lambda c: self._withdrawal(c, withdrawal_id, "requested", "approved", attach))
 

@@ -126,7 +126,7 @@ class World:
             depth=self.depth,
         )  # fmt: skip
         self.outbox = Outbox(
-            self.engine, self.nodes, self.signer, self.wallets, clock_us=self.clock, quorum=self.quorum,
+            self.engine, self.nodes, self.book, self.signer, self.wallets, clock_us=self.clock, quorum=self.quorum,
             pace=self.pace,
         )  # fmt: skip
         self.payouts = Payouts(

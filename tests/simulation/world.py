@@ -202,7 +202,9 @@ class Simulation:
         """A snapshot of what is durable; recovery starts from the newest."""
         await self.sequencer.durable()
         content, chain = snapshot.dump(self.state), self.sequencer.chain
-        self.store.save_snapshot(Snapshot(chain.height, chain.block_hash, snapshot.digest(content), content))
+        self.store.save_snapshot(
+            Snapshot.signed(chain.height, chain.block_hash, content, chain.public_key, chain.sign)
+        )
         self.counts["snapshots"] += 1
 
     # Customers.
@@ -339,7 +341,7 @@ class Simulation:
         self.node = SimulatedNode(self.chain, CHAIN)
         nodes = [self.node]
         self.watcher = Watcher(self.engine, nodes, self.exchange, self.wallets, clock_us=clock)
-        self.outbox = Outbox(self.engine, nodes, signer, self.wallets, clock_us=clock)
+        self.outbox = Outbox(self.engine, nodes, self.exchange, signer, self.wallets, clock_us=clock)
         self.payouts = Payouts(self.engine, nodes, self.exchange, self.wallets, self.outbox, clock_us=clock)
         rules = {one.asset_id: SweepRule(10**6, 10**8) for one in self.tokens}
         self.sweeper = Sweeper(
