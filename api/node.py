@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -67,6 +68,9 @@ class Node:
         if not self.sandbox and settings.passphrase is None:
             raise KeyFileError(f"{PASSPHRASE_VARIABLE} is not set: outside a sandbox keys are encrypted at rest")
         settings.data.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):
+            # Also a folder that was there: no other user of the machine reads what is in it, whatever its own mode.
+            settings.data.chmod(0o700)
         self.keyring = Keyring(settings.data, None if self.sandbox else settings.passphrase)
         self.database = open_engine(settings.url)
         upgrade(self.database)
@@ -78,7 +82,7 @@ class Node:
         self.history.start()
         self.market_data = MarketData(self.now_us)
         self.epochs = Epochs(self)
-        self.snapshots = Snapshots(self._writer)
+        self.snapshots = Snapshots(self._writer, self.keyring.signing)
         state = self._recover()
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._start_sequencer(state, parameters.exchange if parameters is not None else state.exchange)
@@ -153,6 +157,10 @@ class Node:
     async def deposit_address(self, subaccount_id: int, chain_id: int) -> str:
         """The subaccount's address on a chain; watched from now on, for ever.   [D-3]"""
         return await self.desk.deposit_address(subaccount_id, chain_id)
+
+    def can_pay(self, chain_id: int, address: str) -> bool:
+        """Whether a withdrawal to this address could ever be sent: asked before anything is held for it.   [D-8]"""
+        return self.desk.can_pay(chain_id, address)
 
     def wallets(self) -> list[tuple[str, str]]:
         """The exchange's own hot wallets: (blockchain, address)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from typing import NamedTuple
 
 from engine import snapshot
@@ -11,7 +10,7 @@ from engine.events import Outcome
 from engine.replay import replay_block
 from engine.state import State
 from ledger.blocks import Block, BlockHeader
-from ledger.store import Snapshot, Store, StoreError
+from ledger.store import Store
 
 Republish = Callable[[Block, list[Outcome], State], None]
 """Told of replayed blocks that a projection has not seen yet; the block carries no rows, only its header."""
@@ -56,16 +55,5 @@ def _from_snapshot(store: Store, projected_height: int) -> tuple[State, int]:
     kept = store.newest_snapshot(max_height=projected_height)
     if kept is None:
         return State(), -1
-    _require_genuine(store, kept)
+    store.require_genuine(kept)
     return snapshot.load(kept.content), kept.height
-
-
-def _require_genuine(store: Store, kept: Snapshot) -> None:
-    found = store.block(kept.height)
-    if found is None or found[1] != kept.block_hash:
-        raise StoreError(f"the snapshot of block {kept.height} is of another log: delete it, or run `satchel replay`")
-    actual = sha256(kept.content).digest()
-    if actual != kept.state_hash:
-        raise StoreError(
-            f"the snapshot of block {kept.height} has hash {actual.hex()}, {kept.state_hash.hex()} was recorded"
-        )

@@ -119,6 +119,8 @@ snapshot = sa.Table(
     _bytes("block_hash"),
     _bytes("state_hash"),
     _bytes("content"),
+    _bytes("public_key"),
+    _bytes("signature"),
     sqlite_strict=True,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from ledger.amounts import join_atoms
 from ledger.blocks import Block, BlockHeader, Chain, LoggedCommand, SignedRequest
 from ledger.database import reading
 from ledger.journal import JournalKind, Posting, PostingBatch, SealedTransaction, decode_memo
+from ledger.signing import verify
 
 CHUNK = 2_000
 """Rows read at a time, each in a transaction of its own, so that a long reader never holds back the log's writer."""
@@ -44,12 +46,32 @@ class Tip(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The engine's state after block `height`, as its own encoder wrote it.   [A-9]"""
+    """The engine's state after block `height`, as its own encoder wrote it, signed by the exchange.   [A-4, A-9]"""
 
     height: int
     block_hash: bytes
     state_hash: bytes
     content: bytes
+    public_key: bytes
+    """The exchange's key that was in force after the block: the one that signs the next block."""
+    signature: bytes
+
+    @classmethod
+    def signed(
+        cls, height: int, block_hash: bytes, content: bytes, public_key: bytes, sign: Callable[[bytes], bytes]
+    ) -> Snapshot:
+        """The state after this block under the exchange's signature."""
+        state_hash = sha256(content).digest()
+        signature = sign(snapshot_bytes(height, block_hash, state_hash))
+        return cls(height, block_hash, state_hash, content, public_key, signature)
+
+
+SNAPSHOT_DOMAIN = b"satchel snapshot v1\n"
+
+
+def snapshot_bytes(height: int, block_hash: bytes, state_hash: bytes) -> bytes:
+    """What the exchange signs of a snapshot: domain tag, u64 height, 32 B block hash, 32 B SHA-256 of the content."""
+    return SNAPSHOT_DOMAIN + height.to_bytes(8) + block_hash + state_hash
 
 
 class Store:
@@ -209,14 +231,39 @@ class Store:
         return self._block_of(schema.command, seq)
 
     def newest_snapshot(self, max_height: int | None = None) -> Snapshot | None:
-        """The newest snapshot, or the newest up to a height. The caller checks it against the block.   [A-9]"""
+        """The newest snapshot, or the newest up to a height. `require_genuine` says whether it may be used.   [A-9]"""
         table = schema.snapshot
         query = sa.select(table).order_by(table.c.height.desc()).limit(1)
         if max_height is not None:
             query = query.where(table.c.height <= max_height)
         with reading(self.engine) as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else Snapshot(row[0], bytes(row[1]), bytes(row[2]), bytes(row[3]))
+        return None if row is None else Snapshot(row[0], *map(bytes, row[1:]))
+
+    def require_genuine(self, snapshot: Snapshot) -> None:
+        """The snapshot is of a block of this log, unchanged, and signed with the key in force after that block.
+
+        Raises StoreError: a state that nobody signed for is no state to go on from.   [A-4, A-9]
+        """
+        height = snapshot.height
+        what = f"the snapshot of block {height}"
+        found = self.block(height)
+        if found is None or found[1] != snapshot.block_hash:
+            raise StoreError(f"{what} is of another log: delete it, or run `satchel replay`")
+        actual = sha256(snapshot.content).digest()
+        if actual != snapshot.state_hash:
+            raise StoreError(f"{what} has hash {actual.hex()}, {snapshot.state_hash.hex()} was recorded")
+        key = self._key_after(found[0])
+        if snapshot.public_key != key:
+            raise StoreError(f"{what} is signed by key {snapshot.public_key.hex()}, {key.hex()} was in force")
+        if not verify(key, snapshot.signature, snapshot_bytes(height, snapshot.block_hash, snapshot.state_hash)):
+            raise StoreError(f"{what} is forged: it bears no signature of the exchange's key {key.hex()}")
+
+    def _key_after(self, header: BlockHeader) -> bytes:
+        """Whose signature the block after this one must carry."""
+        first, end = header.first_journal, header.first_journal + header.journal_count
+        with reading(self.engine) as connection:
+            return _next_public_key(connection, header, first, end)
 
     def block_hashes(self, first: int = 0, last: int | None = None) -> list[bytes]:
         """Hashes of blocks `first` … `last`: the leaves of the block log."""
@@ -340,14 +387,16 @@ def _read_tip(connection: sa.Connection) -> Tip | None:
     if log.root() != header.log_root or digest != at.block_hash:
         raise StoreError(f"the kept tip does not fit block {at.height}: run verify-journal")
     log.append(digest)
-    return Tip(header, digest, at.next_command, at.next_journal, log, _next_public_key(connection, header))
+    key = _next_public_key(connection, header, header.first_journal, at.next_journal)
+    return Tip(header, digest, at.next_command, at.next_journal, log, key)
 
 
-def _next_public_key(connection: sa.Connection, header: BlockHeader) -> bytes:
+def _next_public_key(connection: sa.Connection, header: BlockHeader, first: int, end: int) -> bytes:
+    """The key that journal transactions `first` … `end` - 1 rotate to, else the block's own."""
     table = schema.journal
     memo = connection.execute(
         sa.select(table.c.memo)
-        .where(table.c.seq >= header.first_journal, table.c.kind == JournalKind.KEY_ROTATED)
+        .where(table.c.seq >= first, table.c.seq < end, table.c.kind == JournalKind.KEY_ROTATED)
         .order_by(table.c.seq.desc())
         .limit(1)
     ).scalar_one_or_none()

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from ledger import merkle, schema
-from ledger.amounts import ATOMS_SPLIT, INT128_MAX, join_atoms, split_atoms
+from ledger import definitions, merkle, schema
+from ledger.amounts import ATOMS_SPLIT, INT64_MAX, join_atoms, split_atoms
 from ledger.blocks import BlockHeader, SignedRequest, encode_command, header_hash, signed_bytes
 from ledger.chart import OWNER_BITS
 from ledger.checkpoints import Checkpoint, CheckpointError, read_checkpoint
@@ -35,9 +35,12 @@ from ledger.journal import (
     residues,
 )
 from ledger.signing import verify as verify_signature
+from ledger.store import snapshot_bytes
 from ledger.writing import raw
 
 MOST_FINDINGS = 1_000
+MOST_WRITERS = 1 << 32
+"""No log was continued by more processes than this, one after the other."""
 _FETCH = 5_000
 
 
@@ -86,7 +89,7 @@ def verify(
     public_key: bytes | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Check the whole log. `public_key` is the exchange's as published: its first or its newest; without it the log is
+    """Check the whole log. `public_key` is the one that the exchange published at its genesis; without it the log is
     only held against itself. `checkpoint` is a kept note (A-8b). `progress` gets (rows done, rows in all).
     """
     findings = Findings()
@@ -101,7 +104,8 @@ def verify(
             log = _LogCheck(tables, findings, lambda done: progress(done, total) if progress else None)
             covered |= log.run()
             log.continuity.check_trust(public_key, checkpoint, covered)
-            tables.check_tip_and_snapshots(log.continuity)
+            tables.check_tip(log.continuity)
+            covered["snapshots"] = tables.check_snapshots(log.continuity)
         except _Unreadable as error:
             findings.add(error.table, "", "", f"unreadable from here on: {error}")
         finally:
@@ -129,6 +133,8 @@ class Continuity:
         """The key that must sign the next block; None before genesis and after a gap."""
         self.keys: list[bytes] = []
         self.hashes: list[bytes] = []
+        self.changes: list[tuple[int, bytes]] = []
+        """(height, key in force after it) where that key changes."""
 
     def check_block(
         self,
@@ -186,13 +192,21 @@ class Continuity:
         self.log.append(truth)
         self.hashes.append(truth)
         self.key = rotated_to or header.public_key
+        if not self.changes or self.changes[-1][1] != self.key:
+            self.changes.append((header.height, self.key))
+
+    def key_after(self, height: int) -> bytes:
+        """Whose signature the block after `height` must carry."""
+        return next(key for since, key in reversed(self.changes) if since <= height)
 
     def check_trust(self, public_key: bytes | None, checkpoint: Path | None, covered: dict[str, Any]) -> None:
         """Hold the log against what the auditor brought: the exchange's key and a kept checkpoint.   [A-8b]"""
         covered["keys"] = [key.hex() for key in self.keys]
         known = [*self.keys, *([self.key] if self.key is not None and self.key not in self.keys else [])]
-        if public_key is not None and public_key not in (known[:1] + known[-1:]):
-            self.findings.add("block", "", "public_key", f"{public_key.hex()} is neither the first nor the newest key")
+        # Only the first key vouches for the whole log: anybody can end a log of their own with a rotation to ours.
+        if public_key is not None and self.keys[:1] != [public_key]:
+            first = f"key {self.keys[0].hex()}" if self.keys else "no key"
+            self.findings.add("block", "height 0", "public_key", f"the log begins with {first}, not {public_key.hex()}")
         if checkpoint is None:
             return
         try:
@@ -476,7 +490,11 @@ class _LogCheck:
 
     def _amount(self, table: str, key: str, row: dict[str, Any], high: str, low: str) -> int:
         atoms = join_atoms(row[high], row[low])
-        if abs(atoms) > INT128_MAX or split_atoms(atoms) != (row[high], row[low]):
+        try:
+            stored_so = split_atoms(atoms) == (row[high], row[low])
+        except OverflowError:
+            stored_so = False
+        if not stored_so:
             self.findings.add(table, key, high, f"{row[high]} and {low} {row[low]} are not how {atoms} is stored")
         return atoms
 
@@ -498,21 +516,8 @@ class _SqliteText(bytes):
 
 
 _LOG_TABLES = {table.name: table for table in schema.APPEND_ONLY}
+_READ_TABLES = {**_LOG_TABLES, "snapshot": schema.snapshot, "tip": schema.tip}
 _LOG_NAMES = ("command", "journal", "posting", "block")
-
-GUARDS = {
-    "sqlite": frozenset(
-        [f"{table}_refuse_{verb}" for table in _LOG_TABLES for verb in ("update", "delete")]
-        + [f"{table}_open" for table in _LOG_TABLES if table != "block"]
-        + ["block_check", "block_seal", "tip_refuse_delete", "tip_guard"]
-    ),
-    "postgresql": frozenset(
-        [f"{table}_refuse_change" for table in (*_LOG_TABLES, "tip")]
-        + [f"{table}_open" for table in _LOG_TABLES if table != "block"]
-        + ["block_check", "block_seal", "tip_guard"]
-    ),
-}
-"""The triggers of the migrations, by dialect: one that is missing is a finding, since A-8 rests on it."""
 
 
 class _Tables:
@@ -534,11 +539,11 @@ class _Tables:
             self.raw.text_factory = str
 
     def check_shape(self) -> None:
-        """Tables, columns and triggers: those we know and no others."""
+        """Tables, columns, keys and triggers: those we know, as they were made, and no others."""
         for name in self._names():
             if name.lower().startswith(_LOG_NAMES) and name not in _LOG_TABLES:
                 self.findings.add(name, "", "", "a table or view that this version does not know")
-        for name, table in _LOG_TABLES.items():
+        for name, table in _READ_TABLES.items():
             known = [column.name for column in table.c]
             present = self._column_names(name)
             self.columns[name] = [column for column in known if column in present]
@@ -551,8 +556,8 @@ class _Tables:
             for column in present:
                 if column not in known:
                     self.findings.add(name, "", column, "a column that this version does not know")
-        for guard in sorted(GUARDS[self.connection.dialect.name] - self._triggers()):
-            self.findings.add("schema", guard, "", "the trigger is missing or switched off: the log is not append-only")
+        for name, reason in definitions.differences(self.connection.dialect.name, self._all):
+            self.findings.add("schema", name, "", reason)
         if self.is_sqlite:
             for (line,) in self._all("PRAGMA integrity_check(20)"):
                 if line != b"ok":
@@ -563,7 +568,7 @@ class _Tables:
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
         """All rows in key order; a missing column reads as None."""
-        table = _LOG_TABLES[name]
+        table = _READ_TABLES[name]
         columns = self.columns[name]
         if not columns:
             return
@@ -574,25 +579,64 @@ class _Tables:
             row: dict[str, Any] = dict(zip(columns, values))  # noqa: B905 - as many as were selected
             yield row | absent if absent else row
 
-    def check_tip_and_snapshots(self, log: Continuity) -> None:
-        """The writer's own notes agree with the log: the `tip` row, and which block each snapshot is of."""
-        tips = self._all("SELECT height, block_hash, next_command, next_journal, open_height, log_peaks FROM tip")
-        expected = (log.height, log.block_hash, log.next_command, log.next_journal, None, log.peaks_before)
-        if [tuple(row) for row in tips] != [expected]:
-            self.findings.add("tip", "", "", f"does not say where the log ends (block {log.height})")
-        for height, digest in self._all("SELECT height, block_hash FROM snapshot ORDER BY height"):
-            known = isinstance(height, int) and 0 <= height < len(log.hashes)
-            if not known or log.hashes[height] != digest:
-                self.findings.add("snapshot", f"height {_show(height)}", "block_hash", "is not of this log")
+    def check_tip(self, log: Continuity) -> None:
+        """The writer's own note agrees with the log: the one row of `tip`, column by column."""
+        expected = {
+            "one": 1,
+            "height": log.height,
+            "block_hash": log.block_hash,
+            "next_command": log.next_command,
+            "next_journal": log.next_journal,
+            "open_command": INT64_MAX,
+            "open_journal": INT64_MAX,
+            "open_height": None,
+            "log_peaks": log.peaks_before,
+        }
+        rows = list(self.rows("tip"))
+        if len(rows) != 1:
+            self.findings.add("tip", "", "", f"has {len(rows)} rows, expected 1")
+        for row in rows:
+            for column, value in expected.items():
+                if type(row[column]) is not type(value) or row[column] != value:
+                    reason = f"{_show(row[column])}, expected {_show(value)}: the log ends at block {log.height}"
+                    self.findings.add("tip", "", column, reason)
+            # How often a writer came is told nowhere else, but each of them raises it by one.
+            epoch, least = row["epoch"], 1 if log.height >= 0 else 0
+            if type(epoch) is not int or not least <= epoch <= MOST_WRITERS:
+                self.findings.add("tip", "", "epoch", f"{_show(epoch)} is no number of writers")
+
+    def check_snapshots(self, log: Continuity) -> int:
+        """Each snapshot is of a block of this log, unchanged, signed by the exchange; how many there are.   [A-9]"""
+        count = 0
+        for row in self.rows("snapshot"):
+            count += 1
+            height, key = row["height"], f"height {_show(row['height'])}"
+            if not _typed(self.findings, "snapshot", key, row):
+                continue
+            if not 0 <= height < len(log.hashes) or log.hashes[height] != row["block_hash"]:
+                self.findings.add("snapshot", key, "block_hash", "is not of this log")
+                continue
+            if sha256(row["content"]).digest() != row["state_hash"]:
+                self.findings.add("snapshot", key, "content", "has not the recorded state_hash")
+            expected = log.key_after(height)
+            if row["public_key"] != expected:
+                reason = f"{_show(row['public_key'])}, expected {_show(expected)}"
+                self.findings.add("snapshot", key, "public_key", reason)
+            if not verify_signature(
+                expected, row["signature"], snapshot_bytes(height, row["block_hash"], row["state_hash"])
+            ):
+                self.findings.add("snapshot", key, "signature", "is forged: not the exchange's on this state")
+        return count
 
     def _readable(self) -> list[str]:
-        return [name for name, columns in self.columns.items() if columns]
+        return [name for name in _LOG_TABLES if self.columns.get(name)]
 
     def _stream(self, name: str, statement: str) -> Iterator[Sequence[Any]]:
         cursor = self.raw.cursor() if self.is_sqlite else self.raw.cursor(f"verify_{name}")
         try:
             cursor.execute(statement)
-            while rows := cursor.fetchmany(_FETCH):
+            # A snapshot may be large, so they come one at a time.
+            while rows := cursor.fetchmany(1 if name == "snapshot" else _FETCH):
                 yield from rows
         except Exception as error:
             raise _Unreadable(name, str(error)) from error
@@ -629,13 +673,6 @@ class _Tables:
         )
         return [row[0] for row in rows]
 
-    def _triggers(self) -> set[str]:
-        if self.is_sqlite:
-            rows = self._all("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-            return {bytes(row[0]).decode(errors="replace") for row in rows}
-        rows = self._all("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')")
-        return {row[0] for row in rows}
-
 
 class _Rows:
     """Rows in order, of which the next may be looked at before it is taken."""
@@ -656,7 +693,7 @@ _TYPES: dict[str, dict[str, tuple[type, bool]]] = {
         )
         for column in table.c
     }
-    for name, table in _LOG_TABLES.items()
+    for name, table in _READ_TABLES.items()
 }
 
 

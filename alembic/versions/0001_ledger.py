@@ -27,7 +27,7 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         statements = _sqlite_triggers()
     else:
-        statements = _postgresql_triggers()
+        statements = postgresql_guards()
     for statement in statements:
         op.execute(sa.text(statement.replace(":", "\\:")))
 
@@ -102,7 +102,10 @@ def _create_tables() -> None:
         sqlite_strict=True,
     )
     op.create_table(
-        "snapshot", key("height"), *blobs("block_hash", "state_hash", "content"), sqlite_strict=True
+        "snapshot",
+        key("height"),
+        *blobs("block_hash", "state_hash", "content", "public_key", "signature"),
+        sqlite_strict=True,
     )
     op.create_table(
         "tip",
@@ -220,7 +223,8 @@ def _sqlite_triggers() -> list[str]:
     return statements
 
 
-def _postgresql_triggers() -> list[str]:
+def postgresql_guards() -> list[str]:
+    """Triggers and their functions; `verify-journal` holds a database against this very text."""
     definer = "LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT"
     statements = [
         f"""CREATE FUNCTION ledger_refuse_change() RETURNS trigger {definer} AS $$

@@ -28,7 +28,7 @@ def test_an_export_reads_back_as_the_log(database_url: str, tmp_path: Path) -> N
     assert export_log(Store(stored(database_url, blocks)), path) == 6
 
     assert list(read_export(path)) == blocks
-    report = verify_export(path, public_key=NEW_KEY.public_key)
+    report = verify_export(path, public_key=OLD_KEY.public_key)
     assert report.findings == []
     assert report.covered["journal transactions"] == 13
     assert report.covered["postings"] == 22

@@ -125,7 +125,7 @@ def test_attachments_commit_with_the_block_or_not_at_all(database_url: str) -> N
 
 
 def save(connection: sa.Connection, height: int) -> None:
-    values = Snapshot(height, bytes(32), bytes(32), b"")._asdict()
+    values = Snapshot(height, bytes(32), bytes(32), b"", bytes(32), bytes(64))._asdict()
     connection.execute(sa.insert(schema.snapshot), [values])
 
 
@@ -168,11 +168,11 @@ def test_a_writer_that_lost_its_lock_unawares_is_fenced(database_url: str) -> No
 def test_snapshots_are_found_by_height(database_url: str) -> None:
     store = Store(opened(database_url))
     for height in (3, 9, 6):
-        store.save_snapshot(Snapshot(height, bytes([height] * 32), bytes(32), b"state" * height))
-    store.save_snapshot(Snapshot(9, bytes([9] * 32), bytes(32), b"again"))
+        store.save_snapshot(Snapshot(height, bytes([height] * 32), bytes(32), b"state" * height, bytes(32), bytes(64)))
+    store.save_snapshot(Snapshot(9, bytes([9] * 32), bytes(32), b"again", bytes(32), bytes(64)))
 
-    assert store.newest_snapshot() == Snapshot(9, bytes([9] * 32), bytes(32), b"again")
-    assert store.newest_snapshot(8) == Snapshot(6, bytes([6] * 32), bytes(32), b"state" * 6)
+    assert store.newest_snapshot() == Snapshot(9, bytes([9] * 32), bytes(32), b"again", bytes(32), bytes(64))
+    assert store.newest_snapshot(8) == Snapshot(6, bytes([6] * 32), bytes(32), b"state" * 6, bytes(32), bytes(64))
     assert store.newest_snapshot(2) is None
 
 
