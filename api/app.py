@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from api.connections import IDLE_SECONDS, Connections, most_connections
 from api.devnet import Devnet
 from api.node import Node
 from api.pages import add_pages
@@ -25,6 +26,8 @@ from api.ws import Streams
 from ledger.blocks import Block
 
 SHUTDOWN_SECONDS = 5.0
+LINGERING_SECONDS = 2.0
+"""How long what is left of a refused body is still taken, so that its sender reads the refusal."""
 
 log = logging.getLogger("satchel")
 
@@ -40,7 +43,7 @@ async def build(node: Node) -> tuple[web.Application, Edge]:
         streams.on_block(block, outcomes, changes)
 
     node.listeners.append(publish)
-    app = web.Application(middlewares=[contract_errors(node)], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[contract_errors(node, edge.limits)], client_max_size=MAX_BODY_BYTES)
     edge.add_routes(app, ROUTES, DEVNET_ROUTES if node.settings.devnet else ())
     if node.settings.devnet:
         app.add_routes(Devnet(node).routes())
@@ -77,6 +80,8 @@ def serve(
     if not __debug__:
         raise RuntimeError("Satchel does not run under python -O: its assertions guard money")
     configure_logging(log_json)
+    # Whatever the process writes is its owner's: the database, snapshots, proofs.   [T-97]
+    os.umask(0o077)
     settings = Settings(
         data=data,
         database=database,
@@ -106,8 +111,17 @@ async def run(settings: Settings) -> None:
     # What recovery built stays for good; looking through it again and again for cycles cost a tenth of each order.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=False, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=False,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=IDLE_SECONDS,
+        lingering_time=LINGERING_SECONDS,
+    )
     await runner.setup()
+    assert runner.server is not None
+    Connections(most_connections()).guard(runner.server)
     try:
         site = web.TCPSite(runner, settings.host, settings.port)
         await site.start()

@@ -85,7 +85,7 @@ class Authenticator:
         against `address`.
         """
         credentials.require_current(now_ms)
-        self._limits.admit_unverified(address)
+        self._limits.require_unverified(address)
         key, signature = credentials.public_key, credentials.signature
         try:
             text = plain_text(instruction, groups, credentials.timestamp, credentials.window)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from base64 import b64decode
 from binascii import Error as Base64Error
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 
-from api.errors import bad_request, refusal
+from api.contract import Int64
+from api.errors import ApiError, bad_request, refusal
 from api.node import Node
+from api.rest.dispatch import read_body
 from engine.commands import AdvanceClock, ClockMode, CloseEpoch, Command, RegisterKey, SetClock, SetPrices
 from engine.events import EpochClosed, KeyAdded
 from engine.parameters import PRICE_SCALE
@@ -21,22 +24,26 @@ PRICE_DECIMALS = len(str(PRICE_SCALE)) - 1
 MAX_ADVANCE_MS = 400 * 24 * 3_600_000
 
 
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+"""Of a user or a subaccount."""
+
+
 class KeyRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     public_key: str
-    user_id: int | None = None
-    subaccount_id: int | None = None
+    user_id: Id | None = None
+    subaccount_id: Id | None = None
 
 
 class FaucetRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    user_id: int
-    subaccount_id: int
+    user_id: Id
+    subaccount_id: Id
     symbol: str
     quantity: str
 
 
 class ClockRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     mode: str | None = None
-    advance_ms: int | None = None
+    advance_ms: Int64 | None = None
 
 
 class Devnet:
@@ -47,11 +54,11 @@ class Devnet:
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.post("/dev/v1/keys", self.keys),
-            web.post("/dev/v1/faucet", self.faucet),
-            web.post("/dev/v1/prices", self.prices),
-            web.post("/dev/v1/clock", self.clock),
-            web.post("/dev/v1/por", self.por),
+            web.post("/dev/v1/keys", _from_here(self.keys)),
+            web.post("/dev/v1/faucet", _from_here(self.faucet)),
+            web.post("/dev/v1/prices", _from_here(self.prices)),
+            web.post("/dev/v1/clock", _from_here(self.clock)),
+            web.post("/dev/v1/por", _from_here(self.por)),
         ]
 
     async def keys(self, request: web.Request) -> web.Response:
@@ -172,9 +179,24 @@ class Devnet:
         return outcome.reply
 
 
+def _from_here(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
+    """Refuse what a page of another origin made a browser send; programs send no Origin at all.   [T-10]
+
+    The devnet's routes are unsigned, so a page that its developer merely visits could otherwise use them.
+    """
+
+    async def guarded(request: web.Request) -> web.Response:
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2].lower() != request.headers.get("Host", "").lower():
+            raise ApiError(403, "FORBIDDEN", f"Origin {origin[:80]!a} is not this exchange")
+        return await handler(request)
+
+    return guarded
+
+
 async def _read(request: web.Request, kind: Any, *, empty: bool = False) -> Any:
     """The JSON body as `kind`; what is wrong with it as a 400."""
-    raw = await request.read()
+    raw = await read_body(request)
     if empty and not raw.strip():
         return {}
     try:

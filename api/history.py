@@ -555,11 +555,19 @@ def _candle_of(row: Any) -> Candle:
     return candle
 
 
+def _storable(text: str) -> str:
+    """Text as every database takes it: PostgreSQL has no NUL. A log that holds one must not stop its history for ever.
+
+    The log keeps what was said; only here a NUL shows as U+FFFD.
+    """
+    return text.replace("\0", "\ufffd")
+
+
 def _deposit_row(deposit: DepositView) -> tuple[Any, ...]:
     return (
         deposit.deposit_id,
         deposit.chain_id,
-        deposit.tx_id,
+        _storable(deposit.tx_id),
         deposit.index,
         deposit.wallet,
         deposit.subaccount_id,
@@ -593,11 +601,11 @@ def _withdrawal_row(withdrawal: WithdrawalView) -> tuple[Any, ...]:
         withdrawal.asset_id,
         str(withdrawal.atoms),
         str(withdrawal.fee_atoms),
-        withdrawal.address,
-        withdrawal.client_id,
+        _storable(withdrawal.address),
+        _storable(withdrawal.client_id),
         withdrawal.state,
-        withdrawal.tx_id,
-        withdrawal.reason,
+        _storable(withdrawal.tx_id),
+        _storable(withdrawal.reason),
         withdrawal.created_at_us,
     )
 

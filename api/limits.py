@@ -54,7 +54,10 @@ class Bucket:
 
 
 class RateLimits:
-    """The edge's limits: signed requests per subaccount, everything else per address."""
+    """The edge's limits: signed requests per subaccount, everything else per address.
+
+    `admit` takes a token or refuses, `require` refuses when none is left, `count` takes one without refusing.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,14 @@ class RateLimits:
         if not self.unsigned.take(address):
             raise too_many("requests", self.unsigned.rate)
 
+    def require_unsigned(self, address: str) -> None:
+        """Before anything is read of a signed request: an address that keeps sending bad ones waits."""
+        if self.unsigned.is_empty(address):
+            raise too_many("requests", self.unsigned.rate)
+
+    def count_unsigned(self, address: str) -> None:
+        self.unsigned.take(address)
+
     def admit_time_range(self, address: str) -> None:
         if not self.time_range.take(address):
             raise too_many("time-range requests", self.time_range.rate)
@@ -83,7 +94,12 @@ class RateLimits:
         if not self.per_subaccount.take(subaccount_id, cost):
             raise too_many("requests", self.per_subaccount.rate)
 
-    def admit_unverified(self, address: str) -> None:
+    def require_subaccount(self, subaccount_id: int) -> None:
+        """Before a verification. It takes nothing: only its owner's own requests use up a subaccount's limit."""
+        if self.per_subaccount.is_empty(subaccount_id):
+            raise too_many("requests", self.per_subaccount.rate)
+
+    def require_unverified(self, address: str) -> None:
         """Before a verification: an address that keeps sending wrong signatures waits."""
         if self.unverified.is_empty(address):
             raise too_many("requests with a wrong signature", self.unverified.rate)

@@ -23,6 +23,7 @@ from engine.commands import (
     SetPrices,
     StopWithdrawals,
 )
+from ledger.amounts import INT64_MAX
 
 OPERATIONS: dict[str, type] = {
     kind.__name__: kind
@@ -54,10 +55,27 @@ def operator_command(name: str, arguments: str) -> Command:
         raise bad_request(f"command {name[:40]!r} is none of {', '.join(sorted(OPERATIONS))}")
     try:
         content = msgspec.json.decode(arguments)
+        _require_plain(content)
         command: Command = _built(kind, content, name)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise bad_request(f"arguments of {name}: {error}") from None
     return command
+
+
+def _require_plain(content: Any) -> None:
+    """Integers that the log can hold, and text that people and databases read in one way only.   [T-6, T-7]"""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            _require_plain(name)
+            _require_plain(value)
+    elif isinstance(content, list):
+        for value in content:
+            _require_plain(value)
+    elif isinstance(content, str):
+        if not content.isprintable():
+            raise ValueError(f"{content[:40]!a} has characters that cannot be printed")
+    elif isinstance(content, int) and abs(content) > INT64_MAX:
+        raise ValueError(f"{str(content)[:40]} does not fit 64 bits")
 
 
 def _built(kind: Any, content: Any, path: str) -> Any:

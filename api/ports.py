@@ -197,6 +197,9 @@ class Node(Protocol):
     async def deposit_address(self, subaccount_id: int, chain_id: int) -> str:
         """KeyError for a chain that this node does not serve."""
 
+    def can_pay(self, chain_id: int, address: str) -> bool:
+        """False for what is no address of that chain, as far as this node can tell."""
+
     def wallets(self) -> list[tuple[str, str]]:
         """The exchange's own wallets: (blockchain, address)."""
 

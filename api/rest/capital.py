@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from api import contract
 from api.errors import bad_request
-from api.requests import chain_of
+from api.requests import chain_of, command_of
 from api.rest.route import Answer, Call, Route, page_of, paged
+from engine.commands import RequestWithdrawal
 
 
 async def get_balances(call: Call) -> dict[str, contract.Balance]:
@@ -51,7 +52,12 @@ async def get_withdrawals(call: Call) -> Answer:
 
 async def request_withdrawal(call: Call) -> contract.Withdrawal:
     """Answers when the hold is durable; the payout follows.   [D-8]"""
-    outcome = await call.perform("withdraw")
+    fields = call.fields[0]
+    command = command_of("withdraw", fields, call.key.subaccount_id, call.key.user_id, call.state)
+    assert isinstance(command, RequestWithdrawal)
+    if not call.node.can_pay(command.chain_id, command.address):
+        raise bad_request(f"{command.address[:80]!a} is not an address on {fields['blockchain']}")
+    outcome = await call.submit(command)
     return call.codec.withdrawal(outcome.reply)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from api.auth import Authenticator, Credentials, Pairs, command_fields, credentials_of, signed_request
 from api.codec import Codec, encode
@@ -31,6 +32,15 @@ MAX_BODY_BYTES = 256 * 1024
 
 IGNORED_PARAMETERS = frozenset({"assetClass", "brokerId", "endTime", "source"})
 """What clients add where the contract does not have it. Any other unknown parameter is an error: it may be a typo."""
+
+READ_SECONDS = 15.0
+"""A body that takes longer is given up: who sends a byte now and then holds a connection for nothing."""
+
+JSON_TEXTS = frozenset({"arguments"})
+"""Texts that hold JSON, with line breaks perhaps: whoever decodes them checks the texts inside."""
+
+OWN_PATHS = ("/api/", "/wapi/", "/satchel/", "/dev/")
+"""Paths whose handlers count who asks by themselves; everything else is counted before it is looked for."""
 
 log = logging.getLogger("satchel.api")
 
@@ -70,7 +80,7 @@ class Edge:
 
     def serve(self, route: Route) -> Callable[[web.Request], Any]:
         """The aiohttp handler of a route."""
-        decode = _body_decoder(route.body) if route.body is not None else None
+        decode = _body_decoder(route.body, self._most_orders) if route.body is not None else None
         read_query = _query_reader(route.query) if route.query is not None else _unread
         handler = route.handler
 
@@ -101,19 +111,50 @@ class Edge:
         decode: Callable[[bytes], tuple[Any, list[Pairs]]] | None,
         read_query: Callable[[Sequence[tuple[str, str]]], Any],
     ) -> Call:
-        """Decode, verify and count one request; ApiError when it may not pass."""
+        """Decode, verify and count one request; ApiError when it may not pass.
+
+        Whatever is cheap to refuse is refused first: who has used up the limits costs a look at two numbers. Every
+        request that is not verified in the end counts against its address, whatever was wrong with it.   [W-5, T-8]
+        """
         address = request.remote or ""
         limits = self.limits
-        now_ms = self.wall_ms()
-        call = Call(self.node, self.codec, now_ms)
-        credentials: Credentials | None = None
+        call = Call(self.node, self.codec, self.wall_ms())
         if route.instruction is None:
             limits.admit_unsigned(address)
-        else:
+            if route.time_range:
+                limits.admit_time_range(address)
+            await self._fill(call, request, decode, read_query)
+            return call
+        limits.require_unsigned(address)
+        try:
             credentials = credentials_of(request.headers)
+            credentials.require_current(call.wall_ms)
             call.key = self._account_of(route, credentials)
-        if route.time_range:
-            limits.admit_time_range(address)
+            if call.key.user_id:
+                limits.require_subaccount(call.key.subaccount_id)
+            limits.require_unverified(address)
+            if route.time_range:
+                limits.admit_time_range(address)
+            groups = await self._fill(call, request, decode, read_query)
+            text = await self.authenticator.verify(credentials, route.instruction, groups, address, call.wall_ms)
+        except (ApiError, web.HTTPException):
+            limits.count_unsigned(address)
+            raise
+        if call.key.user_id:
+            limits.admit_subaccount(call.key.subaccount_id)
+        if route.changes:
+            call.fields = command_fields(text, groups)
+            call.request = signed_request(credentials, text, call.wall_ms)
+        return call
+
+    async def _fill(
+        self,
+        call: Call,
+        request: web.Request,
+        decode: Callable[[bytes], tuple[Any, list[Pairs]]] | None,
+        read_query: Callable[[Sequence[tuple[str, str]]], Any],
+    ) -> list[Pairs]:
+        """Decode path, query and body into the call; the fields that a signature covers."""
         call.path = dict(request.match_info)
 
         raw_query = request.rel_url.raw_query_string
@@ -121,17 +162,11 @@ class Edge:
         call.query = read_query(pairs)
         groups: list[Pairs] = [sorted(pairs, key=_name)]
         if decode is not None:
-            call.body, groups = decode(await _read(request))
+            call.body, groups = decode(await read_body(request))
+        return groups
 
-        if credentials is not None:
-            assert route.instruction is not None
-            text = await self.authenticator.verify(credentials, route.instruction, groups, address, now_ms)
-            if call.key.user_id:
-                limits.admit_subaccount(call.key.subaccount_id)
-            if route.changes:
-                call.fields = command_fields(text, groups)
-                call.request = signed_request(credentials, text, now_ms)
-        return call
+    def _most_orders(self) -> int:
+        return self.node.state.limits.orders_per_batch
 
     def _account_of(self, route: Route, credentials: Credentials) -> ApiKey:
         if not route.operator:
@@ -141,12 +176,17 @@ class Edge:
         return ApiKey(0, 0)
 
 
-def contract_errors(node: Node) -> Any:
-    """Middleware: every refusal and failure of a handler, ours or aiohttp's, in the contract's shape.   [W-4]"""
+def contract_errors(node: Node, limits: RateLimits) -> Any:
+    """Middleware: every refusal and failure of a handler, ours or aiohttp's, in the contract's shape.   [W-4]
+
+    What no route of the table answers (pages, metrics, the document, paths that are not there) is counted here.  [W-5]
+    """
 
     @web.middleware
     async def answer(request: web.Request, handler: Any) -> web.StreamResponse:
         try:
+            if request.match_info.http_exception is not None or not request.path.startswith(OWN_PATHS):
+                limits.admit_unsigned(request.remote or "")
             response: web.StreamResponse = await handler(request)
             return response
         except ApiError as error:
@@ -196,10 +236,21 @@ def _response(answer: Any) -> web.Response:
     return web.Response(status=status, body=body, headers=headers, content_type=content_type, charset="utf-8")
 
 
-async def _read(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
+    """The whole body; ApiError when it is too large, too slow, or not what its headers say.   [T-7]"""
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
-    body = await request.read()
+    try:
+        if request.content.is_eof():
+            # As usual: it came with its head.
+            body = await request.read()
+        else:
+            async with asyncio.timeout(READ_SECONDS):
+                body = await request.read()
+    except TimeoutError:
+        raise ApiError(408, "TIMEOUT", f"The body did not arrive within {READ_SECONDS:g} seconds") from None
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        raise bad_request(f"The body is not what its headers say: {type(error).__name__}") from None
     if len(body) > MAX_BODY_BYTES:
         raise _too_large()
     return body
@@ -218,9 +269,12 @@ def _name(pair: tuple[str, Any]) -> str:
 
 def _query_pairs(raw: str) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(raw, keep_blank_values=True, max_num_fields=100)
+        pairs = parse_qsl(raw, keep_blank_values=True, max_num_fields=100)
     except ValueError as error:
         raise bad_request(f"failed to parse the query: {error}") from None
+    for name, value in pairs:
+        _require_printable(name, value)
+    return pairs
 
 
 def _query_reader(shape: type[msgspec.Struct]) -> Callable[[Sequence[tuple[str, str]]], Any]:
@@ -258,8 +312,8 @@ def _unread(_pairs: Sequence[tuple[str, str]]) -> None:
 # Bodies.
 
 
-def _body_decoder(shape: Any) -> Callable[[bytes], tuple[Any, list[Pairs]]]:
-    """Decodes a body into `shape` and the fields that its signature covers, one group per object."""
+def _body_decoder(shape: Any, most: Callable[[], int]) -> Callable[[bytes], tuple[Any, list[Pairs]]]:
+    """Decodes a body into `shape` and the fields that its signature covers, one group per object, `most()` at most."""
     decode = msgspec.json.Decoder(shape).decode
     many = get_origin(shape) is list
     plain = msgspec.to_builtins
@@ -269,6 +323,8 @@ def _body_decoder(shape: Any) -> Callable[[bytes], tuple[Any, list[Pairs]]]:
             decoded = decode(body or b"{}")
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise bad_request(f"parse request payload error: {error}") from None
+        if many and len(decoded) > most():
+            raise bad_request(f"Batch size: {len(decoded)} orders, at most {most()}", "ORDER_LIMIT")
         objects: list[dict[str, Any]] = plain(decoded) if many else [plain(decoded)]
         quotes = 0
         for content in objects:
@@ -280,11 +336,24 @@ def _body_decoder(shape: Any) -> Callable[[bytes], tuple[Any, list[Pairs]]]:
                     raise not_implemented(f"`{name}`")
         # Without escapes every quote of a body delimits a name or a text, so counting them tells whether each name was
         # there once; only what does not count up is read again.
-        if body.count(b'"') != quotes or b"\\" in body:
+        has_escapes = b"\\" in body
+        if body.count(b'"') != quotes or has_escapes:
             _require_no_duplicates(body)
+        # JSON itself has no bare control characters: only an escape, a DEL or what is not ASCII cannot be printed.
+        if has_escapes or not body.isascii() or b"\x7f" in body:
+            for content in objects:
+                for name, value in content.items():
+                    if type(value) is str and name not in JSON_TEXTS:
+                        _require_printable(name, value)
         return decoded, [sorted(content.items()) for content in objects]
 
     return read
+
+
+def _require_printable(name: str, value: str) -> None:
+    """No control, invisible or unpaired character comes in: databases and people stumble over them.   [T-7]"""
+    if not value.isprintable():
+        raise bad_request(f"`{name[:40]!a}` has characters that cannot be printed: {value[:40]!a}")
 
 
 def _require_no_duplicates(body: bytes) -> None:

@@ -342,6 +342,9 @@ async def get_receipt(call: Call) -> dict[str, Any]:
     It shows the whole transaction: of a trade also the other side's subaccount number and amounts.   [A-4]
     """
     seq = _number(call, "journal")
+    if seq == 0:
+        # Journal transactions are numbered from 1.
+        raise not_found()
     store = call.node.store
     user = call.state.users[call.key.user_id]
     own = {account_id(kind, number) for kind in _OWNED_KINDS for number in user.subaccount_ids}

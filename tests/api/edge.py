@@ -19,6 +19,9 @@ from api.node import Node
 from api.rest.dispatch import Edge
 from api.settings import Settings
 
+SOMEWHERE = "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin"
+"""An address on the simulated chain."""
+
 
 class Reply:
     """Status, headers and body of an answer."""

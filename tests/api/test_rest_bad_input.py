@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from api.contract import ErrorCode
-from tests.api.edge import Reply, Trader, Venue, request, venue
+from tests.api.edge import SOMEWHERE, Reply, Trader, Venue, request, venue
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -288,6 +288,17 @@ async def test_wrong_methods_and_oversized_bodies(running: Venue, alice: Trader)
         ({"quantity": "9" * 30}, "INVALID_QUANTITY"),
         ({"quantity": "99999999"}, "INSUFFICIENT_FUNDS"),
         ({"quantity": "0.5"}, "INVALID_QUANTITY"),
+        ({"quantity": "5", "address": "somewhere"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "address": SOMEWHERE + "1"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "address": "0x" + "ab" * 20}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "address": SOMEWHERE + "\0"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "address": " " + SOMEWHERE}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "clientId": "a\0b"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "clientId": "a\x7f"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "clientId": "a\u202eb"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "clientId": "a\u200b"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "clientId": "\x9b2J"}, "INVALID_CLIENT_REQUEST"),
+        ({"quantity": "5", "clientId": " a"}, "INVALID_CLIENT_REQUEST"),
         ({"quantity": "5", "address": ""}, "INVALID_CLIENT_REQUEST"),
         ({"quantity": "5", "address": "x" * 5000}, "INVALID_CLIENT_REQUEST"),
         ({"quantity": "5", "address": "x&symbol=SOL"}, "INVALID_CLIENT_REQUEST"),
@@ -300,7 +311,7 @@ async def test_a_bad_withdrawal_is_refused_and_nothing_leaves(
     running: Venue, alice: Trader, change: dict[str, Any], code: str
 ) -> None:
     """D-8, W-4"""
-    body = {"address": "somewhere", "blockchain": "Solana", "symbol": "USDC", "quantity": "5"} | change
+    body = {"address": SOMEWHERE, "blockchain": "Solana", "symbol": "USDC", "quantity": "5"} | change
     before = await alice.send("GET", "/api/v1/capital", "balanceQuery")
 
     reply = await alice.send("POST", "/wapi/v1/capital/withdrawals", "withdraw", body)

@@ -11,7 +11,7 @@ import pytest
 from api.errors import refusal_of
 from engine.rejections import RejectReason
 from engine.state import State
-from tests.api.edge import Reply, Trader, Venue, venue
+from tests.api.edge import SOMEWHERE, Reply, Trader, Venue, venue
 
 DEVNET = Path(__file__).parents[2] / "engine" / "genesis" / "devnet.toml"
 OPERATOR_SEED = 5555
@@ -41,7 +41,7 @@ async def test_an_operator_configures_opens_users_and_stops_withdrawals(tmp_path
         priced = await order(running, "SetPrices", prices=[[5, 150 * 10**12]])
         opened = await order(running, "RegisterKey", public_key=new.key)
         halted = await order(running, "StopWithdrawals", asset_id=1, stopped=True, reason="a drill")
-        body = {"address": "x", "blockchain": "Solana", "symbol": "USDC", "quantity": "5"}
+        body = {"address": SOMEWHERE, "blockchain": "Solana", "symbol": "USDC", "quantity": "5"}
         refused = await alice.send("POST", "/wapi/v1/capital/withdrawals", "withdraw", body)
         lifted = await order(running, "StopWithdrawals", asset_id=1, stopped=False, reason="")
         parameters = running.node.state.markets[1].parameters
