@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from chains.adapter import ChainError
 from chains.exchange import Token
 from chains.schema import dust, rounding
+
+
+class Implausible(ChainError):
+    """A stored remainder that our own arithmetic cannot leave."""
 
 
 def credited(received_base: int, dust_base: int, token: Token, minimum_atoms: int) -> tuple[int, int]:
@@ -35,9 +40,21 @@ def write_dust(connection: sa.Connection, chain_id: int, subaccount_id: int, ass
     _write(connection, dust, base, chain_id=chain_id, subaccount_id=subaccount_id, asset_id=asset_id)
 
 
-def read_rounding(connection: sa.Connection, chain_id: int, wallet: int, asset_id: int) -> int:
-    """Base units a wallet holds beyond the ledger because fees were booked in whole atoms: 0 ≤ it < an atom."""
-    return _read(connection, rounding, chain_id=chain_id, wallet=wallet, asset_id=asset_id)
+def most_dust(token: Token) -> int:
+    """Dust of a subaccount is always less than this many base units: more would have been credited.   [D-5]"""
+    return max(1, token.minimum_deposit_atoms) * token.base_per_atom
+
+
+def read_rounding(connection: sa.Connection, chain_id: int, wallet: int, token: Token) -> int:
+    """Base units a wallet holds beyond the ledger because fees were booked in whole atoms: 0 ≤ it < an atom.
+
+    Anything else was not written by us: nothing is booked with it.
+    """
+    base = _read(connection, rounding, chain_id=chain_id, wallet=wallet, asset_id=token.asset_id)
+    if not 0 <= base < token.base_per_atom:
+        raise Implausible(f"chain {chain_id} wallet {wallet}: {base} base units of {token.symbol} are no rounding, an"
+                          f" atom is {token.base_per_atom}")
+    return base
 
 
 def write_rounding(connection: sa.Connection, chain_id: int, wallet: int, asset_id: int, base: int) -> None:

@@ -255,7 +255,7 @@ class Payouts:
         native = native_coin(self._exchange, self.chain_id)
         for row in await self._outbox.finished("withdrawal"):
             withdrawal_id = int(row.reference.removeprefix("withdrawal:"))
-            before = await self._db(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, native.asset_id))
+            before = await self._db(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, native))
             fee, left = fee_atoms(int(row.fee), before, native)
             paid = row.outcome == Outcome.PAID
 

@@ -171,7 +171,7 @@ class Sweeper:
     async def _settle(self, row: sa.Row[Any]) -> None:
         """Book a final move between our own wallets: the coins if they moved, the fee in any case."""
         native = native_coin(self._exchange, self.chain_id)
-        before = await self._db(lambda c: read_rounding(c, self.chain_id, row.wallet, native.asset_id))
+        before = await self._db(lambda c: read_rounding(c, self.chain_id, row.wallet, native))
         fee, left = fee_atoms(int(row.fee), before, native)
         token = native if row.purpose == "gap" else self._exchange.token(self.chain_id, row.asset_id)
         assert token is not None, f"{row.reference}: asset {row.asset_id} is not listed on chain {self.chain_id}"

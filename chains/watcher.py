@@ -29,9 +29,10 @@ from chains.adapter import (
     agreed_tip,
 )
 from chains.alarms import raise_alarm
-from chains.amounts import credited, read_dust, read_rounding, write_dust, write_rounding
+from chains.amounts import credited, most_dust, read_dust, read_rounding, write_dust, write_rounding
 from chains.deposits import State
 from chains.exchange import Exchange, Refused, Token
+from chains.justification import MOST_WALLETS
 from chains.schema import attempts, blocks, cursors, deposits, nonces
 from chains.wallets import HOT_WALLET, Wallets
 
@@ -245,6 +246,10 @@ class Watcher:
         )
         for row in await self._read(lambda c: c.execute(marked).all()):
 
+            if await self._count_canonical(row.height, row.block_hash) >= self._quorum:
+                await self._alarm("deposit is not gone", str(row.id), f"block {row.height} {row.block_hash} is there")
+                continue
+
             def attach(connection: sa.Connection, row: sa.Row[Any] = row) -> None:
                 now_us = self._clock_us()
                 deposit.move(connection, row, State.CREDITED_ORPHANED, now_us, "its block is gone")
@@ -449,6 +454,9 @@ class Watcher:
     async def _credit(self, row: sa.Row[Any], token: Token, minimum: int, is_final: bool, step: Step) -> None:
         """The credit command, the deposit row, the dust and the cursor of decisions: one SQL transaction.   [D-4]"""
         before = await self._read(lambda c: read_dust(c, self.chain_id, row.wallet, token.asset_id))
+        if before >= most_dust(token) and not row.reason.startswith(RELEASED):
+            await self._doubt(row, f"dust of {before} base units would have been credited before")
+            return
         atoms, left = credited(int(row.received), before, token, minimum)
 
         def book(connection: sa.Connection) -> None:
@@ -500,6 +508,9 @@ class Watcher:
         """Take the credit back; the part of the deposit that went into dust leaves the dust, even below zero."""
         token = self._exchange.token(self.chain_id, row.asset_id)
         assert token is not None, f"asset {row.asset_id} was credited and is not listed on chain {self.chain_id}"
+        if await self._is_there(row):
+            await self._alarm("deposit is not gone", str(row.id), f"{row.tx_id}:{row.idx} is on chain, not reversed")
+            return
 
         def attach(connection: sa.Connection) -> None:
             now_us = self._clock_us()
@@ -512,12 +523,20 @@ class Watcher:
 
         await self._exchange.reverse_deposit(chain_id=self.chain_id, tx_id=row.tx_id, index=row.idx, attach=attach)
 
+    async def _is_there(self, row: sa.Row[Any]) -> bool:
+        """Whether the transfer of a row is on the node's chain, in whichever block.   [D-5]"""
+        mined = (await self._node.status(row.tx_id)).mined
+        if mined is None:
+            return False
+        listed = {token.contract for token in self._exchange.tokens(self.chain_id)}
+        return any(_same(row, transfer) for transfer in await self._node.transfers(mined.block, {row.address}, listed))
+
     async def _fund(self, row: sa.Row[Any]) -> None:
         """The operator's own coins at the hot wallet, whole atoms of them; the remainder counts as rounding."""
         token = self._exchange.token(self.chain_id, row.asset_id)
         if token is None:
             return
-        present = await self._read(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, token.asset_id))
+        present = await self._read(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, token))
         atoms, left = credited(int(row.received), present, token, 0)
 
         def attach(connection: sa.Connection) -> None:
@@ -533,26 +552,58 @@ class Watcher:
         )  # fmt: skip
 
     async def _agreed(self, row: sa.Row[Any], seen: dict[int, bool]) -> bool:
-        """Whether the quorum has this block, and every other node that has it sees this very transfer.   [D-12]"""
+        """Whether the quorum has this block and sees this very transfer in it, to a wallet of ours.   [D-7, D-12]
+
+        A row is only a note of what to ask about. The first node is asked again too: what it does not confirm is held.
+        """
         if row.id in seen:
             return seen[row.id]
+        seen[row.id] = False
+        words = self._misfit(row) or await self._read(partial(self._own_move, row=row))
+        if words:
+            await self._doubt(row, words)
+            return False
         count = 0
         for adapter in self._adapters:
             try:
                 block = await adapter.block(row.height)
                 if block is None or block.hash != row.block_hash:
                     continue
-                if adapter is not self._node:
-                    listed = {token.contract for token in self._exchange.tokens(self.chain_id)}
-                    found = await adapter.transfers(block, {row.address}, listed)
-                    if not any(_same(row, transfer) for transfer in found):
-                        await self._alarm("nodes disagree", str(row.id), f"a node does not see {row.tx_id}:{row.idx}")
-                        continue
-                count += 1
+                listed = {token.contract for token in self._exchange.tokens(self.chain_id)}
+                found = await adapter.transfers(block, {row.address}, listed)
             except ChainError:
                 continue
+            if any(_same(row, transfer) for transfer in found):
+                count += 1
+            elif adapter is self._node:
+                await self._doubt(row, f"block {row.height} has no {row.tx_id}:{row.idx} of {row.received}")
+                return False
+            else:
+                await self._alarm("nodes disagree", str(row.id), f"a node does not see {row.tx_id}:{row.idx}")
         seen[row.id] = count >= self._quorum
         return seen[row.id]
+
+    def _misfit(self, row: sa.Row[Any]) -> str:
+        """What about a row cannot be, before any node is asked: its address is its wallet's, its asset its coin's."""
+        if not 0 <= row.wallet < MOST_WALLETS or self._wallets.derived(self.chain_id, row.wallet) != row.address:
+            return f"{row.address} is not the address of wallet {row.wallet}"
+        token = self._exchange.token(self.chain_id, row.asset_id)
+        if token is None or token.contract != row.contract:
+            return f"asset {row.asset_id} is not {row.contract or 'the native coin'}"
+        return ""
+
+    def _own_move(self, connection: sa.Connection, row: sa.Row[Any]) -> str:
+        """Coins that come from ourselves are a deposit only as a payout: sweeps and gas money credit nobody."""
+        if row.sender not in self._wallets.watched(self.chain_id):
+            return ""
+        purpose = self._own_purpose(connection, row.tx_id)
+        return "" if purpose == "withdrawal" else f"our own wallet {row.sender} sent it, and not as a withdrawal"
+
+    async def _doubt(self, row: sa.Row[Any], words: str) -> None:
+        """A row that the chain does not confirm is held, with an alarm; a credit it has stays where it is."""
+        await self._alarm("deposit not on chain", str(row.id), f"deposit {row.id} ({row.state}): {words}")
+        if row.state in deposit.UNDECIDED:
+            await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), f"not on chain: {words}"))
 
     async def _count_canonical(self, height: int, block_hash: str) -> int:
         count = 0
@@ -588,6 +639,7 @@ def _insert_block(connection: sa.Connection, chain_id: int, block: BlockRef) -> 
 
 
 def _same(row: sa.Row[Any], transfer: Transfer) -> bool:
-    return (row.tx_id, row.idx, row.address, row.contract, row.received) == (
-        transfer.tx_id, transfer.index, transfer.recipient, transfer.contract, str(transfer.received),
+    return (row.tx_id, row.idx, row.kind, row.sender, row.address, row.contract, row.amount, row.received) == (
+        transfer.tx_id, transfer.index, transfer.kind, transfer.sender, transfer.recipient, transfer.contract,
+        str(transfer.amount), str(transfer.received),
     )  # fmt: skip

@@ -176,3 +176,92 @@ async def test_a_deposit_address_in_the_database_is_not_handed_out(net: Net, mak
 
     with pytest.raises(WrongAddress):
         world.address(ALICE)
+
+
+# ---- deposits ----
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("a second index", {"idx": 7}),
+        ("more", {"received": "77" + 18 * "0", "amount": "77" + 18 * "0", "idx": 7}),
+        ("another transaction", {"tx_id": "nothing"}),
+        ("another wallet", {"wallet": BOB, "idx": 9}),
+        ("another asset", {"asset_id": GOLD, "idx": 9}),
+    ],
+)
+async def test_a_written_deposit_is_held_and_never_credited(
+    net: Net, make_world: MakeWorld, kind: str, change: dict[str, Any]
+) -> None:
+    world = await make_world()
+    await net.pay(world.address(ALICE), net.unit)
+    world.address(BOB)
+    await world.settle_down()
+    real = world.rows(schema.deposits)[0]._asdict()
+    write(world, sa.insert(schema.deposits).values(real | {"id": 999, "state": "seen", "atoms": 0, "final": False}
+                                                   | change))  # fmt: skip
+    world.restart()
+    await world.settle_down()
+
+    assert world.user(ALICE, COIN) == 10**8
+    assert world.user(BOB, COIN) == world.user(ALICE, GOLD) == 0
+    assert {row.id: row.state for row in world.rows(schema.deposits)}[999] == "held"
+    assert "deposit not on chain" in world.alarm_kinds()
+
+
+async def test_a_changed_deposit_is_held(net: Net, make_world: MakeWorld) -> None:
+    world = await make_world()
+    await net.pay(world.address(ALICE), net.unit)
+    await net.mine()
+    await world.watcher.step()
+    assert world.states() == ["confirming"]
+    write(world, sa.update(schema.deposits).values(received=str(9 * net.unit), amount=str(9 * net.unit)))
+    await world.settle_down()
+
+    assert world.user(ALICE, COIN) == 0
+    assert world.states() == ["held"]
+
+
+async def test_coins_of_an_address_that_is_not_ours_are_not_credited(net: Net, make_world: MakeWorld) -> None:
+    world = await make_world()
+    world.address(ALICE)
+    thief = net.stranger()
+    write(world, sa.update(schema.addresses).filter_by(wallet=ALICE).values(address=thief))
+    world.restart()
+    await net.pay(thief, net.unit)
+    await world.settle_down()
+
+    assert world.user(ALICE, COIN) == 0
+    assert world.states() == ["held"]
+
+
+async def test_written_dust_is_not_credited(net: Net, make_world: MakeWorld) -> None:
+    world = await make_world()
+    write(world, sa.insert(schema.dust).values(
+        chain_id=net.chain_id, subaccount_id=ALICE, asset_id=COIN, base=str(1_000 * net.unit)))
+    await net.pay(world.address(ALICE), net.unit)
+    await world.settle_down()
+
+    assert world.user(ALICE, COIN) == 0
+    assert world.states() == ["held"]
+
+
+async def test_a_deposit_that_is_called_gone_is_not_taken_back(net: Net, make_world: MakeWorld) -> None:
+    from chains.watcher import UNTOLD
+
+    world = await make_world()
+    await net.pay(world.address(ALICE), net.unit)
+    await net.mine(2)
+    await world.watcher.step()
+    assert world.user(ALICE, COIN) == 10**8
+    write(world, sa.update(schema.deposits).values(state="credited orphaned", reason=UNTOLD))
+    await world.settle_down(20)
+
+    assert world.book.frozen == set()
+    assert world.user(ALICE, COIN) == 10**8
+    assert "deposit is not gone" in world.alarm_kinds()
+
+    write(world, sa.update(schema.deposits).values(block_hash="gone", reason=UNTOLD))
+    await world.settle_down(20)
+    assert world.user(ALICE, COIN) == 10**8
