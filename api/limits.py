@@ -66,25 +66,33 @@ class RateLimits:
         time_range: int = 30,
         unsigned: int = 6_000,
         unverified: int = 600,
+        refused: int = 6_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.per_subaccount = Bucket(per_subaccount, clock)
         self.time_range = Bucket(time_range, clock)
         self.unsigned = Bucket(unsigned, clock)
         self.unverified = Bucket(unverified, clock)
-        """Requests whose signature was wrong, per address: each has cost up to six verifications."""
+        """Requests whose signature was wrong, per address: each has cost up to eight verifications."""
+        self.refused = Bucket(refused, clock)
+        """Requests refused before that, per address; apart from `unsigned`, so that who reads much can still trade."""
 
     def admit_unsigned(self, address: str) -> None:
         if not self.unsigned.take(address):
             raise too_many("requests", self.unsigned.rate)
 
-    def require_unsigned(self, address: str) -> None:
-        """Before anything is read of a signed request: an address that keeps sending bad ones waits."""
-        if self.unsigned.is_empty(address):
-            raise too_many("requests", self.unsigned.rate)
+    def admit_stray(self, address: str) -> None:
+        """A request for what is not there."""
+        if not self.refused.take(address):
+            raise too_many("refused requests", self.refused.rate)
 
-    def count_unsigned(self, address: str) -> None:
-        self.unsigned.take(address)
+    def require_unrefused(self, address: str) -> None:
+        """Before anything is read of a signed request: an address that keeps sending bad ones waits."""
+        if self.refused.is_empty(address):
+            raise too_many("refused requests", self.refused.rate)
+
+    def count_refused(self, address: str) -> None:
+        self.refused.take(address)
 
     def admit_time_range(self, address: str) -> None:
         if not self.time_range.take(address):

@@ -125,7 +125,7 @@ class Edge:
                 limits.admit_time_range(address)
             await self._fill(call, request, decode, read_query)
             return call
-        limits.require_unsigned(address)
+        limits.require_unrefused(address)
         try:
             credentials = credentials_of(request.headers)
             credentials.require_current(call.wall_ms)
@@ -138,7 +138,7 @@ class Edge:
             groups = await self._fill(call, request, decode, read_query)
             text = await self.authenticator.verify(credentials, route.instruction, groups, address, call.wall_ms)
         except (ApiError, web.HTTPException):
-            limits.count_unsigned(address)
+            limits.count_refused(address)
             raise
         if call.key.user_id:
             limits.admit_subaccount(call.key.subaccount_id)
@@ -185,7 +185,9 @@ def contract_errors(node: Node, limits: RateLimits) -> Any:
     @web.middleware
     async def answer(request: web.Request, handler: Any) -> web.StreamResponse:
         try:
-            if request.match_info.http_exception is not None or not request.path.startswith(OWN_PATHS):
+            if request.match_info.http_exception is not None:
+                limits.admit_stray(request.remote or "")
+            elif not request.path.startswith(OWN_PATHS):
                 limits.admit_unsigned(request.remote or "")
             response: web.StreamResponse = await handler(request)
             return response
@@ -353,7 +355,7 @@ def _body_decoder(shape: Any, most: Callable[[], int]) -> Callable[[bytes], tupl
 def _require_printable(name: str, value: str) -> None:
     """No control, invisible or unpaired character comes in: databases and people stumble over them.   [T-7]"""
     if not value.isprintable():
-        raise bad_request(f"`{name[:40]!a}` has characters that cannot be printed: {value[:40]!a}")
+        raise bad_request(f"{name[:40]!a} has characters that cannot be printed: {value[:40]!a}")
 
 
 def _require_no_duplicates(body: bytes) -> None:

@@ -29,6 +29,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 UNPRINTABLE = ["%00", "a%00b", "%1B%5B2J", "%7F", "%C2%9B", "%E2%80%AE", "%E2%80%8B", "%0A"]
 
+UNKNOWN_KEY = {"X-API-Key": "A" * 43 + "=", "X-Signature": "A" * 86 + "==", "X-Timestamp": "1"}
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Venue]:
@@ -152,22 +154,23 @@ async def test_a_batch_that_is_too_long_is_not_even_verified(running: Venue, ali
 
 
 @pytest.mark.parametrize(
-    ("path", "headers"),
+    ("kind", "path", "headers"),
     [
-        ("/metrics", {}),
-        ("/openapi.json", {}),
-        ("/", {}),
-        ("/nothing/here", {}),
-        ("/api/v1/nothing", {}),
-        ("/api/v1/capital", {}),
-        ("/api/v1/capital", {"X-API-Key": "A" * 43 + "=", "X-Signature": "A" * 86 + "==", "X-Timestamp": "1"}),
+        ("unsigned", "/metrics", {}),
+        ("unsigned", "/openapi.json", {}),
+        ("unsigned", "/", {}),
+        ("unsigned", "/api/v1/time", {}),
+        ("refused", "/nothing/here", {}),
+        ("refused", "/api/v1/nothing", {}),
+        ("refused", "/api/v1/capital", {}),
+        ("refused", "/api/v1/capital", UNKNOWN_KEY),
     ],
 )
 async def test_everything_that_is_not_rightly_signed_counts_against_its_address(
-    running: Venue, path: str, headers: dict[str, str]
+    running: Venue, kind: str, path: str, headers: dict[str, str]
 ) -> None:
     """W-5, T-8: also what is not there and who is not known."""
-    bucket = running.edge.limits.unsigned
+    bucket = getattr(running.edge.limits, kind)
     bucket._full_at.clear()
     first = await running.get(path, **headers)
     taken = len(bucket)
