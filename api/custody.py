@@ -158,6 +158,10 @@ class SequencedExchange:
         """Atoms of the wallet's custody account.   [D-11]"""
         return self._state.balances.get(balance_key(custody_account(chain_id, wallet), asset_id), 0)
 
+    def is_credited(self, chain_id: int, tx_id: str, index: int) -> bool:
+        deposit = self._state.deposits.get((chain_id, tx_id, index))
+        return deposit is not None and deposit.state != "reversed"
+
     def asset_withdrawals_stopped(self, asset_id: int) -> bool:
         return asset_id in self._state.stopped_withdrawals
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,9 @@ class ChainDesk:
                         self._node.database,
                         line.adapter,
                         tokens,
-                        self._node.exchange.ledger_balance,
+                        self._node.exchange,
                         now_us=self._node.now_us(),
+                        derived=partial(self.addresses.derived, chain_id),
                     )
                 )
         return results

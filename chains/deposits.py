@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from chains.adapter import Transfer
 from chains.schema import deposit_events, deposits
 
 
@@ -67,3 +68,11 @@ def record(
             deposit_id=deposit_id, at_us=now_us, state=state, height=height, block_hash=block_hash, reason=reason
         )
     )
+
+
+def is_same(row: sa.Row[Any], transfer: Transfer) -> bool:
+    """Whether a deposit row says of a transfer what the chain says, in every field.   [D-7]"""
+    return (row.tx_id, row.idx, row.kind, row.sender, row.address, row.contract, row.amount, row.received) == (
+        transfer.tx_id, transfer.index, transfer.kind, transfer.sender, transfer.recipient, transfer.contract,
+        str(transfer.amount), str(transfer.received),
+    )  # fmt: skip

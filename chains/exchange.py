@@ -96,6 +96,10 @@ class Exchange(Protocol):
         """Atoms in the ledger's custody account of a wallet."""
         ...
 
+    def is_credited(self, chain_id: int, tx_id: str, index: int) -> bool:
+        """Whether an outpoint was credited and not reversed.   [D-5]"""
+        ...
+
     def asset_withdrawals_stopped(self, asset_id: int) -> bool: ...
 
     async def stop_withdrawals(self, asset_id: int, reason: str) -> None:

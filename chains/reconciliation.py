@@ -1,38 +1,57 @@
 """Reconciliation: per custody address and asset, ledger + explained = chain at one final block.   [D-11]
 
 What explains a difference is counted, not guessed: transfers seen and not booked yet, booked above the block, dust,
-fee rounding, and our own transactions that are mined and not settled. Works from a stopped node's data: it needs the
-database, a node, and the ledger's custody balances.
+fee rounding, and our own transactions that are mined and not settled. None of it on the word of an unsigned row: a
+transfer has to be on chain, our own transaction in bytes we signed and for something the exchange asked for, a
+remainder smaller than what is always booked. Works from a stopped node's data: it needs the database, a node, and the
+ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from chains import deposits as deposit
-from chains.adapter import Adapter, BlockRef, Inclusion, Unavailable, WrongChain
+from chains.adapter import Adapter, BlockRef, Inclusion, Transfer, Unavailable, WrongChain
+from chains.amounts import most_dust
 from chains.deposits import State
-from chains.exchange import Exchange, Token
-from chains.outbox import Outcome, Sending, outcome_of
+from chains.exchange import Exchange, Token, Withdrawal
+from chains.justification import objection
+from chains.outbox import Outcome, Sending, is_cancellation, outcome_of
 from chains.schema import addresses, attempts, blocks, cursors, deposits, dust, nonces, reconciliations, rounding
+from chains.signer import SigningRefused, read_signed
 from chains.watcher import INCLUDED_AGAIN
 
-LedgerBalance = Callable[[int, int, int], int]
-"""(chain id, wallet, asset id) → atoms in the ledger's custody account."""
+
+class Books(Protocol):
+    """What the ledger says: the part of `Exchange` that a journal alone can answer as well."""
+
+    def ledger_balance(self, chain_id: int, wallet: int, asset_id: int) -> int: ...
+
+    def withdrawal(self, withdrawal_id: int) -> Withdrawal | None: ...
+
+    def is_credited(self, chain_id: int, tx_id: str, index: int) -> bool: ...
+
 
 Explained = dict[tuple[int, int], dict[str, int]]
 """(wallet, asset id) → what → base units the chain has beyond the ledger for that reason."""
 
+Doubts = dict[tuple[int, int], list[str]]
+"""(wallet, asset id) → what rows of the database claim and nothing else confirms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One custody address and asset at a block, in base units. `since_us` is when a break was first seen."""
+    """One custody address and asset at a block, in base units. `since_us` is when a break was first seen.
+
+    `doubts` are claims of the database that nothing confirms; they explain nothing and are a break by themselves.
+    """
 
     wallet: int
     address: str
@@ -42,6 +61,7 @@ class Line:
     explained: Mapping[str, int]
     chain_base: int
     since_us: int | None
+    doubts: tuple[str, ...] = ()
 
     @property
     def difference(self) -> int:
@@ -60,24 +80,26 @@ class Reconciliation:
 
     @property
     def breaks(self) -> list[Line]:
-        return [line for line in self.lines if line.difference != 0]
+        return [line for line in self.lines if line.difference != 0 or line.doubts]
 
 
 async def reconcile(
     engine: sa.Engine,
     node: Adapter,
     tokens: Sequence[Token],
-    ledger_balance: LedgerBalance,
+    books: Books,
     *,
     now_us: int,
     record: bool = True,
     tries: int = 3,
+    derived: Callable[[int], str] | None = None,
 ) -> Reconciliation:
     """Compare the ledger with the chain. A break must show in `tries` comparisons running: on a live node a block
-    may be booked between two reads. `record` writes the lines; without it nothing is written.   [D-11]
+    may be booked between two reads. `record` writes the lines; without it nothing is written. `derived` gives the
+    address of a wallet from its keys, where there are keys: without it the database's addresses are believed.   [D-11]
     """
     for last in range(tries - 1, -1, -1):
-        result = await _compare(engine, node, tokens, ledger_balance, now_us)
+        result = await _compare(engine, node, tokens, books, now_us, derived)
         if not result.breaks or last == 0:
             break
         await asyncio.sleep(0.05)
@@ -104,26 +126,31 @@ async def stop_on_breaks(exchange: Exchange, result: Reconciliation, threshold_a
 
 
 async def _compare(
-    engine: sa.Engine, node: Adapter, tokens: Sequence[Token], ledger_balance: LedgerBalance, now_us: int
+    engine: sa.Engine,
+    node: Adapter,
+    tokens: Sequence[Token],
+    books: Books,
+    now_us: int,
+    derived: Callable[[int], str] | None,
 ) -> Reconciliation:
     chain_id = node.chain_id
     block = await _common_block(engine, node)
     stored = await asyncio.to_thread(_read, engine, chain_id, block.height)
-    moves = await _own_moves(node, stored, block)
-    explained = _explain(stored, moves, block, tokens)
+    explained, doubts = await _Explaining(node, stored, block, tokens, books, derived).all()
     by_asset = {token.asset_id: token for token in tokens}
 
     lines = []
     for wallet, address in sorted(stored.addresses.items()):
         for asset_id, token in sorted(by_asset.items()):
-            ledger_base = ledger_balance(chain_id, wallet, asset_id) * token.base_per_atom
+            ledger_base = books.ledger_balance(chain_id, wallet, asset_id) * token.base_per_atom
             reasons = {name: base for name, base in explained[wallet, asset_id].items() if base}
-            if wallet and not ledger_base and (wallet, asset_id) not in stored.touched:
+            words = tuple(doubts[wallet, asset_id])
+            if wallet and not ledger_base and not words and (wallet, asset_id) not in stored.touched:
                 continue
             chain_base = await node.balance(address, token.contract, block)
-            line = Line(wallet, address, asset_id, token.symbol, ledger_base, reasons, chain_base, None)
+            line = Line(wallet, address, asset_id, token.symbol, ledger_base, reasons, chain_base, None, words)
             since = stored.since.get((wallet, asset_id)) or now_us
-            lines.append(line if line.difference == 0 else _with_age(line, since))
+            lines.append(_with_age(line, since) if line.difference or words else line)
     return Reconciliation(chain_id, block, now_us, lines)
 
 
@@ -151,73 +178,147 @@ class _Stored:
     attempts: dict[tuple[int, int], list[sa.Row[Any]]]
     dust: Sequence[sa.Row[Any]]
     rounding: Sequence[sa.Row[Any]]
+    reversals: dict[tuple[int, int], int]
     since: dict[tuple[int, int], int | None]
     touched: set[tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """One of our own transactions that the chain at the block and the ledger see differently; sign +1: chain ahead."""
+class _Explaining:
+    """What makes a chain differ from the ledger at a block, each reason confirmed by something that is not a row."""
 
-    row: sa.Row[Any]
-    sign: int
-    outcome: str
-    fee: int
+    def __init__(
+        self,
+        node: Adapter,
+        stored: _Stored,
+        block: BlockRef,
+        tokens: Sequence[Token],
+        books: Books,
+        derived: Callable[[int], str] | None,
+    ) -> None:
+        self._node = node
+        self._stored = stored
+        self._block = block
+        self._tokens = {token.asset_id: token for token in tokens}
+        self._native = next((token.asset_id for token in tokens if token.contract == ""), None)
+        self._books = books
+        self._derived = derived
+        self._transfers: dict[str, list[Transfer]] = {}
+        self._explained: Explained = defaultdict(lambda: defaultdict(int))
+        self._doubts: Doubts = defaultdict(list)
 
+    async def all(self) -> tuple[Explained, Doubts]:
+        for wallet, address in self._stored.addresses.items():
+            if self._derived is not None and self._derived(wallet) != address:
+                self._doubts[wallet, min(self._tokens)].append(f"{address} is not the address of wallet {wallet}")
+        self._remainders()
+        for row in self._stored.deposits:
+            await self._deposit(row)
+        for row in self._stored.nonces:
+            await self._own_move(row)
+        return self._explained, self._doubts
 
-async def _own_moves(node: Adapter, stored: _Stored, block: BlockRef) -> list[_Move]:
-    moves = []
-    for row in stored.nonces:
-        if row.state == Sending.SETTLED:
-            if row.height > block.height:
-                moves.append(_Move(row, -1, row.outcome, int(row.fee)))
-            continue
-        found = await _winner(node, stored.attempts.get((row.wallet, row.nonce), []))
-        if found is not None and found[1].block.height <= block.height:
-            moves.append(_Move(row, 1, outcome_of(row, found[0].cancels, found[1]), found[1].fee))
-    return moves
+    def _remainders(self) -> None:
+        """Dust and fee rounding, as far as our own arithmetic can leave them.   [D-5]"""
+        for row in self._stored.rounding:
+            token, base = self._tokens.get(row.asset_id), int(row.base)
+            if token is not None and 0 <= base < token.base_per_atom:
+                self._explained[row.wallet, row.asset_id]["fee rounding"] += base
+            elif base:
+                self._doubts[row.wallet, row.asset_id].append(f"a fee rounding of {base} base units is no rounding")
+        for row in self._stored.dust:
+            token, base = self._tokens.get(row.asset_id), int(row.base)
+            taken_back = self._stored.reversals.get((row.subaccount_id, row.asset_id), 0)
+            if token is not None and -taken_back * token.base_per_atom <= base < most_dust(token):
+                self._explained[row.subaccount_id, row.asset_id]["dust"] += base
+            elif base:
+                self._doubts[row.subaccount_id, row.asset_id].append(f"a dust of {base} base units is no dust")
 
+    async def _deposit(self, row: sa.Row[Any]) -> None:
+        """How a deposit makes the chain at the block differ from the ledger, if the chain and the ledger confirm it."""
+        received, key, words = int(row.received), (row.wallet, row.asset_id), self._explained[row.wallet, row.asset_id]
+        if row.state in (*deposit.UNDECIDED, *deposit.PARKED):
+            height = await self._height(row)
+            if height is not None and height <= self._block.height:
+                words[row.state if row.state in deposit.PARKED else "seen, not booked yet"] += received
+            elif height is None and row.height <= self._block.height and row.state != State.HELD:
+                self._doubts[key].append(f"deposit {row.id} of {received} ({row.state}) is not on chain")
+        elif row.state in deposit.BOOKED and row.height > self._block.height:
+            height = await self._height(row)
+            if height is not None and height > self._block.height and self._is_booked(row):
+                words["booked above the block"] -= received
+            else:
+                self._doubts[key].append(f"deposit {row.id} of {received} is not booked above the block")
+        elif row.state == State.CREDITED_ORPHANED:
+            height = await self._height(row)
+            if height is None or height > self._block.height or row.reason != INCLUDED_AGAIN:
+                if self._is_booked(row) and (height is None or height > self._block.height):
+                    words["credited, its block is gone"] -= received
+                elif height is None:
+                    self._doubts[key].append(f"deposit {row.id} of {received} was not credited, and cannot be gone")
 
-async def _winner(node: Adapter, tried: Sequence[sa.Row[Any]]) -> tuple[sa.Row[Any], Inclusion] | None:
-    for attempt in tried:
-        status = await node.status(attempt.tx_id)
-        if status.mined is not None:
-            return attempt, status.mined
-    return None
+    def _is_booked(self, row: sa.Row[Any]) -> bool:
+        in_ledger = row.state not in (State.FUNDED, State.DUST)
+        return not in_ledger or self._books.is_credited(self._node.chain_id, row.tx_id, row.idx)
 
+    async def _height(self, row: sa.Row[Any]) -> int | None:
+        """The height at which the chain has the very transfer of a deposit row, to a wallet of ours; None: nowhere."""
+        token = self._tokens.get(row.asset_id)
+        if token is None or token.contract != row.contract or self._address(row.wallet) != row.address:
+            return None
+        mined = (await self._node.status(row.tx_id)).mined
+        if mined is None:
+            return None
+        if mined.block.hash not in self._transfers:
+            watched = set(self._stored.addresses.values())
+            listed = {token.contract for token in self._tokens.values()}
+            self._transfers[mined.block.hash] = await self._node.transfers(mined.block, watched, listed)
+        there = any(deposit.is_same(row, transfer) for transfer in self._transfers[mined.block.hash])
+        return mined.block.height if there else None
 
-def _explain(stored: _Stored, moves: Sequence[_Move], block: BlockRef, tokens: Sequence[Token]) -> Explained:
-    explained: Explained = defaultdict(lambda: defaultdict(int))
-    native = next((token.asset_id for token in tokens if token.contract == ""), None)
-    for row in stored.deposits:
-        for reason, base in _deposit_reasons(row, block.height):
-            explained[row.wallet, row.asset_id][reason] += base
-    for row in stored.dust:
-        explained[row.subaccount_id, row.asset_id]["dust"] += int(row.base)
-    for row in stored.rounding:
-        explained[row.wallet, row.asset_id]["fee rounding"] += int(row.base)
-    for move in moves:
-        reason = "our own transaction, not booked yet" if move.sign > 0 else "our own transaction, above the block"
-        if native is not None:
-            explained[move.row.wallet, native][reason] -= move.sign * move.fee
-        if move.outcome == Outcome.PAID and move.row.amount != "0":
-            explained[move.row.wallet, move.row.asset_id][reason] -= move.sign * int(move.row.amount)
-            if move.row.recipient_wallet is not None:
-                explained[move.row.recipient_wallet, move.row.asset_id][reason] += move.sign * int(move.row.amount)
-    return explained
+    async def _own_move(self, row: sa.Row[Any]) -> None:
+        """One of our own transactions that the chain at the block and the ledger see differently."""
+        found = await self._winner(row)
+        if found is None:
+            return
+        cancels, mined = found
+        above, settled = mined.block.height > self._block.height, row.state == Sending.SETTLED
+        if above != settled:
+            return  # Not mined yet and not booked, or booked and mined: both sides say the same.
+        words = "" if settled else self._objection(row)
+        if words:
+            self._doubts[row.wallet, row.asset_id].append(f"{row.reference}, mined as {mined.block.height}: {words}")
+            return
+        sign = -1 if settled else 1
+        reason = "our own transaction, above the block" if settled else "our own transaction, not booked yet"
+        if self._native is not None:
+            self._explained[row.wallet, self._native][reason] -= sign * mined.fee
+        if outcome_of(row, cancels, mined) == Outcome.PAID and row.amount != "0":
+            self._explained[row.wallet, row.asset_id][reason] -= sign * int(row.amount)
+            if row.recipient_wallet is not None and self._address(row.recipient_wallet) == row.recipient:
+                self._explained[row.recipient_wallet, row.asset_id][reason] += sign * int(row.amount)
 
+    def _objection(self, row: sa.Row[Any]) -> str:
+        token = self._tokens.get(row.asset_id)
+        return objection(row, token, self._books.withdrawal, self._address, self._node.normalize)
 
-def _deposit_reasons(row: sa.Row[Any], height: int) -> Iterator[tuple[str, int]]:
-    """How a deposit row makes the chain at a block differ from the ledger."""
-    received, below = int(row.received), row.height <= height
-    if row.state in deposit.UNDECIDED and below:
-        yield "seen, not booked yet", received
-    elif row.state in deposit.PARKED and below:
-        yield row.state, received
-    elif row.state in deposit.BOOKED and not below:
-        yield "booked above the block", -received
-    elif row.state == State.CREDITED_ORPHANED and not (row.reason == INCLUDED_AGAIN and below):
-        yield "credited, its block is gone", -received
+    async def _winner(self, row: sa.Row[Any]) -> tuple[bool, Inclusion] | None:
+        """(whether it cancels, its inclusion) of the attempt that is mined, read from bytes that our key signed."""
+        for attempt in self._stored.attempts.get((row.wallet, row.nonce), []):
+            try:
+                tx_id, meaning = read_signed(attempt.raw)
+                cancels = is_cancellation(row, self._address(row.wallet), tx_id == attempt.tx_id, meaning)
+            except SigningRefused as refusal:
+                self._doubts[row.wallet, row.asset_id].append(f"{row.reference}, {attempt.tx_id}: {refusal}")
+                continue
+            status = await self._node.status(tx_id)
+            if status.mined is not None:
+                return cancels, status.mined
+        return None
+
+    def _address(self, wallet: int) -> str:
+        if self._derived is not None:
+            return self._derived(wallet)
+        return self._stored.addresses.get(wallet, "")
 
 
 # ---- reading and writing ----
@@ -250,6 +351,11 @@ def _read(engine: sa.Engine, chain_id: int, height: int) -> _Stored:
         }
         dusts = connection.execute(sa.select(dust).filter_by(chain_id=chain_id)).all()
         roundings = connection.execute(sa.select(rounding).filter_by(chain_id=chain_id)).all()
+        reversed_ = connection.execute(
+            sa.select(deposits.c.wallet, deposits.c.asset_id, sa.func.count().label("reversals"))
+            .filter_by(chain_id=chain_id, state=State.REVERSED)
+            .group_by(deposits.c.wallet, deposits.c.asset_id)
+        ).all()
         newest = (
             sa.select(sa.func.max(reconciliations.c.id))
             .filter_by(chain_id=chain_id)
@@ -268,6 +374,7 @@ def _read(engine: sa.Engine, chain_id: int, height: int) -> _Stored:
         tried,
         dusts,
         roundings,
+        {(row.wallet, row.asset_id): row.reversals for row in reversed_},
         {(row.wallet, row.asset_id): row.since_us for row in last},
         touched,
     )
@@ -289,5 +396,5 @@ def _record(engine: sa.Engine, result: Reconciliation) -> None:
 def _with_age(line: Line, since_us: int) -> Line:
     return Line(
         line.wallet, line.address, line.asset_id, line.symbol, line.ledger_base, line.explained, line.chain_base,
-        since_us,
+        since_us, line.doubts,
     )  # fmt: skip

@@ -73,10 +73,10 @@ class Wallets:
 
     def _require_same_seed(self, chain_id: int) -> None:
         """Addresses that were given out must be ours to spend from: another keystore is found at once."""
-        try:
-            self.address(chain_id, HOT_WALLET)
-        except WrongAddress as wrong:
-            raise ValueError(f"{wrong}: this is another keystore's database") from None
+        derived = self.derived(chain_id, HOT_WALLET)
+        stored = self._addresses.get((chain_id, HOT_WALLET)) or self.address(chain_id, HOT_WALLET)
+        if stored != derived:
+            raise ValueError(f"chain {chain_id}: the hot wallet is {stored}, this keystore's is {derived}")
 
 
 class Derivation(Protocol):

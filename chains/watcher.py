@@ -529,7 +529,8 @@ class Watcher:
         if mined is None:
             return False
         listed = {token.contract for token in self._exchange.tokens(self.chain_id)}
-        return any(_same(row, transfer) for transfer in await self._node.transfers(mined.block, {row.address}, listed))
+        found = await self._node.transfers(mined.block, {row.address}, listed)
+        return any(deposit.is_same(row, transfer) for transfer in found)
 
     async def _fund(self, row: sa.Row[Any]) -> None:
         """The operator's own coins at the hot wallet, whole atoms of them; the remainder counts as rounding."""
@@ -573,7 +574,7 @@ class Watcher:
                 found = await adapter.transfers(block, {row.address}, listed)
             except ChainError:
                 continue
-            if any(_same(row, transfer) for transfer in found):
+            if any(deposit.is_same(row, transfer) for transfer in found):
                 count += 1
             elif adapter is self._node:
                 await self._doubt(row, f"block {row.height} has no {row.tx_id}:{row.idx} of {row.received}")
@@ -636,10 +637,3 @@ def _insert_block(connection: sa.Connection, chain_id: int, block: BlockRef) -> 
             chain_id=chain_id, height=block.height, hash=block.hash, parent=block.parent, time_us=block.time_us
         )
     )
-
-
-def _same(row: sa.Row[Any], transfer: Transfer) -> bool:
-    return (row.tx_id, row.idx, row.kind, row.sender, row.address, row.contract, row.amount, row.received) == (
-        transfer.tx_id, transfer.index, transfer.kind, transfer.sender, transfer.recipient, transfer.contract,
-        str(transfer.amount), str(transfer.received),
-    )  # fmt: skip

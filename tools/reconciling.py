@@ -24,9 +24,9 @@ from engine import clock, markets
 from engine.commands import ConfigureAsset, ConfigureChain, ConfigureToken, Genesis, decode
 from engine.events import Outcome
 from engine.state import State
-from ledger import balances, schema
+from ledger import schema
 from ledger.amounts import format_decimal
-from ledger.chart import custody_account
+from tools.journal_books import JournalBooks
 from tools.node_data import readable_sqlite, reading
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table
 
@@ -59,13 +59,16 @@ def reconcile(data: Path, database: str | None, evm: Sequence[str], as_json: boo
         if not found:
             raise CannotRun("this exchange follows no chain yet", "start it once: `satchel serve`")
     rows = [_row(state, result, line) for result in found for line in result.lines]
-    breaks = [row for row in rows if row["difference"] != "0"]
+    breaks = [row for row in rows if row["difference"] != "0" or row["doubts"]]
     if as_json:
         at = {state.chains[one.chain_id].name: {"height": one.block.height, "hash": one.block.hash} for one in found}
         print_json({"clean": not breaks, "at": at, "rows": rows, "breaks": breaks, "notAsked": skipped})
     else:
         names = ("chain", "wallet", "asset", "ledger", "explained", "onChain", "difference")
         print_table(names, [[row[name] for name in names] for row in rows], numbers=(3, 4, 5, 6))
+        for row in breaks:
+            for words in row["doubts"]:
+                print(f"{row['chain']} {row['wallet']} {row['asset']}: {words}")
         for one in found:
             print(f"{state.chains[one.chain_id].name} at block {one.block.height}")
         for name in skipped:
@@ -141,10 +144,7 @@ def _compared(engine: sa.Engine, node: Adapter, tokens: Sequence[Token]) -> Reco
 
 
 async def _compare(engine: sa.Engine, node: Adapter, tokens: Sequence[Token]) -> Reconciliation:
-    def custody(chain_id: int, wallet: int, asset_id: int) -> int:
-        return balances.balance(engine, custody_account(chain_id, wallet), asset_id)
-
-    return await compare(engine, node, tokens, custody, now_us=time.time_ns() // 1_000, record=False)
+    return await compare(engine, node, tokens, JournalBooks(engine), now_us=time.time_ns() // 1_000, record=False)
 
 
 def _or_cannot(run: Any, work: Any) -> Reconciliation:
@@ -195,4 +195,5 @@ def _row(state: State, result: Reconciliation, line: Any) -> dict[str, Any]:
         "reasons": {name: text(base) for name, base in sorted(line.explained.items())},
         "onChain": text(line.chain_base),
         "difference": text(line.difference),
+        "doubts": list(line.doubts),
     }

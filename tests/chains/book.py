@@ -171,6 +171,9 @@ class Book:
     def ledger_balance(self, chain_id: int, wallet: int, asset_id: int) -> int:
         return self.balance(f"custody {chain_id} {wallet}", asset_id)
 
+    def is_credited(self, chain_id: int, tx_id: str, index: int) -> bool:
+        return self.outpoint_states().get(f"{chain_id}:{tx_id}:{index}", "reversed") != "reversed"
+
     def asset_withdrawals_stopped(self, asset_id: int) -> bool:
         with self.engine.begin() as c:
             return c.execute(sa.select(stopped).filter_by(asset_id=asset_id)).first() is not None

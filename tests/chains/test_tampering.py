@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from chains import schema
+from chains.adapter import Payment
 from chains.outbox import Sending
 from tests.chains.conftest import MakeWorld
 from tests.chains.test_conformance import attempts_of, funded, gold
@@ -265,3 +266,68 @@ async def test_a_deposit_that_is_called_gone_is_not_taken_back(net: Net, make_wo
     write(world, sa.update(schema.deposits).values(block_hash="gone", reason=UNTOLD))
     await world.settle_down(20)
     assert world.user(ALICE, COIN) == 10**8
+
+
+# ---- reconciliation   [D-11] ----
+
+
+async def stolen(world: World, net: Net) -> int:
+    """Base units that a thief with the hot key took: what every forged row below wants to explain away."""
+    node, hot = world.nodes[0], world.address(0)
+    nonce = await node.mined_nonces(hot, await node.tip())
+    payment = Payment(hot, net.stranger(), gold(world), 10**18)
+    taken = world.signer.sign(net.chain_id, 0, node.build(payment, nonce, await node.quote(payment)))
+    await node.broadcast(taken.raw)
+    await world.settle_down()
+    row = forged(world, "gift:1", "gift", payment.recipient, 10**18, nonce=nonce, asset_id=GOLD, contract=gold(world),
+                 state=Sending.SIGNED)  # fmt: skip
+    attempt = {
+        "chain_id": net.chain_id, "tx_id": taken.tx_id, "wallet": 0, "nonce": nonce, "attempt": 0, "cancels": False,
+        "raw": taken.raw, "max_fee": "1", "priority_fee": "1", "gas": 1, "signed_at_us": 1, "reply": "",
+    }  # fmt: skip
+    write(world, sa.insert(schema.nonces).values(row))
+    write(world, sa.insert(schema.attempts).values(attempt))
+    return 10**18
+
+
+def unexplained(result: Any, asset_id: int) -> tuple[int, str]:
+    line = next(line for line in result.lines if (line.wallet, line.asset_id) == (0, asset_id))
+    return line.difference, " ".join(line.doubts)
+
+
+@pytest.mark.parametrize("state", ["signed", "mined", "final", "settled", "stuck"])
+async def test_a_payout_that_nobody_asked_for_is_a_break(net: Net, make_world: MakeWorld, state: str) -> None:
+    world = await funded(net, make_world)
+    amount = await stolen(world, net)
+    write(world, sa.update(schema.nonces).values(state=state, height=10**9 if state == "settled" else 1))
+    difference, words = unexplained(await world.reconcile(), GOLD)
+
+    assert difference == -amount
+    assert ("nobody asks for" in words) == (state != "settled")
+
+
+@pytest.mark.parametrize("table", ["rounding", "dust", "held", "credited", "credited orphaned", "move"])
+async def test_no_written_row_explains_what_is_missing(net: Net, make_world: MakeWorld, table: str) -> None:
+    world = await funded(net, make_world)
+    amount = await stolen(world, net)
+    write(world, sa.delete(schema.attempts))
+    write(world, sa.delete(schema.nonces))
+    key = {"chain_id": net.chain_id, "asset_id": GOLD, "base": str(-amount)}
+    if table == "rounding":
+        write(world, sa.delete(schema.rounding))
+        write(world, sa.insert(schema.rounding).values(wallet=0, **key))
+    elif table == "dust":
+        write(world, sa.insert(schema.dust).values(subaccount_id=0, **key))
+    elif table == "move":
+        lie = forged(world, "sweep:7:0", "sweep", world.address(0), amount, asset_id=GOLD, contract=gold(world),
+                     state=Sending.SETTLED, height=10**9, outcome="paid", tx_id="x")  # fmt: skip
+        write(world, sa.insert(schema.nonces).values(lie | {"wallet": ALICE, "recipient_wallet": 0}))
+    else:
+        real = next(row for row in world.rows(schema.deposits) if (row.wallet, row.asset_id) == (0, GOLD))
+        received = str(-amount if table == "held" else amount)
+        lie = real._asdict() | {"id": 999, "idx": 77, "received": received, "state": table, "height": 10**9}
+        write(world, sa.insert(schema.deposits).values(lie))
+    result = await world.reconcile()
+
+    assert unexplained(result, GOLD)[0] == -amount
+    assert table == "held" or table == "move" or unexplained(result, GOLD)[1], "the break says which row it is"

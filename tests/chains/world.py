@@ -167,7 +167,7 @@ class World:
 
     async def reconcile(self, **options: Any) -> Reconciliation:
         return await reconcile(
-            self.engine, self.nodes[0], self.tokens, self.book.ledger_balance, now_us=self.clock(), tries=1, **options
+            self.engine, self.nodes[0], self.tokens, self.book, now_us=self.clock(), tries=1, **options
         )
 
     async def sweep(self, blocks: int = 18) -> None:

@@ -388,7 +388,7 @@ class Simulation:
         self.chain.mine(self.chain.finality_lag + 4)
         await self.watcher.step()
         result = await reconcile(
-            self.engine, self.node, self.tokens, self.exchange.ledger_balance, now_us=self.now_us, record=False
+            self.engine, self.node, self.tokens, self.exchange, now_us=self.now_us, record=False
         )
         self._require(not result.breaks, f"ledger and chain differ: {result.breaks[:2]}")
         self._require(not self.exchange.pending_withdrawals(), "a withdrawal never ended")
