@@ -59,10 +59,15 @@ def make_receipt(store: Store, seq: int, account: int | None = None) -> dict[str
     if found is None:
         raise ReceiptError(f"no journal transaction {seq}")
     header, digest, signature = found
+    if not header.first_journal <= seq < header.first_journal + header.journal_count:
+        raise ReceiptError(f"journal transaction {seq} is not of block {header.height}: run verify-journal")
     leaves = list(store.journal_hashes(header.first_journal, header.first_journal + header.journal_count - 1))
     (entry,) = store.journal(seq, seq)
+    previous = bytes(32) if seq == 1 else next(store.journal_hashes(seq - 1, seq - 1), None)
+    if previous is None or len(leaves) != header.journal_count:
+        raise ReceiptError(f"rows around journal transaction {seq} are missing: run verify-journal")
     encoding = encode_transaction(
-        _previous_hash(store, seq),
+        previous,
         seq,
         entry.command_seq,
         entry.at_us,
@@ -116,9 +121,6 @@ def verify_receipt(receipt: dict[str, Any], public_key: bytes) -> Receipt:
     row = _verify_row(receipt["row"], transaction.batches) if "row" in receipt else None
     return Receipt(header, transaction, leaf, row)
 
-
-def _previous_hash(store: Store, seq: int) -> bytes:
-    return bytes(32) if seq == 1 else next(iter(store.journal_hashes(seq - 1, seq - 1)))
 
 
 def _row(number: int, batch: PostingBatch, owner: int) -> dict[str, Any]:

@@ -18,30 +18,34 @@ import msgspec
 
 from api.errors import ApiError
 from api.requests import command_of, fields_of
-from engine.commands import USER_COMMANDS, Command, RegisterKey, decode, encode
+from engine.commands import USER_COMMANDS, ClockMode, Command, RegisterKey, decode, encode
 from engine.replay import Divergence
 from engine.state import State
 from ledger.blocks import LoggedCommand, SignedRequest
 from ledger.signing import verify
 from ledger.store import Store, StoreError
+from tools.keys import public_key
 from tools.node_data import reading
-from tools.replaying import Replay, collect_seldom, number_of_commands
+from tools.replaying import Replay, collect_seldom, number_of_commands, require_genesis_key
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
 
 UserKeys = dict[int, frozenset[bytes]]
 
 _USER_KINDS = frozenset(kind.__name__ for kind in USER_COMMANDS)
+MOST_DELAY_MS = 60_000
+"""Between receiving a request and doing it: as long as the widest window of a request."""
 _TAIL = re.compile(rb"&timestamp=([0-9]{1,19})&window=([0-9]{1,19})\Z")
 
 
-def audit(data: Path, database: str | None, keys_file: Path | None, as_json: bool) -> int:
+def audit(data: Path, database: str | None, keys_file: Path | None, key: str | None, as_json: bool) -> int:
     """Audit the whole log; 1 when a command or a journal transaction has no right to be there."""
     collect_seldom()
     keys = None if keys_file is None else read_user_keys(keys_file)
+    genesis_key = None if key is None else public_key(key)
     with reading(data, database) as engine:
         store = Store(engine)
         commands = number_of_commands(store)
-        check = Audit(store, keys)
+        check = Audit(store, keys, genesis_key)
         with progress("auditing", commands) as show:
             for done in check.run():
                 show(done)
@@ -52,6 +56,8 @@ def audit(data: Path, database: str | None, keys_file: Path | None, as_json: boo
         for finding in check.findings:
             print(finding)
         print("clean" if not check.findings else f"{len(check.findings)} finding(s)")
+        for note in check.notes:
+            print(f"note: {note}")
         for name, count in report["covered"].items():
             print(f"  {name}: {count}")
     if keys is None:
@@ -75,8 +81,11 @@ class Finding(msgspec.Struct, frozen=True):
 class Audit:
     """One pass over the log. With `keys` only those are the users'; without, the log's own registrations are."""
 
-    def __init__(self, store: Store, keys: UserKeys | None) -> None:
+    def __init__(self, store: Store, keys: UserKeys | None, genesis_key: bytes | None = None) -> None:
         self.findings: list[Finding] = []
+        self.notes: list[Finding] = []
+        """What a devnet allows and an exchange would not: for the reader, no reason to doubt the log."""
+        self._genesis_key = genesis_key
         self.covered: Counter[str] = Counter()
         self._store = store
         self._keys = keys
@@ -86,6 +95,10 @@ class Audit:
 
     def run(self) -> Any:
         """Check command after command; yields how many are done."""
+        try:
+            require_genesis_key(self._store, self._genesis_key)
+        except (Divergence, StoreError) as difference:
+            self._find(0, "", None, str(difference))
         try:
             for _header, _outcomes in self._replay.blocks(before=self._before):
                 yield self._replay.next_command - 1
@@ -103,10 +116,8 @@ class Audit:
     def report(self) -> dict[str, Any]:
         return {
             "clean": not self.findings,
-            "findings": [
-                {"command": one.command, "kind": one.kind, "userId": one.user_id, "reason": one.reason}
-                for one in self.findings
-            ],
+            "findings": _listed(self.findings),
+            "notes": _listed(self.notes),
             "keys": "given" if self._keys is not None else "the log's own",
             "covered": dict(sorted(self.covered.items())),
         }
@@ -177,6 +188,7 @@ class Audit:
                 user_id,
                 f"received at {request.received_ms} ms, not within {request.window_ms} ms of {request.timestamp_ms}",
             )
+        self._check_clock(state, logged, request, user_id)
         subaccount_id = 0 if key is None else key.subaccount_id
         try:
             groups = fields_of(request.text)
@@ -186,6 +198,18 @@ class Audit:
             return
         if encode(derived) != logged.payload:
             self._find(logged.seq, logged.kind, user_id, f"the signed text asks for {derived}, the log has {command}")
+
+    def _check_clock(self, state: State, logged: LoggedCommand, request: SignedRequest, user_id: int | None) -> None:
+        """What was received is done at once: nobody may hold an order back until its price suits them.   [A-6]
+
+        On a devnet whose clock was moved or stopped, exchange time says nothing about when a request came.   [W-9]
+        """
+        if state.clock_mode != ClockMode.REAL or state.clock_offset_us:
+            return
+        apart_ms = abs(logged.at_us // 1_000 - request.received_ms)
+        if apart_ms > MOST_DELAY_MS:
+            reason = f"done at {logged.at_us} µs, received at {request.received_ms} ms: {apart_ms} ms apart"
+            self._find(logged.seq, logged.kind, user_id, f"{reason}, at most {MOST_DELAY_MS}")
 
     def _check_user_key(self, logged: LoggedCommand, request: SignedRequest, user_id: int | None) -> None:
         if user_id is None:
@@ -204,6 +228,16 @@ class Audit:
         given = self._keys is not None and command.public_key in self._keys.get(command.user_id, frozenset())
         if given:
             self.covered["further keys without the user's signature that the user vouches for"] += 1
+        elif state.devnet and self._keys is None:
+            # A devnet registers keys for whoever asks, and nobody gave a list that says otherwise.   [W-9]
+            self.notes.append(
+                Finding(
+                    logged.seq,
+                    logged.kind,
+                    command.user_id,
+                    f"key {command.public_key.hex()} was added to an existing user through the devnet's own route",
+                )
+            )
         else:
             self._find(
                 logged.seq,
@@ -214,6 +248,12 @@ class Audit:
 
     def _find(self, seq: int, kind: str, user_id: int | None, reason: str) -> None:
         self.findings.append(Finding(seq, kind, user_id, reason))
+
+
+def _listed(findings: list[Finding]) -> list[dict[str, Any]]:
+    return [
+        {"command": one.command, "kind": one.kind, "userId": one.user_id, "reason": one.reason} for one in findings
+    ]
 
 
 def read_user_keys(file: Path) -> UserKeys:

@@ -124,18 +124,24 @@ def replay(
         Path | None, typer.Option("--resume", help="Keep progress in this file; go on from it when it exists.")
     ] = None,
     to: Annotated[int | None, typer.Option("--to", help="Stop after this block.")] = None,
+    public_key: Annotated[
+        str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run every command of the log again and compare every byte with what is stored."""
     from tools import replaying
 
-    _end(lambda: replaying.replay(data, database, from_snapshot, resume, to, json))
+    _end(lambda: replaying.replay(data, database, from_snapshot, resume, to, public_key, json))
 
 
 @app.command("verify-journal")
 def verify_journal(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A kept checkpoint to hold the log against.")
+    ] = None,
+    public_key: Annotated[
+        str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
     ] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
@@ -144,13 +150,16 @@ def verify_journal(
     """Check every stored byte: hashes, chain, roots, signatures, balances, and the tail against checkpoints."""
     from tools import verifying
 
-    _end(lambda: verifying.verify_journal(data, database, checkpoint, json))
+    _end(lambda: verifying.verify_journal(data, database, checkpoint, public_key, json))
 
 
 @app.command()
 def audit(
     keys: Annotated[
         Path | None, typer.Option("--keys", help="The users' public keys: JSON {userId: [base64 keys]}.")
+    ] = None,
+    public_key: Annotated[
+        str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
     ] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
@@ -159,7 +168,7 @@ def audit(
     """Prove from the log alone that users asked for what was done in their name, and that rules did the rest."""
     from tools import audit as auditing
 
-    _end(lambda: auditing.audit(data, database, keys, json))
+    _end(lambda: auditing.audit(data, database, keys, public_key, json))
 
 
 @app.command()
@@ -300,7 +309,7 @@ def por_verify(
     """Verify a proof as its owner would: with por/verifier.py alone."""
     from tools import reserves
 
-    _end(lambda: reserves.verify(proof, subaccount, key, checkpoint, json))
+    _end(lambda: reserves.verify(proof, subaccount, key, checkpoint, data, database, json))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from engine.replay import Divergence
 from engine.state import State
 from ledger.blocks import Block, BlockHeader
 from ledger.signing import KeyFileError, read_key_file
+from ledger.store import Store
+from ledger.verification import Finding
 from por import store as por_store
 from por.canonical import BuildRefused
 from por.epochs import differences, rebuild
@@ -35,6 +37,7 @@ class EpochRoots:
         self._code_versions = code_versions
         self._secret = secret if secret is not None else _UNKNOWN_SECRET
         self._place = {row.block_height: at for at, row in enumerate(rows) if isinstance(row, Header)}
+        self._seen: set[int] = set()
 
     @classmethod
     def read(cls, engine: sa.Engine, data: Path) -> EpochRoots:
@@ -75,7 +78,53 @@ class EpochRoots:
             found = [line for line in found if not line.startswith("root:")]
         if found:
             raise Divergence("epoch", published.epoch, "a published row", "; ".join(found))
+        self._seen.add(published.epoch)
         self.compared += 1
+
+    def require_all(self, store: Store, first: int, last: int, is_whole: bool) -> None:
+        """Every published epoch was compared, now that blocks `first` … `last` are replayed. Raises Divergence.
+
+        A log with its blocks in other places closes its epochs elsewhere: comparing those that close is not enough.
+        Of an epoch before `first` only the block is looked at; one after `last` is no matter unless the log is whole.
+        """
+        for row in self.rows:
+            if not isinstance(row, Header) or row.epoch in self._seen:
+                continue
+            if row.block_height > last:
+                if is_whole:
+                    logged = f"no block {row.block_height}: it ends at block {last}"
+                    raise Divergence("published epoch", row.epoch, logged, f"block {row.block_height}")
+            elif row.block_height >= first:
+                raise Divergence(
+                    "published epoch", row.epoch, f"no epoch closed in block {row.block_height}", "one published there"
+                )
+            elif (reason := misplaced(store, row)) is not None:
+                raise Divergence("published epoch", row.epoch, reason, row.block_hash.hex())
+
+
+def misplaced(store: Store, row: Header) -> str | None:
+    """Why the block that a published epoch names is not the log's; None when it is.   [R-5]"""
+    found = store.block(row.block_height)
+    if found is None:
+        return f"no block {row.block_height}"
+    return None if found[1] == row.block_hash else f"block {row.block_height} with hash {found[1].hex()}"
+
+
+def published_findings(engine: sa.Engine) -> list[Finding]:
+    """What of the published epochs does not fit the log, without replaying it."""
+    if not sa.inspect(engine).has_table(por_store.por_epoch.name):
+        return []
+    try:
+        rows = por_store.load_log(engine).rows
+    except (ValueError, LookupError, TypeError, BuildRefused) as problem:
+        return [Finding("por_epoch", "", "", f"does not hold together: {problem}")]
+    store = Store(engine)
+    reasons = [(row.epoch, misplaced(store, row)) for row in rows if isinstance(row, Header)]
+    return [
+        Finding("por_epoch", f"epoch {epoch}", "row_text", f"names another block than the log: it has {reason}")
+        for epoch, reason in reasons
+        if reason is not None
+    ]
 
 
 def epoch_secret(data: Path) -> bytes | None:

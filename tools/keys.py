@@ -207,3 +207,14 @@ def _typed(name: str, value: str) -> Any:
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def public_key(text: str) -> bytes:
+    """The exchange's key as an option gives it, base64 of 32 bytes; else CannotRun."""
+    try:
+        key = b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise CannotRun("--public-key is not the base64 of 32 bytes", "genesis and every block name the exchange's key")
+    return key

@@ -23,6 +23,7 @@ from ledger.blocks import BlockHeader, LoggedCommand, header_hash, log_command, 
 from ledger.journal import GENESIS_HASH, SealedTransaction, seal
 from ledger.store import Store, StoreError
 from tools.epoch_roots import EpochRoots
+from tools.keys import public_key
 from tools.node_data import reading
 from tools.stored_rows import stored_hashes
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
@@ -44,10 +45,17 @@ Before = Callable[[State, LoggedCommand], None]
 
 
 def replay(
-    data: Path, database: str | None, from_snapshot: int | None, resume: Path | None, until: int | None, as_json: bool
+    data: Path,
+    database: str | None,
+    from_snapshot: int | None,
+    resume: Path | None,
+    until: int | None,
+    key: str | None,
+    as_json: bool,
 ) -> int:
     """Replay and report what was covered; the first difference ends it."""
     started = time.monotonic()
+    genesis_key = None if key is None else public_key(key)
     collect_seldom()
     with reading(data, database) as engine:
         store = Store(engine)
@@ -57,6 +65,7 @@ def replay(
         difference = ""
         saved = time.monotonic()
         try:
+            require_genesis_key(store, genesis_key)
             epochs = EpochRoots.read(engine, data)
             snapshots = _snapshots(engine)
             with progress("replaying", commands) as show:
@@ -72,6 +81,7 @@ def replay(
                         _save(run, resume)
                         saved = time.monotonic()
             run.covered["epochs"] -= epochs.waiting
+            epochs.require_all(store, began, run.height, until is None)
             if run.covered["epochs"] and not epochs.with_secret:
                 say("no epoch secret under --data: the epochs' sums were rebuilt and compared, their roots were not")
         except (Divergence, StoreError) as found:
@@ -100,6 +110,19 @@ def number_of_commands(store: Store) -> int:
     if tip is None:
         raise CannotRun("the log is empty: no block is there yet", "start the exchange once: `satchel serve`")
     return tip.next_command - 1
+
+
+def require_genesis_key(store: Store, key: bytes | None) -> None:
+    """The log begins with the key that the auditor trusts, where one is given. Raises Divergence.   [A-4]
+
+    Every later key is signed for by the one before it, so that the first vouches for all.
+    """
+    if key is None:
+        return
+    first = store.block(0)
+    if first is None or first[0].public_key != key:
+        logged = "no block" if first is None else first[0].public_key.hex()
+        raise Divergence("public key of block", 0, logged, f"the trusted key {key.hex()}")
 
 
 def collect_seldom() -> None:
@@ -313,6 +336,10 @@ def _beginning(store: Store, from_snapshot: int | None, resume: Path | None) -> 
             raise CannotRun(
                 f"there is no snapshot up to block {from_snapshot}", "leave --from-snapshot out: replay from genesis"
             )
+        try:
+            store.require_genuine(kept)
+        except StoreError as problem:
+            raise CannotRun(str(problem), "replay from genesis: leave --from-snapshot out") from None
         return _at(
             store, kept.height, kept.block_hash, kept.state_hash, kept.content, f"the snapshot of block {kept.height}"
         )
@@ -363,7 +390,9 @@ def _snapshots(engine: sa.Engine) -> dict[int, tuple[bytes, bytes]]:
         kept = {}
         for row in rows:
             if snapshot.digest(row.content) != row.state_hash:
-                raise CannotRun(f"the snapshot of block {row.height} was changed", "run `satchel verify-journal`")
+                raise Divergence(
+                    "content of the snapshot of block", row.height, snapshot.digest(row.content).hex(), "another"
+                )
             kept[row.height] = (bytes(row.block_hash), bytes(row.state_hash))
         return kept
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from ledger.decoding import EncodingError, decode_header
 from ledger.journal import JournalKind, decode_memo
 from ledger.receipts import ReceiptError, make_receipt, verify_receipt
 from ledger.store import Store
+from tools import keys
 from tools.node_data import reading
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table, say
 
@@ -245,7 +245,7 @@ def _verify_receipt(file: Path, public_key: str | None, as_json: bool) -> int:
         own_key = decode_header(b64decode(document["header"], validate=True)).public_key
     except (ValueError, KeyError, TypeError, EncodingError) as problem:
         raise CannotRun(f"{file} is no receipt: {problem}", "write one with `satchel receipt SEQ --out FILE`") from None
-    key = own_key if public_key is None else _public_key(public_key)
+    key = own_key if public_key is None else keys.public_key(public_key)
     try:
         proven = verify_receipt(document, key)
     except ReceiptError as problem:
@@ -279,13 +279,3 @@ def _verify_receipt(file: Path, public_key: str | None, as_json: bool) -> int:
     if public_key is None:
         say(f"signed by {report['publicKey']}: is that the exchange's key? --public-key holds it to one you trust")
     return FINE
-
-
-def _public_key(text: str) -> bytes:
-    try:
-        key = b64decode(text, validate=True)
-    except Base64Error:
-        key = b""
-    if len(key) != 32:
-        raise CannotRun("--public-key is not the base64 of 32 bytes", "genesis and every block name the exchange's key")
-    return key

@@ -12,12 +12,13 @@ from urllib.request import Request, urlopen
 
 import msgspec
 
+from ledger.store import Store
 from por import store as por_store
 from por import verifier
 from por.epochs import prove as prove_account
 from por.header import Header
 from tools.node_data import reading
-from tools.terminal import COULD_NOT_RUN, FINDINGS, FINE, CannotRun, print_json, say
+from tools.terminal import COULD_NOT_RUN, DEFAULT_DATA, FINDINGS, FINE, CannotRun, print_json, say
 
 
 def run_epoch(data: Path, database: str | None, url: str | None, as_json: bool) -> int:
@@ -58,23 +59,57 @@ def prove(data: Path, database: str | None, subaccount: int, epoch: int | None, 
     return FINE
 
 
-def verify(proof: Path, subaccount: int | None, key: str | None, checkpoint: Path | None, as_json: bool) -> int:
-    """What `python por/verifier.py FILE` says; that file alone decides."""
+def verify(
+    proof: Path,
+    subaccount: int | None,
+    key: str | None,
+    checkpoint: Path | None,
+    data: Path,
+    database: str | None,
+    as_json: bool,
+) -> int:
+    """What `python por/verifier.py FILE` says; and, where a ledger is named, that the epoch's block is in that one."""
     arguments = [str(proof)]
     arguments += ["--subaccount", str(subaccount)] if subaccount is not None else []
     arguments += ["--key", key] if key is not None else []
     arguments += ["--checkpoint", str(checkpoint)] if checkpoint is not None else []
+    named = database is not None or data != DEFAULT_DATA
     if not as_json:
-        return verifier.main(arguments)
+        code = verifier.main(arguments)
+        elsewhere = _misplaced(proof, data, database) if named and code == FINE else None
+        if elsewhere is not None:
+            print(f"NOT of this ledger: {elsewhere}")
+        return FINDINGS if elsewhere is not None else code
     import contextlib
     import io
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         code = verifier.main(arguments)
-    if code != COULD_NOT_RUN:
-        print_json({"verified": code == FINE, "report": said.getvalue().splitlines()})
-    return FINE if code == FINE else code if code == COULD_NOT_RUN else FINDINGS
+    if code == COULD_NOT_RUN:
+        return code
+    report = said.getvalue().splitlines()
+    elsewhere = _misplaced(proof, data, database) if named and code == FINE else None
+    if elsewhere is not None:
+        report.append(f"NOT of this ledger: {elsewhere}")
+    print_json({"verified": code == FINE and elsewhere is None, "report": report})
+    return FINE if code == FINE and elsewhere is None else FINDINGS
+
+
+def _misplaced(proof: Path, data: Path, database: str | None) -> str | None:
+    """Why the ledger does not have the block that a verified proof's epoch names.   [R-5]"""
+    text = json.loads(proof.read_text()).get("header")
+    if text is None:
+        return None
+    header = json.loads(text)
+    with reading(data, database) as engine:
+        found = Store(engine).block(header["blockHeight"])
+    if found is None:
+        return f"epoch {header['epoch']} is of block {header['blockHeight']}, which the log does not have"
+    if found[1].hex() == header["blockHash"]:
+        return None
+    logged = f"the log's block {found[0].height} is {found[1].hex()}"
+    return f"epoch {header['epoch']} is of block {header['blockHash']}, {logged}"
 
 
 def _on_running(url: str) -> dict[str, Any]:

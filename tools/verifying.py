@@ -10,7 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ledger.store import StoreError
 from ledger.verification import Finding, Report, verify
+from tools.epoch_roots import published_findings
+from tools.keys import public_key
 from tools.node_data import reading
 from tools.terminal import DEFAULT_DATA, FINDINGS, FINE, CannotRun, print_json, progress, say
 
@@ -18,14 +21,18 @@ KEPT_CHECKPOINT = "checkpoint.txt"
 """What a node keeps beside its database; used when no other checkpoint is given."""
 
 
-def verify_journal(data: Path, database: str | None, checkpoint: Path | None, as_json: bool) -> int:
+def verify_journal(
+    data: Path, database: str | None, checkpoint: Path | None, key: str | None, as_json: bool
+) -> int:
     """Check the whole log and name each thing that is not as it was signed; 1 when there is one."""
     if checkpoint is not None and not checkpoint.is_file():
         raise CannotRun(f"no checkpoint at {checkpoint}", "give the file you kept; the node writes DATA/checkpoint.txt")
+    genesis_key = None if key is None else public_key(key)
     kept = checkpoint if checkpoint is not None else _own_checkpoint(data, database)
     # The note is taken first: a running node writes newer ones while the log is being read.
     with _note_as_it_is(kept) as note, reading(data, database) as engine:
-        report = _verified(engine, note)
+        report = _verified(engine, note, genesis_key)
+        report.findings.extend(_published(engine))
     findings = [dict(finding._asdict()) for finding in report.findings]
     covered = {**report.covered, "checkpointFile": None if kept is None else str(kept)}
     if as_json:
@@ -41,10 +48,18 @@ def verify_journal(data: Path, database: str | None, checkpoint: Path | None, as
     return FINE if report.is_clean else FINDINGS
 
 
-def _verified(engine: sa.Engine, checkpoint: Path | None) -> Report:
+def _published(engine: sa.Engine) -> list[Finding]:
+    """What of the published epochs is not of this log; a database that cannot even be read was named before."""
+    try:
+        return published_findings(engine)
+    except (sa.exc.DatabaseError, StoreError):
+        return []
+
+
+def _verified(engine: sa.Engine, checkpoint: Path | None, genesis_key: bytes | None) -> Report:
     with progress("verifying", 1) as show:
         try:
-            return verify(engine, checkpoint, progress=show)
+            return verify(engine, checkpoint, genesis_key, progress=show)
         except sa.exc.OperationalError:
             raise
         except sa.exc.DatabaseError as problem:

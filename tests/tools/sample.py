@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from api.requests import command_of
@@ -29,6 +30,7 @@ EXCHANGE = signer_from_seed(b"exchange".ljust(32, b"."))
 ALICE = signer_from_seed(b"alice".ljust(32, b"."))
 BOB = signer_from_seed(b"bob".ljust(32, b"."))
 MALLORY = signer_from_seed(b"mallory".ljust(32, b"."))
+OPERATOR = signer_from_seed(b"operator".ljust(32, b"."))
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Exchange:
 
     data: Path
     database: str | None = None
+    devnet: bool = True
     sequencer: Sequencer = field(init=False)
     engine: sa.Engine = field(init=False)
     now_us: int = START_US
@@ -59,7 +62,10 @@ class Exchange:
             executor=self._thread,
         )
         self._running = asyncio.create_task(self.sequencer.run())
-        await self.bring(Genesis(genesis.load("devnet"), EXCHANGE.public_key))
+        born = genesis.load("devnet")
+        if not self.devnet:
+            born = msgspec.structs.replace(born, devnet=False, operator_keys=(OPERATOR.public_key,))
+        await self.bring(Genesis(born, EXCHANGE.public_key))
         return self
 
     async def bring(self, command: Command, request: SignedRequest | None = None) -> Outcome:

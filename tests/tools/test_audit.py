@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from engine import transition
-from engine.commands import CancelAllOrders, SetPrices
+from engine.commands import CancelAllOrders, ClockMode, RegisterKey, SetClock, SetPrices
 from ledger.signing import Signer
 from ledger.store import Store
 from tests.tools.conftest import Satchel
-from tests.tools.sample import ALICE, BOB, MALLORY, Exchange, trade
+from tests.tools.sample import ALICE, BOB, MALLORY, OPERATOR, Exchange, trade
 from tools.audit import Audit, Finding, read_user_keys
 
 Forgery = Callable[[Exchange], Awaitable[None]]
@@ -171,20 +171,106 @@ def test_a_timestamp_that_the_text_does_not_have_is_found(tmp_path: Path) -> Non
     assert "the signed text others" in finding.reason
 
 
-def test_a_key_registered_by_the_operator_is_found_with_all_it_signed(tmp_path: Path) -> None:
-    """Mallory's key is put on Alice's account: found from the log alone, and again from the keys that users gave."""
+def devnet_key(exchange: Exchange) -> Awaitable[None]:
+    """POST /dev/v1/keys with Alice's userId: Mallory's key is put on Alice's account and used."""
 
-    async def forge(exchange: Exchange) -> None:
+    async def add() -> None:
         await exchange.register(MALLORY, user_id=1)
         await exchange.ask(MALLORY, "orderExecute", **BUY)
 
-    given = {1: frozenset({ALICE.public_key}), 2: frozenset({BOB.public_key})}
-    alone = found(tmp_path / "alone", forge)
-    against_given = found(tmp_path / "given", forge, given)
+    return add()
 
-    assert [(one.command, one.kind) for one in alone] == [(14, "RegisterKey")]
-    assert "without a signature of that user's" in alone[0].reason
+
+def test_a_key_registered_on_a_devnet_is_a_note(tmp_path: Path, satchel: Satchel) -> None:
+    """W-9: a devnet registers keys for existing users; without a list of keys nothing says that it should not."""
+
+    async def run() -> None:
+        exchange = await Exchange(tmp_path).open()
+        await trade(exchange)
+        await devnet_key(exchange)
+        await exchange.close()
+
+    asyncio.run(run())
+    ran = satchel("audit", "--data", tmp_path, "--json")
+
+    assert ran.code == 0, ran.out
+    assert ran.json()["findings"] == []
+    assert [(one["command"], one["kind"], one["userId"]) for one in ran.json()["notes"]] == [(14, "RegisterKey", 1)]
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"1": [_text(ALICE)], "2": [_text(BOB)]}))
+    ran = satchel("audit", "--data", tmp_path, "--keys", keys, "--json")
+    assert ran.code == 1
+    assert [one["kind"] for one in ran.json()["findings"]] == ["RegisterKey", "PlaceOrder"]
+    keys.write_text(json.dumps({"1": [_text(ALICE), _text(MALLORY)], "2": [_text(BOB)]}))
+    assert satchel("audit", "--data", tmp_path, "--keys", keys).code == 0
+
+
+def test_a_key_registered_by_the_operator_is_found_with_all_it_signed(tmp_path: Path) -> None:
+    """Mallory's key is put on Alice's account: found from the keys that users gave."""
+    given = {1: frozenset({ALICE.public_key}), 2: frozenset({BOB.public_key})}
+
+    assert found(tmp_path / "alone", devnet_key) == []
+    against_given = found(tmp_path / "given", devnet_key, given)
+
     assert [(one.command, one.kind) for one in against_given] == [(14, "RegisterKey"), (15, "PlaceOrder")]
+    assert "without a signature of that user's" in against_given[0].reason
+
+
+def test_outside_a_devnet_such_a_key_is_found_from_the_log_alone(tmp_path: Path) -> None:
+    """The operator signs for it with an engine that lets them; it is not theirs to sign, and ours does not."""
+
+    async def run() -> list[Finding]:
+        exchange = await Exchange(tmp_path, devnet=False).open()
+        for key, user_id in ((ALICE, 0), (MALLORY, 1)):
+            registration = RegisterKey(key.public_key, user_id)
+            asked = exchange.request(OPERATOR, "keyRegister", {"publicKey": _text(key), "userId": user_id})
+            exchange.sequencer.state.devnet = user_id != 0
+            outcome = await exchange.bring(registration, asked)
+            assert outcome.rejection is None, outcome.rejection
+        audit = Audit(Store(exchange.engine), None)
+        for _ in audit.run():
+            pass
+        await exchange.close()
+        assert audit.notes == []
+        return audit.findings
+
+    reasons = [one.reason for one in asyncio.run(run()) if one.command == 3]
+
+    assert any("without a signature of that user's" in reason for reason in reasons), reasons
+    assert any("outcome of command 3" in reason for reason in reasons), reasons
+
+
+def test_an_order_held_back_by_the_exchange_is_found(tmp_path: Path) -> None:
+    """Signed and received now, done six hours later: the window says nothing of it, exchange time does."""
+
+    async def forge(exchange: Exchange) -> None:
+        signed = exchange.request(ALICE, "orderExecute", BUY)
+        command = exchange.derived(ALICE, "orderExecute", BUY)
+        exchange.now_us += 6 * 3_600 * 1_000_000
+        await exchange.bring(command, signed)
+
+    async def slow(exchange: Exchange) -> None:
+        signed = exchange.request(ALICE, "orderExecute", BUY)
+        exchange.now_us += 50 * 1_000_000
+        await exchange.bring(exchange.derived(ALICE, "orderExecute", BUY), signed)
+
+    (finding,) = [one for one in found(tmp_path / "late", forge) if one.kind == "PlaceOrder"]
+
+    assert finding.user_id == 1
+    assert "21599998 ms apart" in finding.reason
+    assert found(tmp_path / "slow", slow) == []
+
+
+@pytest.mark.parametrize("clock", [SetClock(ClockMode.MANUAL, 0), SetClock(ClockMode.REAL, 7_200_000_000)], ids=str)
+def test_a_devnet_clock_that_was_moved_says_nothing_of_delays(tmp_path: Path, clock: SetClock) -> None:
+    """W-9."""
+
+    async def moved(exchange: Exchange) -> None:
+        await exchange.bring(clock)
+        exchange.now_us += 3_000_000_000
+        await exchange.ask(ALICE, "orderExecute", **BUY)
+
+    assert found(tmp_path, moved) == []
 
 
 def test_a_key_that_the_user_added_is_fine(tmp_path: Path) -> None:

@@ -272,8 +272,8 @@ def test_replay_and_audit_notice_what_was_changed_and_never_stumble(
         tampered.commit()
         tampered.close()
 
-        replayed = terminal.run(lambda at=copy: replaying.replay(at, None, None, None, None, True))  # type: ignore[misc]
-        audited = terminal.run(lambda at=copy: audit.audit(at, None, None, True))  # type: ignore[misc]
+        replayed = terminal.run(lambda at=copy: replaying.replay(at, None, None, None, None, None, True))  # type: ignore[misc]
+        audited = terminal.run(lambda at=copy: audit.audit(at, None, None, None, True))  # type: ignore[misc]
 
         assert (replayed, audited) == (1, 1), f"{table}.{column}: {capsys.readouterr().out[-500:]}"
 
