@@ -208,3 +208,31 @@ def test_receipts_of_rows_moved_below_zero_do_not_stumble(log: Path, satchel: Sa
         assert ran.code in (1, 2), ran.out
         assert "Traceback" not in ran.err, ran.err
     assert satchel("verify-journal", "--data", log, "--json").code == 1
+
+
+def test_a_changed_command_stops_the_start(log: Path) -> None:
+    """A-5, A-9: a price posts nothing, so only the block's own commands root and signature show that it was another."""
+    import sqlite3
+
+    from api.recovery import recover
+    from engine.commands import decode, encode
+    from ledger.blocks import log_command
+    from ledger.store import StoreError
+
+    engine = open_engine(f"sqlite:///{log / 'ledger.db'}")
+    store = Store(engine)
+    assert recover(store, -1, lambda *_: None).replayed == 13
+    logged = next(one for one in store.commands() if one.kind == "SetPrices")
+    prices = decode(logged.payload)
+    assert isinstance(prices, SetPrices)
+    payload = encode(SetPrices(tuple((asset, price * 2) for asset, price in prices.prices)))
+    anew = log_command(logged.seq, logged.at_us, logged.outcome, logged.kind, payload, None)
+    tampered = sqlite3.connect(log / "ledger.db")
+    tampered.execute("DROP TRIGGER command_refuse_update")
+    tampered.execute("UPDATE command SET payload = ?, hash = ? WHERE seq = ?", (payload, anew.hash, logged.seq))
+    tampered.commit()
+    tampered.close()
+
+    with pytest.raises(StoreError, match="has commands root"):
+        recover(store, -1, lambda *_: None)
+    engine.dispose()
