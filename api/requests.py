@@ -264,7 +264,7 @@ _BUILDERS: dict[str, Callable[[Fields, int, int, State], Command]] = {
     "transferExecute": _transfer,
     "withdraw": _withdraw,
 }
-"""Instruction → command; `orderExecute` apart, since it comes in batches."""
+"""Instruction → command; `orderExecute` apart, since it comes in batches.   [W-2]"""
 
 
 def market_of(symbol: str, state: State) -> MarketParameters:
