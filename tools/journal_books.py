@@ -28,12 +28,12 @@ class JournalBooks:
     def withdrawal(self, withdrawal_id: int) -> Withdrawal | None:
         """A withdrawal that was requested and neither settled nor released; `atoms` is what its recipient gets."""
         for kind in (JournalKind.WITHDRAWAL_SETTLED, JournalKind.WITHDRAWAL_RELEASED):
-            if any(memo[0] == withdrawal_id for _, _, memo in self._entries(kind)):
+            if any(memo[0] == withdrawal_id for _, _, memo in self.entries(kind)):
                 return None
-        for seq, at_us, memo in self._entries(JournalKind.WITHDRAWAL_REQUESTED):
+        for seq, at_us, memo in self.entries(JournalKind.WITHDRAWAL_REQUESTED):
             number, subaccount_id, chain_id, address, fee = memo
             if number == withdrawal_id:
-                asset_id, atoms = self._taken(seq)
+                asset_id, atoms = self.taken(seq)
                 return Withdrawal(
                     number, subaccount_id, chain_id, asset_id, atoms - fee, fee, address, at_us,
                     "approved" if self._is_approved(withdrawal_id) else "requested",
@@ -43,9 +43,9 @@ class JournalBooks:
     def is_credited(self, chain_id: int, tx_id: str, index: int) -> bool:
         """Whether an outpoint was credited and not reversed."""
         key = (chain_id, tx_id, index)
-        credited = any(tuple(memo[:3]) == key for _, _, memo in self._entries(JournalKind.DEPOSIT))
+        credited = any(tuple(memo[:3]) == key for _, _, memo in self.entries(JournalKind.DEPOSIT))
         return credited and not any(
-            tuple(memo[:3]) == key for _, _, memo in self._entries(JournalKind.DEPOSIT_REVERSED)
+            tuple(memo[:3]) == key for _, _, memo in self.entries(JournalKind.DEPOSIT_REVERSED)
         )
 
     def _is_approved(self, withdrawal_id: int) -> bool:
@@ -55,15 +55,15 @@ class JournalBooks:
             approvals = [decode(payload) for (payload,) in connection.execute(query)]
         return any(isinstance(each, ApproveWithdrawal) and each.withdrawal_id == withdrawal_id for each in approvals)
 
-    def _taken(self, seq: int) -> tuple[int, int]:
-        """(asset, atoms) that a withdrawal's request moved into its hold."""
+    def taken(self, seq: int) -> tuple[int, int]:
+        """(asset, atoms) of a transaction's largest debit: what a request took, what a funding brought."""
         table = schema.posting
         query = sa.select(table).where(table.c.journal_seq == seq)
         with self._engine.connect() as connection:
             legs = [(row.asset, join_atoms(row.atoms_high, row.atoms)) for row in connection.execute(query)]
         return max(legs, key=lambda leg: leg[1])
 
-    def _entries(self, kind: JournalKind) -> Iterator[tuple[int, int, Any]]:
+    def entries(self, kind: JournalKind) -> Iterator[tuple[int, int, Any]]:
         """(seq, time, memo) of every journal transaction of a kind, oldest first."""
         table = schema.journal
         query = sa.select(table.c.seq, table.c.at_us, table.c.memo).where(table.c.kind == kind).order_by(table.c.seq)

@@ -28,6 +28,7 @@ from ledger import schema
 from ledger.amounts import format_decimal
 from tools.journal_books import JournalBooks
 from tools.node_data import readable_sqlite, reading
+from tools.settled_payouts import unproven
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table
 
 SIMULATED_CHAIN = 1
@@ -37,13 +38,16 @@ CHAIN_FILE = "chain.db"
 ATTEMPTS = 3
 """A running node moves between two reads; a break that is one shows each time."""
 
+Found = tuple[Reconciliation, list[str]]
+"""The lines of a chain, and what the journal says of its transactions that the chain does not bear out."""
+
 
 def reconcile(data: Path, database: str | None, evm: Sequence[str], as_json: bool) -> int:
     """Every line of every chain that can be asked; 1 when a difference is left that nothing explains."""
     urls = _node_urls(evm)
     with reading(data, database) as engine:
         state = _configured(engine)
-        found: list[Reconciliation] = []
+        found: list[Found] = []
         skipped: list[str] = []
         for chain_id in _followed(engine):
             tokens = tokens_of(state, chain_id)
@@ -58,23 +62,29 @@ def reconcile(data: Path, database: str | None, evm: Sequence[str], as_json: boo
             raise CannotRun(f"no node to ask for {', '.join(skipped)}", "name one: --evm CHAIN=http://127.0.0.1:8545")
         if not found:
             raise CannotRun("this exchange follows no chain yet", "start it once: `satchel serve`")
-    rows = [_row(state, result, line) for result in found for line in result.lines]
+    rows = [_row(state, result, line) for result, _ in found for line in result.lines]
     breaks = [row for row in rows if row["difference"] != "0" or row["doubts"]]
+    facts = [words for _, unproven_facts in found for words in unproven_facts]
+    clean = not breaks and not facts
     if as_json:
-        at = {state.chains[one.chain_id].name: {"height": one.block.height, "hash": one.block.hash} for one in found}
-        print_json({"clean": not breaks, "at": at, "rows": rows, "breaks": breaks, "notAsked": skipped})
+        at = {state.chains[one.chain_id].name: {"height": one.block.height, "hash": one.block.hash} for one, _ in found}
+        print_json(
+            {"clean": clean, "at": at, "rows": rows, "breaks": breaks, "unproven": facts, "notAsked": skipped}
+        )
     else:
         names = ("chain", "wallet", "asset", "ledger", "explained", "onChain", "difference")
         print_table(names, [[row[name] for name in names] for row in rows], numbers=(3, 4, 5, 6))
         for row in breaks:
             for words in row["doubts"]:
                 print(f"{row['chain']} {row['wallet']} {row['asset']}: {words}")
-        for one in found:
+        for words in facts:
+            print(words)
+        for one, _ in found:
             print(f"{state.chains[one.chain_id].name} at block {one.block.height}")
         for name in skipped:
             print(f"{name}: not asked, no --evm for it")
-        print("clean" if not breaks else f"{len(breaks)} break(s)")
-    return FINDINGS if breaks else FINE
+        print("clean" if clean else f"{len(breaks)} break(s), {len(facts)} unproven")
+    return FINE if clean else FINDINGS
 
 
 def _configured(engine: sa.Engine) -> State:
@@ -107,7 +117,7 @@ def _followed(engine: sa.Engine) -> list[int]:
         return list(connection.execute(sa.select(table.c.chain_id).order_by(table.c.chain_id)).scalars())
 
 
-def _on_simulated(engine: sa.Engine, file: Path, tokens: Sequence[Token]) -> Reconciliation:
+def _on_simulated(engine: sa.Engine, file: Path, tokens: Sequence[Token]) -> Found:
     result = None
     for _ in range(ATTEMPTS):
         with _copied(file) as copy:
@@ -116,13 +126,13 @@ def _on_simulated(engine: sa.Engine, file: Path, tokens: Sequence[Token]) -> Rec
                 result = _compared(engine, SimulatedNode(chain, SIMULATED_CHAIN), tokens)
             finally:
                 chain.close()
-        if not result.breaks:
+        if not result[0].breaks and not result[1]:
             break
     assert result is not None
     return result
 
 
-def _on_evm(engine: sa.Engine, url: str, chain_id: int, tokens: Sequence[Token]) -> Reconciliation:
+def _on_evm(engine: sa.Engine, url: str, chain_id: int, tokens: Sequence[Token]) -> Found:
     try:
         from chains.evm import EvmNode
     except ImportError as problem:
@@ -130,7 +140,7 @@ def _on_evm(engine: sa.Engine, url: str, chain_id: int, tokens: Sequence[Token])
 
     node = EvmNode(url, chain_id)
 
-    async def ask() -> Reconciliation:
+    async def ask() -> Found:
         try:
             return await _compare(engine, node, tokens)
         finally:
@@ -139,17 +149,18 @@ def _on_evm(engine: sa.Engine, url: str, chain_id: int, tokens: Sequence[Token])
     return _or_cannot(asyncio.run, ask())
 
 
-def _compared(engine: sa.Engine, node: Adapter, tokens: Sequence[Token]) -> Reconciliation:
+def _compared(engine: sa.Engine, node: Adapter, tokens: Sequence[Token]) -> Found:
     return _or_cannot(asyncio.run, _compare(engine, node, tokens))
 
 
-async def _compare(engine: sa.Engine, node: Adapter, tokens: Sequence[Token]) -> Reconciliation:
-    return await compare(engine, node, tokens, JournalBooks(engine), now_us=time.time_ns() // 1_000, record=False)
+async def _compare(engine: sa.Engine, node: Adapter, tokens: Sequence[Token]) -> Found:
+    result = await compare(engine, node, tokens, JournalBooks(engine), now_us=time.time_ns() // 1_000, record=False)
+    return result, await unproven(engine, node, tokens)
 
 
-def _or_cannot(run: Any, work: Any) -> Reconciliation:
+def _or_cannot(run: Any, work: Any) -> Found:
     try:
-        result: Reconciliation = run(work)
+        result: Found = run(work)
         return result
     except ChainError as problem:
         raise CannotRun(str(problem), "check that the node is up and on the chain that this exchange follows") from None
