@@ -85,7 +85,6 @@ def serve(
     if not __debug__:
         raise RuntimeError("Satchel does not run under python -O: its assertions guard money")
     configure_logging(log_json)
-    sys.setswitchinterval(SWITCH_SECONDS)
     # Whatever the process writes is its owner's: the database, snapshots, proofs.   [T-97]
     os.umask(0o077)
     settings = Settings(
@@ -114,9 +113,7 @@ async def run(settings: Settings) -> None:
     node = Node(settings)
     await node.start()
     app, _edge = await build(node)
-    # What recovery built stays for good; looking through it again and again for cycles cost a tenth of each order.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    tune_interpreter()
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -143,6 +140,13 @@ async def run(settings: Settings) -> None:
         await node.stop()
     if node.failure is not None:
         raise node.failure
+
+
+def tune_interpreter() -> None:
+    """Once everything long-lived is loaded: threads hand over quickly, the collector leaves what stays alone."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def configure_logging(as_json: bool) -> None:

@@ -16,6 +16,7 @@ from time import perf_counter
 
 import sqlalchemy as sa
 
+from api.app import tune_interpreter
 from engine import genesis
 from engine.commands import Command, CreditDeposit, Genesis, OrderType, PlaceOrder, RegisterKey, SetPrices, Side
 from engine.parameters import PRICE_SCALE
@@ -50,6 +51,7 @@ PEERS = (
 def run(scale: float = 1.0, postgresql: str | None = None) -> list[Row]:
     """Durable commands on both databases, then replay and verification of what SQLite holds."""
     commands = int(COMMANDS * scale)
+    tune_interpreter()  # As `serve` does.
     rows = []
     with tempfile.TemporaryDirectory(prefix="satchel-bench-") as folder:
         engine = open_engine(f"sqlite:///{Path(folder) / 'ledger.db'}")
