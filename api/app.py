@@ -28,9 +28,12 @@ from ledger.blocks import Block
 SHUTDOWN_SECONDS = 5.0
 
 SWITCH_SECONDS = 0.0002
-"""How long a thread waits for the interpreter lock before it asks for it. The writers of the log and of the history need
-it often and briefly; at Python's 5 ms they would wait that long for the event loop each time (measured: 1.8 × the rate).
+"""How long a thread waits for the interpreter lock before it asks for it.
+
+The writers of the log and of the history need it often and briefly; at Python's 5 ms they would wait that long for the
+event loop each time. Measured: 1.8 times the rate.
 """
+
 LINGERING_SECONDS = 2.0
 """How long what is left of a refused body is still taken, so that its sender reads the refusal."""
 
