@@ -565,6 +565,7 @@ def check_log_part(
             raise NotVerified(
                 f"the proof does not connect its log of {size} rows with the {other['size']} rows of the checkpoint"
                 f" in {where}: ask for it again with a consistency proof for {other['size']} rows"
+                f" (satchel por prove --known {other['size']})"
             )
         if other["root"] != connected[other["size"]]:
             raise NotVerified(

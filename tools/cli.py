@@ -283,6 +283,10 @@ def por_run(
 def por_prove(
     subaccount: Annotated[int, typer.Argument(help="Subaccount id.")],
     epoch: Annotated[int | None, typer.Option("--epoch", help="The newest when left out.")] = None,
+    known: Annotated[
+        list[int] | None,
+        typer.Option("--known", help="Rows of the log that you saw before; the proof connects itself. Repeatable."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the proof to this file.")] = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
@@ -291,7 +295,7 @@ def por_prove(
     """Write the proof that a subaccount's balances are in an epoch's tree."""
     from tools import reserves
 
-    _end(lambda: reserves.prove(data, database, subaccount, epoch, out, json))
+    _end(lambda: reserves.prove(data, database, subaccount, epoch, known or [], out, json))
 
 
 @por.command("verify")

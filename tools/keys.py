@@ -8,6 +8,7 @@ import shlex
 import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -33,10 +34,23 @@ ROUTES = {
     "orderQueryAll": ("GET", "/api/v1/orders"),
     "withdraw": ("POST", "/wapi/v1/capital/withdrawals"),
     "withdrawalQueryAll": ("GET", "/wapi/v1/capital/withdrawals"),
+    "positionQuery": ("GET", "/api/v1/position"),
+    "balanceAsOfQuery": ("GET", "/satchel/v1/balances"),
+    "keyAdd": ("POST", "/satchel/v1/keys"),
+    "keyQueryAll": ("GET", "/satchel/v1/keys"),
+    "keyRevoke": ("DELETE", "/satchel/v1/keys"),
+    "operatorExecute": ("POST", "/satchel/v1/operator"),
+    "statementQuery": ("GET", "/satchel/v1/statement"),
+    "subaccountOpen": ("POST", "/satchel/v1/subaccounts"),
+    "subaccountQueryAll": ("GET", "/satchel/v1/subaccounts"),
+    "transferExecute": ("POST", "/satchel/v1/transfers"),
 }
 """Where an instruction goes, for the curl line; a batch of orders goes to /api/v1/orders."""
 
-INTEGER_FIELDS = frozenset({"clientId", "limit", "offset", "from", "to"})
+NUMBERED = frozenset({"proofQuery", "receiptQuery"})
+"""Signed the same way; their path names an epoch or a journal transaction, so there is no curl line."""
+
+INTEGER_FIELDS = frozenset({"subaccountId", "toSubaccountId", "clientId", "limit", "offset", "from", "to"})
 
 
 def keygen(out: Path | None, as_json: bool) -> int:
@@ -103,6 +117,10 @@ def sign(
         "X-Timestamp": str(at),
         "X-Window": str(window),
     }
+    if text is None and instruction not in ROUTES and instruction not in NUMBERED:
+        meant = get_close_matches(instruction, [*ROUTES, *NUMBERED], 1)
+        hint = f"did you mean {meant[0]}?" if meant else f"one of {', '.join(sorted([*ROUTES, *NUMBERED]))}"
+        raise CannotRun(f"no instruction is called {instruction}", hint)
     line = "" if text is not None else curl_line(instruction, content, headers, url)
     if as_json:
         print_json({"signedText": signed, "headers": headers, "curl": line or None})

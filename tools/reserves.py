@@ -32,8 +32,19 @@ def run_epoch(data: Path, database: str | None, url: str | None, as_json: bool) 
     return FINE
 
 
-def prove(data: Path, database: str | None, subaccount: int, epoch: int | None, out: Path | None, as_json: bool) -> int:
-    """Write the proof of one subaccount in one epoch (the newest that was built).   [R-22]"""
+def prove(
+    data: Path,
+    database: str | None,
+    subaccount: int,
+    epoch: int | None,
+    known: list[int],
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Write the proof of one subaccount in one epoch (the newest that was built).   [R-22]
+
+    `known` are sizes of the log that the customer saw before: the proof connects itself with each.   [R-20]
+    """
     with reading(data, database) as engine:
         log = por_store.load_log(engine)
         built = [row.epoch for row in log.rows if isinstance(row, Header)]
@@ -47,7 +58,7 @@ def prove(data: Path, database: str | None, subaccount: int, epoch: int | None, 
         checkpoint = por_store.load_checkpoint(engine)
         assert checkpoint is not None, "a built epoch has a checkpoint"
         try:
-            part = log.proof(number, checkpoint.text, checkpoint.public_key)
+            part = log.proof(number, checkpoint.text, checkpoint.public_key, known)
             document = prove_account(loaded, subaccount, part)
         except KeyError as problem:
             raise CannotRun(str(problem.args[0]), "subaccounts opened after the epoch are in the next one") from None

@@ -47,6 +47,16 @@ def test_sign_gives_the_text_and_headers_of_the_rule_book(satchel: Satchel) -> N
     assert shlex.split(document["curl"])[:4] == ["curl", "-sS", "-X", "DELETE"]
 
 
+def test_sign_knows_the_exchanges_own_routes_and_names_a_slip(satchel: Satchel) -> None:
+    """W-7."""
+    own = satchel("sign", "transferExecute", "toSubaccountId=2", "symbol=USDC", "quantity=1", "--secret", SEED)
+    slip = satchel("sign", "orderExecut", "symbol=BTC_USDT", "--secret", SEED)
+
+    assert shlex.split(own.out.splitlines()[-1])[-1].endswith("/satchel/v1/transfers")
+    assert slip.code == 2
+    assert "did you mean orderExecute?" in slip.err
+
+
 def test_sign_repeats_the_instruction_for_each_order_of_a_batch(satchel: Satchel) -> None:
     """W-1: one timestamp and window at the end, booleans in lower case, null left out."""
     body = json.dumps([{"symbol": "SOL_USDC", "postOnly": True}, {"symbol": "ETH_USDC", "clientId": None}])
