@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 Decimal = Annotated[str, Meta(extra_json_schema={"format": "decimal"})]
 NaiveTime = Annotated[str, Meta(extra_json_schema={"format": "naive-date-time"})]
+Base64 = Annotated[str, Meta(description="bytes in base64")]
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1, extra_json_schema={"format": "int64"})]
 UInt8 = Annotated[int, Meta(ge=0, le=2**8 - 1, extra_json_schema={"format": "uint8"})]

@@ -9,7 +9,7 @@ import msgspec
 
 from api.codec import Codec
 from api.contract import NoQuery
-from api.errors import ApiError, bad_request, refusal
+from api.errors import bad_request, not_found, refusal
 from api.ports import Node, Page
 from api.requests import Fields, command_of
 from engine.commands import Command
@@ -39,6 +39,13 @@ class Call:
         self.request: SignedRequest | None = None
         self.fields: list[Fields] = []
         """What the signed text says, of a request that changes something: one entry per order.   [A-5]"""
+
+    def number(self, name: str) -> int:
+        """The number at `{name}` of the path; what is none was never there."""
+        text = self.path[name]
+        if not (text.isascii() and text.isdecimal()) or len(text) > 18:
+            raise not_found()
+        return int(text)
 
     async def perform(self, instruction: str) -> Outcome:
         """Derive the command from the signed text, make it durable; ApiError when it is refused.   [A-4, A-5]"""
@@ -113,6 +120,3 @@ def paged(rows: list[Any], page: Page, total: int) -> Answer:
     headers = {name: str(value) for name, value in zip(names, values, strict=True)}
     headers["ACCESS-CONTROL-EXPOSE-HEADERS"] = ", ".join(names)
     return Answer(rows, headers=headers)
-
-
-__all__ = ["Answer", "ApiError", "Call", "Handler", "Route", "page_of", "paged"]

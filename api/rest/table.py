@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from api.rest import account, capital, later, orders, own, public
+from api.rest import (
+    account,
+    blocks,
+    capital,
+    epochs,
+    health,
+    later,
+    operator,
+    orders,
+    public,
+    statements,
+    subaccounts,
+)
 from api.rest.route import Route
 
-ROUTES: list[Route] = [*public.ROUTES, *account.ROUTES, *capital.ROUTES, *orders.ROUTES, *own.ROUTES, *later.ROUTES]
+ROUTES: list[Route] = [
+    *public.ROUTES,
+    *account.ROUTES,
+    *capital.ROUTES,
+    *orders.ROUTES,
+    *subaccounts.ROUTES,
+    *blocks.ROUTES,
+    *statements.ROUTES,
+    *epochs.ROUTES,
+    *operator.ROUTES,
+    *health.ROUTES,
+    *later.ROUTES,
+]

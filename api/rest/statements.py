@@ -1,0 +1,182 @@
+"""What the ledger says of the signer, to the signer: receipts, statements, balances of any block.   [W-7, A-12]"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from api.codec import naive_iso
+from api.contract import Decimal, NaiveTime, Query, UInt64, Wire
+from api.errors import ApiError, not_found
+from api.requests import asset_of
+from api.rest.route import Answer, Call, Route, page_of, paged
+from ledger.amounts import format_decimal
+from ledger.balances import NoSuchBlock, statement, subaccount_balances
+from ledger.chart import AccountKind, account_id, account_name, kind_of, owner_of
+from ledger.journal import JournalKind, SealedTransaction
+from ledger.receipts import make_receipt
+
+_OWNED_KINDS = (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.RECEIVABLE)
+
+
+class StatementQuery(Query):
+    from_block: UInt64 = 0
+    to_block: UInt64 | None = None
+    symbol: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+
+
+class AsOfQuery(Query):
+    block: UInt64 | None = None
+    """Height; now when absent."""
+
+
+class StatementRow(Wire):
+    """One posting on the subaccount; `quantity` above zero was credited, `balance` is the account's after it."""
+
+    journal: int
+    block: int
+    command: int
+    at: NaiveTime
+    kind: str
+    account: str
+    symbol: str
+    quantity: Decimal
+    balance: Decimal
+
+
+class AsOfBalance(Wire):
+    available: Decimal
+    """What open orders lock included."""
+    withdrawing: Decimal
+
+
+async def get_receipt(call: Call) -> dict[str, Any]:
+    """A journal transaction with what proves it, offline, to whoever has the exchange's key; for those it touches.
+
+    It shows the whole transaction: of a trade also the other side's subaccount number and amounts.   [A-4]
+    """
+    seq = call.number("journal")
+    if seq == 0:
+        # Journal transactions are numbered from 1.
+        raise not_found()
+    store = call.node.store
+    user = call.state.users[call.key.user_id]
+    own = {account_id(kind, number) for kind in _OWNED_KINDS for number in user.subaccount_ids}
+
+    def read() -> dict[str, Any] | None:
+        entry = next(iter(store.journal(seq, seq)), None)
+        if entry is None:
+            return None
+        touched = [account for account, _asset, _atoms in entry.postings if account in own]
+        rows = _batch_accounts(entry, own)
+        if not touched and not rows:
+            command = next(iter(store.commands(entry.command_seq, entry.command_seq)))
+            if command.request is None or command.request.api_key not in user.keys:
+                return None
+        return make_receipt(store, seq, rows[0] if rows else None)
+
+    receipt = await asyncio.to_thread(read)
+    if receipt is None:
+        raise not_found()
+    return receipt
+
+
+async def get_statement(call: Call) -> Answer:
+    """Every posting on the signer's subaccount in a range of blocks, oldest first, with running balances.   [A-12]"""
+    query: StatementQuery = call.query
+    page = page_of(query.limit, query.offset)
+    state, reader = call.state, call.node.store.engine
+    accounts = [account_id(kind, call.key.subaccount_id) for kind in _OWNED_KINDS]
+    asset_id = None if query.symbol is None else asset_of(query.symbol, state)
+
+    def read() -> list[StatementRow]:
+        return [
+            StatementRow(
+                journal=line.journal_seq,
+                block=line.block_height,
+                command=line.command_seq,
+                at=naive_iso(line.at_us),
+                kind=JournalKind(line.kind).name,
+                account=account_name(line.account),
+                symbol=state.assets[line.asset].symbol,
+                # What the exchange owes is a credit in its books, and the customer's own.
+                quantity=format_decimal(-line.atoms, state.assets[line.asset].decimals),
+                balance=format_decimal(-line.balance, state.assets[line.asset].decimals),
+            )
+            for line in statement(reader, accounts, query.from_block, query.to_block)
+            if asset_id is None or line.asset == asset_id
+        ]
+
+    rows = await _as_of(read)
+    return paged(rows[page.offset : page.offset + page.limit], page, len(rows))
+
+
+async def get_balances(call: Call) -> dict[str, AsOfBalance]:
+    """What the signer's subaccount held after any past block.   [A-12]"""
+    state, reader = call.state, call.node.store.engine
+    held = await _as_of(lambda: subaccount_balances(reader, call.key.subaccount_id, call.query.block))
+    rows: dict[str, AsOfBalance] = {}
+    for asset_id, asset in state.assets.items():
+        available = held.get((AccountKind.AVAILABLE, asset_id), 0)
+        withdrawing = held.get((AccountKind.WITHDRAWING, asset_id), 0)
+        if available or withdrawing:
+            rows[asset.symbol] = AsOfBalance(
+                format_decimal(available, asset.decimals), format_decimal(withdrawing, asset.decimals)
+            )
+    return rows
+
+
+async def _as_of(read: Any) -> Any:
+    try:
+        return await asyncio.to_thread(read)
+    except NoSuchBlock as error:
+        raise ApiError(404, "RESOURCE_NOT_FOUND", str(error)) from None
+
+
+def _batch_accounts(entry: SealedTransaction, own: set[int]) -> list[int]:
+    """Those of the accounts that have a row in one of the transaction's columnar batches."""
+    return [
+        account
+        for account in sorted(own)
+        for batch in entry.batches
+        if batch.account_kind == kind_of(account) and batch.atoms_of(owner_of(account))
+    ]
+
+
+ROUTES = [
+    Route(
+        method="GET",
+        path="/satchel/v1/receipts/{journal}",
+        handler=get_receipt,
+        summary="Offline receipt of a journal transaction that touches the signer's user",
+        tag="Ledger",
+        instruction="receiptQuery",
+        answer=dict[str, Any],
+        statuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/satchel/v1/statement",
+        handler=get_statement,
+        summary="Postings of the signer's subaccount with running balances",
+        tag="Ledger",
+        instruction="statementQuery",
+        query=StatementQuery,
+        answer=list[StatementRow],
+        paged=True,
+        statuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/satchel/v1/balances",
+        handler=get_balances,
+        summary="Balances of the signer's subaccount as of any block",
+        tag="Ledger",
+        instruction="balanceAsOfQuery",
+        query=AsOfQuery,
+        answer=dict[str, AsOfBalance],
+        statuses=(404,),
+    ),
+]
