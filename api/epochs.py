@@ -12,9 +12,11 @@ import msgspec
 import sqlalchemy as sa
 
 from api.forked import Forked
+from api.recount import require_recount
 from engine import liabilities
 from engine.events import EpochClosed
 from engine.parameters import PRICE_SCALE, USD_SCALE
+from engine.sequencer import Halted
 from engine.state import ASSET_BITS, State, balance_key
 from ledger import schema
 from ledger.amounts import mul_div_down
@@ -76,9 +78,11 @@ class Epochs:
         self._building = asyncio.create_task(self._build_all())
 
     async def stop(self) -> None:
-        """Build what is waiting, then stop."""
+        """Build what is waiting, then stop; once a build has failed nothing after it is built."""
         if self._building is not None:
-            await self._durable.join()
+            built = asyncio.create_task(self._durable.join())
+            await asyncio.wait([built, self._building], return_when=asyncio.FIRST_COMPLETED)
+            built.cancel()
             self._building.cancel()
         self._thread.shutdown()
 
@@ -133,7 +137,8 @@ class Epochs:
                 # An epoch that cannot be published honestly stops the exchange rather than be skipped.   [A-13]
                 self._node.fail(error)
                 if asked is not None:
-                    asked.set_exception(error)
+                    asked.set_exception(Halted(str(error)))
+                    asked.exception()  # Nobody may have waited for it; the failure itself is told by the node.
                 return
             finally:
                 self._durable.task_done()
@@ -154,7 +159,7 @@ class Epochs:
         return Forked(build)
 
     def _build(self, closed: EpochClosed, image: Image | Forked) -> Header:
-        """Build and publish one epoch, after a row for every hour that has none.   [R-24]"""
+        """Build, recount and publish one epoch, after a row for every hour that has none.   [A-13, R-24]"""
         database, chain = self._node.database, self._node.sequencer.chain
         if closed.hour and self.log.last is not None:
             for hour in hours_to_miss(self.log.last, closed.hour):
@@ -165,6 +170,7 @@ class Epochs:
             epoch: Epoch = image.finish(previous)
         else:
             epoch = build_epoch(continued(image, previous), previous, self._secret)
+        require_recount(self._node.reader, epoch.header, kind_name)
         por_store.publish(database, self.log, epoch, chain.sign, chain.public_key)
         return epoch.header
 
@@ -207,7 +213,7 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         code_version=CODE_VERSION,
         trial_balance=[
             TrialLine(
-                CHART[kind].name.rsplit("/", 1)[-1],
+                kind_name(kind),
                 symbol,
                 [f"{symbol}.{column}" for column in USER_KINDS[AccountKind(kind)]],
                 atoms,
@@ -218,6 +224,13 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         reserves=reserves,
         insurance_atoms=insurance_value(state),
     )
+
+
+def kind_name(kind: int) -> str:
+    """What a header calls a kind of account: a user's by the end of its path in the chart, any other by its name."""
+    if kind in USER_KINDS:
+        return CHART[kind].name.rsplit("/", 1)[-1]
+    return AccountKind(kind).name.lower() if kind in CHART else f"unknown/{kind}"
 
 
 def insurance_value(state: State) -> int:
@@ -242,7 +255,7 @@ def _balances(
         if kind in USER_KINDS:
             owed[kind, symbol] += atoms
             continue
-        name = f"{symbol}.{AccountKind(kind).name.lower()}"
+        name = f"{symbol}.{kind_name(kind)}"
         system[name] = system.get(name, 0) + atoms
         if kind == AccountKind.CUSTODY and atoms:
             reserves.append(ReserveLine(symbol, "custody", account_name(account), atoms))

@@ -77,10 +77,12 @@ class NoSuchBlock(LookupError):
     """An as-of query for a block that is not in the log."""
 
 
-def assets(engine: sa.Engine) -> dict[AssetId, Asset]:
-    """The assets listed so far, by id; a later record of the same id (a rename) wins."""
+def assets(engine: sa.Engine, as_of: int | None = None) -> dict[AssetId, Asset]:
+    """The assets listed up to block `as_of` (None: so far), by id; a later record of an id (a rename) wins.   [A-12]"""
     table = schema.journal
     query = sa.select(table.c.memo).where(table.c.kind == JournalKind.ASSET_LISTED).order_by(table.c.seq)
+    if as_of is not None:
+        query = query.where(table.c.block_height <= as_of)
     with reading(engine) as connection:
         records = [decode_memo(memo) for (memo,) in connection.execute(query)]
     return {record[0]: Asset(record[0], record[1], record[2]) for record in records}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ledger.chart import CHART, OWNER_BITS, AccountKind, AccountType, AssetId
+from ledger.chart import CHART, OWNER_BITS, AccountKind, AssetId
 from ledger.journal import SealedTransaction
 
 _DEBIT_ONLY = frozenset({AccountKind.CUSTODY, AccountKind.RECEIVABLE, AccountKind.NETWORK_FEES})
@@ -58,20 +58,3 @@ class RunningTotals:
         found = self.violations()
         if found:
             raise ConservationError("; ".join(found))
-
-    def differences(self, recount: Mapping[tuple[int, AssetId], int]) -> list[str]:
-        """Where a full recount (`balances.totals_by_kind`) does not agree with these totals."""
-        return [
-            f"account kind {kind}, asset {asset}: running total {self.totals.get((kind, asset), 0)}, "
-            f"recount {recount.get((kind, asset), 0)}"
-            for kind, asset in sorted(self.totals.keys() | recount.keys())
-            if self.totals.get((kind, asset), 0) != recount.get((kind, asset), 0)
-        ]
-
-    def by_type(self, asset: AssetId) -> dict[AccountType, int]:
-        """Signed totals of one asset per account type: assets + expenses = −(liabilities + equity + income)."""
-        sums = dict.fromkeys(AccountType, 0)
-        for (kind, of), atoms in self.totals.items():
-            if of == asset:
-                sums[CHART[kind].type] += atoms
-        return sums

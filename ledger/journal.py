@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger import merkle
-from ledger.amounts import INT128_MAX
 from ledger.chart import OWNER_BITS, AccountId, AssetId
 
 ENCODING_VERSION = 1
@@ -204,11 +203,3 @@ def residues(entry: JournalTransaction) -> dict[AssetId, int]:
     for batch in entry.batches:
         sums[batch.asset] = sums.get(batch.asset, 0) + batch.total
     return {asset: total for asset, total in sums.items() if total}
-
-
-def require_fits(atoms: int) -> None:
-    """Amounts of postings are 128-bit; beyond is an error before it is bytes.   [A-3]"""
-    if not -INT128_MAX <= atoms <= INT128_MAX:
-        raise OverflowError(f"posting of {atoms} atoms does not fit 128 bits")
-
-

@@ -224,11 +224,10 @@ class Store:
 
     def block_containing_journal(self, seq: int) -> tuple[BlockHeader, bytes, bytes] | None:
         """The block that commits to journal transaction `seq`."""
-        return self._block_of(schema.journal, seq)
-
-    def block_containing_command(self, seq: int) -> tuple[BlockHeader, bytes, bytes] | None:
-        """The block that commits to command `seq`."""
-        return self._block_of(schema.command, seq)
+        table = schema.journal
+        with reading(self.engine) as connection:
+            height = connection.execute(sa.select(table.c.block_height).where(table.c.seq == seq)).scalar_one_or_none()
+        return None if height is None else self.block(height)
 
     def newest_snapshot(self, max_height: int | None = None) -> Snapshot | None:
         """The newest snapshot, or the newest up to a height. `require_genuine` says whether it may be used.   [A-9]"""
@@ -328,11 +327,6 @@ class Store:
                 tuple(batches.get(row.seq, ())),
                 bytes(row.hash),
             )
-
-    def _block_of(self, table: sa.Table, seq: int) -> tuple[BlockHeader, bytes, bytes] | None:
-        with reading(self.engine) as connection:
-            height = connection.execute(sa.select(table.c.block_height).where(table.c.seq == seq)).scalar_one_or_none()
-        return None if height is None else self.block(height)
 
     def _lock_sqlite_file(self) -> IO[bytes] | None:
         path = self.engine.url.database

@@ -22,8 +22,10 @@ def serve(
     from api.app import serve as run_exchange
     from engine.genesis import GenesisError
     from engine.replay import Divergence
+    from ledger.invariants import ConservationError
     from ledger.signing import KeyFileError
     from ledger.store import StoreError
+    from por.canonical import BuildRefused
 
     try:
         run_exchange(
@@ -40,6 +42,9 @@ def serve(
         raise CannotRun(f"genesis: {problem}", "correct the file; nothing was started or written") from None
     except Divergence as problem:
         raise CannotRun(f"the log does not replay: {problem}", "run `satchel verify-journal`") from None
+    except (ConservationError, BuildRefused) as problem:
+        # Nothing was published that does not add up; starting again would find the same.  
+        raise CannotRun(f"stopped: {problem}", "run `satchel verify-journal`, then `satchel replay`") from None
     except StoreError as problem:
         raise CannotRun(f"stopped: {problem}", "see to the database or the disk, then start again") from None
     except KeyFileError as problem:

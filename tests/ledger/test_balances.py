@@ -106,7 +106,7 @@ def test_as_of_any_block_sql_agrees_with_the_oracle(emptied: sa.Engine, history:
         assert {(row.account, row.asset): row.debit - row.credit for row in trial.rows} == expected
         assert all(min(row.debit, row.credit) == 0 for row in trial.rows)
         assert trial.is_balanced()
-        assert running.differences(totals_by_kind(emptied, height)) == []
+        assert {key: atoms for key, atoms in running.totals.items() if atoms} == totals_by_kind(emptied, height)
     for account in ACCOUNTS:
         for asset in (SOL, USDC, HUGE):
             assert balance(emptied, account, asset) == oracle.after[-1].get((account, asset), 0)
@@ -200,15 +200,10 @@ def test_conservation_fails_loudly() -> None:
     totals = RunningTotals()
     for block in blocks:
         totals.add(block.journal)
-    kept = dict(totals.totals)
 
     totals.totals[AccountKind.CUSTODY, SOL] += 1
     with pytest.raises(ConservationError, match=r"asset 1: postings sum to 1 atoms, expected 0"):
         totals.require()
-    assert totals.differences(kept) == [
-        f"account kind 1, asset 1: running total {kept[AccountKind.CUSTODY, SOL] + 1}, "
-        f"recount {kept[AccountKind.CUSTODY, SOL]}"
-    ]
 
 
 def test_no_wallet_holds_less_than_nothing() -> None:

@@ -1,0 +1,58 @@
+"""The full recount from SQL: postings up to an epoch's block, added up and held against its header.   [A-13]"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from ledger import balances
+from ledger.invariants import ConservationError
+from por.header import Header
+
+Totals = dict[tuple[str, str], int]
+"""(account type, asset's symbol) → signed atoms, debits positive."""
+
+
+def require_recount(reader: sa.Engine, header: Header, kind_name: Callable[[int], str]) -> None:
+    """The postings in the database sum to what the epoch states, kind by kind. Raises ConservationError.   [A-13]
+
+    `kind_name` is what this header's builder calls a kind of account, so that a new kind needs nothing here.
+    """
+    stated = stated_totals(header)
+    counted = counted_totals(reader, header.block_height, kind_name)
+    found = [
+        f"{kind} in {asset}: the epoch states {stated.get((kind, asset), 0)} atoms,"
+        f" the postings sum to {counted.get((kind, asset), 0)}"
+        for kind, asset in sorted(stated.keys() | counted.keys())
+        if stated.get((kind, asset), 0) != counted.get((kind, asset), 0)
+    ]
+    if found:
+        raise ConservationError(
+            f"epoch {header.epoch} is not published: the recount up to block {header.block_height} differs, "
+            + "; ".join(found)
+        )
+
+
+def stated_totals(header: Header) -> Totals:
+    """What the header says of users' accounts (by type) and of every other kind of account (by name)."""
+    stated: Totals = {}
+    for line in header.trial_balance:
+        key = (line.account_type, line.asset)
+        stated[key] = stated.get(key, 0) + line.atoms
+    for name, atoms in header.system.items():
+        asset, kind = name.rsplit(".", 1)
+        stated[kind, asset] = stated.get((kind, asset), 0) + atoms
+    return stated
+
+
+def counted_totals(reader: sa.Engine, height: int, kind_name: Callable[[int], str]) -> Totals:
+    """The same from the postings up to block `height`; assets by the symbols that they had then."""
+    listed = balances.assets(reader, as_of=height)
+    counted: Totals = {}
+    for (kind, asset_id), atoms in balances.totals_by_kind(reader, as_of=height).items():
+        asset = listed[asset_id].symbol if asset_id in listed else f"asset/{asset_id}"
+        key = (kind_name(kind), asset)
+        counted[key] = counted.get(key, 0) + atoms
+    return counted
+
