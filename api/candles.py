@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from time import gmtime
 from typing import NamedTuple
 
-from api.ports import KlineRow
+from api.rows import KlineRow
 
 SECOND, MINUTE, HOUR, DAY = 1, 60, 3_600, 86_400
 WEEK = 7 * DAY

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from api import contract
 from api.errors import ApiError, refusal_of
-from api.ports import DepthView, FillRow, KlineRow, TickerRow, TradeRow
+from api.rows import DepthView, FillRow, KlineRow, TickerRow, TradeRow
 from engine.commands import OrderType, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, ExpiryReason, OrderRefused, OrderStatus, OrderView, WithdrawalView
 from engine.parameters import (

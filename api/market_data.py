@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from api.candles import DAY, HOUR, INTERVALS, MINUTE, SECOND, WEEK, Candle, Series, add_up, base_period
-from api.ports import DepthView, KlineRow, TickerRow, TradeRow
+from api.rows import DepthView, KlineRow, TickerRow, TradeRow
 from engine.commands import Side
 from engine.events import BookLevel, Outcome, Trade
 from engine.state import Market, State

@@ -16,7 +16,8 @@ from sqlalchemy import inspect, make_url
 from api.custody import SequencedExchange
 from api.desk import ChainDesk
 from api.epochs import Epochs
-from api.history import History
+from api.history.following import History
+from api.history.trades import load_market_data
 from api.keys import Keyring
 from api.market_data import Change, MarketData
 from api.recovery import recover
@@ -90,7 +91,7 @@ class Node:
             await self._begin(parameters)
         self.history.flush()
         self.market_data.load_books(self.state)
-        self.history.load(self.market_data, self.state)
+        load_market_data(self.history, self.market_data, self.state)
         self.exchange = SequencedExchange(self.sequencer)
         depth = sys.getrecursionlimit()
         self.desk = await ChainDesk.open(self)
@@ -175,7 +176,7 @@ class Node:
     def _republish(self, block: Block, outcomes: list[Outcome], state: State) -> None:
         """A replayed block that a projection had not seen."""
         if block.header.height > self.history.cursor():
-            self.history.on_block(block, outcomes, state)
+            self.history.on_block(block, outcomes)
         for outcome in outcomes:
             if outcome.events and isinstance(outcome.events[-1], EpochClosed):
                 self.epochs.take_image(block, outcome.events[-1], state)
@@ -229,7 +230,7 @@ class Node:
     def _publish(self, block: Block, outcomes: list[Outcome]) -> None:
         """Everybody who wants to know, once the block is durable.   [A-7]"""
         state = self.state
-        self.history.on_block(block, outcomes, state)
+        self.history.on_block(block, outcomes)
         changes = self.market_data.on_block(block, outcomes, state)
         for listener in self.listeners:
             listener(block, outcomes, changes)

@@ -22,7 +22,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from api.candles import INTERVALS, bounds
 from api.errors import ApiError, bad_request
 from api.market_data import Change, MarketData
-from api.ports import KlineRow
+from api.rows import KlineRow
 from engine.commands import OrderType, SelfTrade, Side
 from engine.events import (
     BalanceChanged,

@@ -20,6 +20,7 @@ from api.rest.proofs import (
 from api.rest.route import Answer, Call, Route, page_of, paged
 from ledger import merkle
 from ledger.blocks import BlockHeader, encode_header
+from ledger.store import Store
 
 
 class BlockRow(Wire):
@@ -49,8 +50,7 @@ async def get_blocks(call: Call) -> Answer:
     store = call.node.store
 
     def read() -> tuple[list[BlockRow], int]:
-        tip = store.tip()
-        total = tip.header.height + 1
+        total = _tip_height(store) + 1
         if page.ascending:
             first, last = page.offset, min(page.offset + page.limit, total) - 1
         else:
@@ -65,7 +65,8 @@ async def get_blocks(call: Call) -> Answer:
 
 async def get_latest_block(call: Call) -> BlockRow:
     store = call.node.store
-    found = await asyncio.to_thread(lambda: store.block(store.tip().header.height))
+    found = await asyncio.to_thread(lambda: store.block(_tip_height(store)))
+    assert found is not None, "the newest block is in the log"
     return _block_row(*found)
 
 
@@ -117,6 +118,12 @@ async def get_checkpoint(call: Call) -> CheckpointAnswer:
     )
 
 
+def _tip_height(store: Store) -> int:
+    tip = store.tip()
+    assert tip is not None, "a node that serves has at least the genesis block"
+    return tip.header.height
+
+
 async def _block_hashes(call: Call, size: int | None) -> list[bytes]:
     """The first `size` leaves of the block log, as many as the newest checkpoint has when None."""
     checkpoint = call.node.checkpoints.newest
@@ -126,8 +133,7 @@ async def _block_hashes(call: Call, size: int | None) -> list[bytes]:
         size = checkpoint.size
     if not 0 < size <= checkpoint.size:
         raise bad_request(f"size {size} is not between 1 and {checkpoint.size}", "INVALID_RANGE")
-    hashes: list[bytes] = await asyncio.to_thread(call.node.store.block_hashes, 0, size - 1)
-    return hashes
+    return await asyncio.to_thread(call.node.store.block_hashes, 0, size - 1)
 
 
 def _block_row(header: BlockHeader, digest: bytes, signature: bytes) -> BlockRow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api import contract
 from api.errors import bad_request
+from api.history.custody import read_deposits, read_withdrawals
 from api.requests import chain_of, command_of
 from api.rest.route import Answer, Call, Route, page_of, paged
 from engine.commands import RequestWithdrawal
@@ -26,7 +27,7 @@ async def get_deposits(call: Call) -> Answer:
     query: contract.DepositsQuery = call.query
     page = page_of(query.limit, query.offset)
     subaccount_id = call.key.subaccount_id
-    rows, total = await call.node.history.deposits(subaccount_id, page, from_ms=query.from_, to_ms=query.to)
+    rows, total = await read_deposits(call.node.history, subaccount_id, page, from_ms=query.from_, to_ms=query.to)
     addresses: dict[tuple[int, int], str | None] = {}
     for row in rows:
         place = row.wallet or subaccount_id, row.chain_id
@@ -39,7 +40,8 @@ async def get_deposits(call: Call) -> Answer:
 async def get_withdrawals(call: Call) -> Answer:
     query: contract.WithdrawalsQuery = call.query
     page = page_of(query.limit, query.offset)
-    rows, total = await call.node.history.withdrawals(
+    rows, total = await read_withdrawals(
+        call.node.history,
         call.key.subaccount_id,
         page,
         withdrawal_id=query.id,

@@ -7,6 +7,7 @@ from typing import Any
 from api import contract
 from api.codec import MARKET_TYPE_NAMES
 from api.errors import bad_request, not_found
+from api.history.orders import read_fills, read_orders
 from api.requests import market_of, order_id_of, orders_of
 from api.rest.route import Answer, Call, Route, page_of, paged
 from engine.commands import PlaceOrders
@@ -89,8 +90,8 @@ async def order_history(call: Call) -> Answer:
     if query.strategy_id is not None or (market_ids is not None and not market_ids):
         return paged([], page, 0)
     order_id = order_id_of(query.order_id) if query.order_id is not None else None
-    rows, total = await call.node.history.orders(
-        call.key.subaccount_id, page, order_id=order_id, market_ids=market_ids
+    rows, total = await read_orders(
+        call.node.history, call.key.subaccount_id, page, order_id=order_id, market_ids=market_ids
     )
     return paged([call.codec.history_order(row) for row in rows], page, total)
 
@@ -104,7 +105,8 @@ async def fill_history(call: Call) -> Answer:
     if nothing or (market_ids is not None and not market_ids):
         return paged([], page, 0)
     order_id = order_id_of(query.order_id) if query.order_id is not None else None
-    rows, total = await call.node.history.fills(
+    rows, total = await read_fills(
+        call.node.history,
         call.key.subaccount_id,
         page,
         order_id=order_id,

@@ -7,6 +7,7 @@ from typing import Any
 from api import contract
 from api.codec import MARKET_TYPE_NAMES
 from api.errors import bad_request, not_found, not_implemented
+from api.history.trades import read_klines, read_trades
 from api.requests import market_of
 from api.rest.route import Answer, Call, Route, page_of, paged
 from engine.parameters import BookState
@@ -93,7 +94,7 @@ async def get_klines(call: Call) -> list[contract.Kline]:
     if source.remembers(market_id, query.interval, start):
         rows = source.klines(market_id, query.interval, start, end)
     else:
-        rows = await call.node.history.klines(market_id, query.interval, start, end)
+        rows = await read_klines(call.node.history, market_id, query.interval, start, end)
     return [call.codec.kline(market_id, row) for row in rows]
 
 
@@ -107,7 +108,7 @@ async def get_trades(call: Call) -> list[contract.Trade]:
 async def get_trades_history(call: Call) -> Answer:
     market_id = market_of(call.query.symbol, call.state).market_id
     page = page_of(call.query.limit, call.query.offset)
-    rows, total = await call.node.history.trades(market_id, page)
+    rows, total = await read_trades(call.node.history, market_id, page)
     return paged([call.codec.trade(market_id, row) for row in rows], page, total)
 
 

@@ -10,8 +10,9 @@ import msgspec
 from api.codec import Codec
 from api.contract import NoQuery
 from api.errors import bad_request, not_found, refusal
-from api.ports import Node, Page
+from api.node import Node
 from api.requests import Fields, command_of
+from api.rows import Page
 from engine.commands import Command
 from engine.events import Outcome
 from engine.state import ApiKey, State

@@ -10,11 +10,15 @@ from contextlib import asynccontextmanager
 import pytest
 import sqlalchemy as sa
 
-from api import history, history_schema
 from api.candles import INTERVALS, bounds
-from api.history import History, HistoryFailed
+from api.history import following as history_following
+from api.history import schema
+from api.history.custody import read_deposits, read_withdrawals
+from api.history.following import History, HistoryFailed
+from api.history.orders import read_fills, read_orders
+from api.history.trades import load_market_data, read_klines, read_trades
 from api.market_data import MarketData
-from api.ports import Page
+from api.rows import Page
 from engine.commands import (
     CancelAllOrders,
     CancelOrder,
@@ -55,7 +59,7 @@ async def following(url: str, exchange: Exchange) -> AsyncIterator[History]:
 def publish(kept: History, exchange: Exchange) -> None:
     """All blocks again, as recovery does it: those that the tables have are skipped."""
     for block, outcomes in exchange.blocks:
-        kept.on_block(block, outcomes, exchange.state)
+        kept.on_block(block, outcomes)
 
 
 def trade(exchange: Exchange, times: int, *, seed: int = 1, market_id: int = SOL_USDC) -> None:
@@ -80,8 +84,8 @@ async def test_orders_are_kept_as_they_last_stood(url: str) -> None:
     exchange.run(limit(ALICE, BID, 9_000, 1), limit(ALICE, BID, 9_001, 1))
     exchange.run(CancelOrder(ALICE, SOL_USDC, order_id=4))
     async with following(url, exchange) as kept:
-        orders, total = await kept.orders(ALICE, Page())
-        bobs, _ = await kept.orders(BOB, Page(ascending=True))
+        orders, total = await read_orders(kept, ALICE, Page())
+        bobs, _ = await read_orders(kept, BOB, Page(ascending=True))
 
     assert total == 3
     assert [order.order_id for order in orders] == [5, 4, 1]
@@ -99,7 +103,7 @@ async def test_a_market_order_by_quote_ends_filled(url: str) -> None:
     exchange.run(limit(ALICE, ASK, 10_000, 300))
     _, outcomes = exchange.run(PlaceOrder(BOB, SOL_USDC, BID, OrderType.MARKET, quote_atoms=2_500_000))
     async with following(url, exchange) as kept:
-        orders, _ = await kept.orders(BOB, Page())
+        orders, _ = await read_orders(kept, BOB, Page())
 
     assert orders == [outcomes[0].reply]
 
@@ -108,8 +112,8 @@ async def test_both_sides_of_a_trade_are_fills(url: str) -> None:
     exchange = Exchange()
     exchange.run(limit(ALICE, ASK, 10_000, 30, client_id=9), limit(BOB, BID, 10_100, 10))
     async with following(url, exchange) as kept:
-        (maker,), _ = await kept.fills(ALICE, Page())
-        (taker,), _ = await kept.fills(BOB, Page())
+        (maker,), _ = await read_fills(kept, ALICE, Page())
+        (taker,), _ = await read_fills(kept, BOB, Page())
 
     assert (maker.is_maker, maker.side, maker.client_id, maker.order_id) == (True, ASK, 9, 1)
     assert (maker.fee_asset_id, maker.fee_atoms) == (USDC, 10 * 10_000 * 100 * 8 // 10_000)
@@ -125,16 +129,16 @@ async def test_filters_pages_and_totals_agree(url: str) -> None:
     middle_ms = exchange.at_us // 1_000
     trade(exchange, 20, market_id=BTC_USDC)
     async with following(url, exchange) as kept:
-        everything, total = await kept.fills(ALICE, Page(limit=1_000))
-        pages = [(await kept.fills(ALICE, Page(limit=7, offset=offset)))[0] for offset in range(0, 56, 7)]
-        ascending, _ = await kept.fills(ALICE, Page(limit=1_000, ascending=True))
-        in_sol, sol_total = await kept.fills(ALICE, Page(limit=1_000), market_ids=[SOL_USDC])
-        late, late_total = await kept.fills(ALICE, Page(limit=1_000), from_ms=middle_ms)
-        early, early_total = await kept.fills(ALICE, Page(limit=1_000), to_ms=middle_ms)
-        of_order, _ = await kept.fills(ALICE, Page(), order_id=everything[3].order_id)
-        foreign, foreign_total = await kept.fills(ALICE, Page(), order_id=_order_of(exchange, BOB))
-        nowhere = await kept.fills(ALICE, Page(), market_ids=[])
-        orders_in_sol, _ = await kept.orders(ALICE, Page(limit=1_000), market_ids=[SOL_USDC])
+        everything, total = await read_fills(kept, ALICE, Page(limit=1_000))
+        pages = [(await read_fills(kept, ALICE, Page(limit=7, offset=offset)))[0] for offset in range(0, 56, 7)]
+        ascending, _ = await read_fills(kept, ALICE, Page(limit=1_000, ascending=True))
+        in_sol, sol_total = await read_fills(kept, ALICE, Page(limit=1_000), market_ids=[SOL_USDC])
+        late, late_total = await read_fills(kept, ALICE, Page(limit=1_000), from_ms=middle_ms)
+        early, early_total = await read_fills(kept, ALICE, Page(limit=1_000), to_ms=middle_ms)
+        of_order, _ = await read_fills(kept, ALICE, Page(), order_id=everything[3].order_id)
+        foreign, foreign_total = await read_fills(kept, ALICE, Page(), order_id=_order_of(exchange, BOB))
+        nowhere = await read_fills(kept, ALICE, Page(), market_ids=[])
+        orders_in_sol, _ = await read_orders(kept, ALICE, Page(limit=1_000), market_ids=[SOL_USDC])
 
     assert total == len(everything) == 50
     assert [fill for page in pages for fill in page] == everything
@@ -161,17 +165,17 @@ async def test_times_beyond_all_bounds_are_answered(url: str) -> None:
     exchange = Exchange()
     trade(exchange, 1)
     async with following(url, exchange) as kept:
-        assert (await kept.fills(ALICE, Page(), from_ms=2**63))[1] == 0
-        assert (await kept.fills(ALICE, Page(), from_ms=-(2**70), to_ms=2**70))[1] == 1
-        assert (await kept.deposits(ALICE, Page(), to_ms=-1))[1] == 0
+        assert (await read_fills(kept, ALICE, Page(), from_ms=2**63))[1] == 0
+        assert (await read_fills(kept, ALICE, Page(), from_ms=-(2**70), to_ms=2**70))[1] == 1
+        assert (await read_deposits(kept, ALICE, Page(), to_ms=-1))[1] == 0
 
 
 async def test_trades_count_by_number(url: str) -> None:
     exchange = Exchange()
     trade(exchange, 12)
     async with following(url, exchange) as kept:
-        rows, total = await kept.trades(SOL_USDC, Page(limit=3, offset=2))
-        nothing = await kept.trades(BTC_USDC, Page())
+        rows, total = await read_trades(kept, SOL_USDC, Page(limit=3, offset=2))
+        nothing = await read_trades(kept, BTC_USDC, Page())
 
     assert total == 12
     assert [row.trade_id for row in rows] == [10, 9, 8]
@@ -192,7 +196,7 @@ async def test_candles_equal_those_in_memory(url: str) -> None:
             if interval == "1s":
                 first_s = end_s - 3_000
 
-            rows = await kept.klines(SOL_USDC, interval, first_s, end_s)
+            rows = await read_klines(kept, SOL_USDC, interval, first_s, end_s)
 
             assert rows == data.klines(SOL_USDC, interval, first_s, end_s), interval
             assert rows or interval == "1s"
@@ -203,8 +207,8 @@ async def test_seconds_come_from_the_trades_however_old(url: str) -> None:
     start_s = exchange.at_us // 1_000_000
     trade(exchange, 40)
     async with following(url, exchange) as kept:
-        rows = await kept.klines(SOL_USDC, "1s", start_s, start_s + 5_000)
-        trades, _ = await kept.trades(SOL_USDC, Page(limit=1_000))
+        rows = await read_klines(kept, SOL_USDC, "1s", start_s, start_s + 5_000)
+        trades, _ = await read_trades(kept, SOL_USDC, Page(limit=1_000))
 
     inside = [row for row in trades if row.at_us < (start_s + 5_000) * 1_000_000]
     assert inside
@@ -218,11 +222,11 @@ async def test_deposits_and_withdrawals_are_kept_as_they_last_stood(url: str) ->
         RequestWithdrawal(ALICE, 1, USDC, 6_000_000, "elsewhere"),
     )
     async with following(url, exchange) as kept:
-        deposits, deposit_count = await kept.deposits(ALICE, Page())
-        withdrawals, withdrawal_count = await kept.withdrawals(ALICE, Page())
-        mine, _ = await kept.withdrawals(ALICE, Page(), client_id="mine")
-        second, _ = await kept.withdrawals(ALICE, Page(), withdrawal_id=withdrawals[0].withdrawal_id)
-        bobs = await kept.withdrawals(BOB, Page(), withdrawal_id=withdrawals[0].withdrawal_id)
+        deposits, deposit_count = await read_deposits(kept, ALICE, Page())
+        withdrawals, withdrawal_count = await read_withdrawals(kept, ALICE, Page())
+        mine, _ = await read_withdrawals(kept, ALICE, Page(), client_id="mine")
+        second, _ = await read_withdrawals(kept, ALICE, Page(), withdrawal_id=withdrawals[0].withdrawal_id)
+        bobs = await read_withdrawals(kept, BOB, Page(), withdrawal_id=withdrawals[0].withdrawal_id)
 
     expected = [view for view in exchange.state.deposits.values() if view.subaccount_id == ALICE]
     assert deposit_count == 3
@@ -239,16 +243,16 @@ async def test_a_reader_sees_what_was_published_when_it_asked(url: str) -> None:
     async with following(url, exchange) as kept:
         for number in range(1, 40):
             block, outcomes = exchange.run(limit(ALICE, BID, 9_000 + number, 1))
-            kept.on_block(block, outcomes, exchange.state)
+            kept.on_block(block, outcomes)
 
-            orders, total = await kept.orders(ALICE, Page(limit=1))
+            orders, total = await read_orders(kept, ALICE, Page(limit=1))
 
             assert total == number
             assert orders == [outcomes[0].reply]
 
 
 async def test_a_restart_at_any_point_gives_the_same_tables(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "BATCH_OUTCOMES", 4)
+    monkeypatch.setattr(history_following, "BATCH_OUTCOMES", 4)
     exchange = Exchange()
     trade(exchange, 40)
     exchange.run(RequestWithdrawal(ALICE, 1, USDC, 5_000_000, "somewhere"))
@@ -258,11 +262,11 @@ async def test_a_restart_at_any_point_gives_the_same_tables(url: str, monkeypatc
         kept.start()
         left = [pair for pair in exchange.blocks if pair[0].header.height > kept.cursor()]
         for block, outcomes in left[: chance.randint(1, 12)]:
-            kept.on_block(block, outcomes, exchange.state)
+            kept.on_block(block, outcomes)
         if left:
             # What recovery may tell again: it is skipped.
             block, outcomes = exchange.blocks[left[0][0].header.height]
-            kept.on_block(block, outcomes, exchange.state)
+            kept.on_block(block, outcomes)
         kept.close()
         if not left:
             break
@@ -281,7 +285,7 @@ def _dump(url: str) -> dict[str, list[tuple[object, ...]]]:
     with engine.connect() as connection:
         dump = {
             table.name: [tuple(row) for row in connection.execute(_in_order(table))]
-            for table in history_schema.TABLES
+            for table in schema.TABLES
         }
     engine.dispose()
     return dump
@@ -294,7 +298,7 @@ def _in_order(table: sa.Table) -> sa.Select[tuple[object, ...]]:
 def _clear(url: str) -> None:
     engine = open_engine(url)
     with engine.begin() as connection:
-        for table in history_schema.TABLES:
+        for table in schema.TABLES:
             connection.execute(sa.delete(table))
     engine.dispose()
 
@@ -310,7 +314,7 @@ async def test_market_data_starts_from_the_history(url: str) -> None:
         await asyncio.to_thread(kept.flush)
         restarted = MarketData(exchange.now_us)
         restarted.load_books(exchange.state)
-        kept.load(restarted, exchange.state)
+        load_market_data(kept, restarted, exchange.state)
 
     assert restarted.recent_trades(SOL_USDC, 1_000) == running.recent_trades(SOL_USDC, 1_000)
     assert restarted.tickers() == running.tickers()
@@ -326,12 +330,12 @@ async def test_market_data_starts_from_the_history(url: str) -> None:
 
 
 async def test_a_publisher_waits_when_too_much_is_queued(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "CAPACITY", 10)
+    monkeypatch.setattr(history_following, "CAPACITY", 10)
     exchange = Exchange()
     trade(exchange, 100)
     async with following(url, exchange) as kept:
         assert kept.lag() < 10 + 4
-        _, total = await kept.trades(SOL_USDC, Page())
+        _, total = await read_trades(kept, SOL_USDC, Page())
         assert kept.lag() == 0
 
     assert total == 100
@@ -340,7 +344,7 @@ async def test_a_publisher_waits_when_too_much_is_queued(url: str, monkeypatch: 
 async def test_when_writing_fails_publisher_and_readers_are_told(url: str) -> None:
     exchange = Exchange()
     async with following(url, exchange) as kept:
-        await kept.orders(ALICE, Page())
+        await read_orders(kept, ALICE, Page())
         engine = open_engine(url)
         with engine.begin() as connection:
             connection.execute(sa.text("DROP TABLE history_fill"))
@@ -349,7 +353,7 @@ async def test_when_writing_fails_publisher_and_readers_are_told(url: str) -> No
         publish(kept, exchange)
 
         with pytest.raises(HistoryFailed, match="history_fill"):
-            await kept.fills(ALICE, Page())
+            await read_fills(kept, ALICE, Page())
         trade(exchange, 1)
         with pytest.raises(HistoryFailed, match="stopped after block"):
             publish(kept, exchange)
@@ -359,7 +363,7 @@ def test_the_migration_makes_the_tables_that_the_code_knows(url: str) -> None:
     engine = open_engine(url, read_only=True)
     with engine.connect() as connection:
         inspector = sa.inspect(connection)
-        for table in history_schema.TABLES:
+        for table in schema.TABLES:
             columns = {column["name"]: column for column in inspector.get_columns(table.name)}
             assert list(columns) == [column.name for column in table.c], table.name
             assert {name: column["nullable"] for name, column in columns.items()} == {
@@ -371,5 +375,5 @@ def test_the_migration_makes_the_tables_that_the_code_knows(url: str) -> None:
             assert indexes == {index.name for index in table.indexes}
     engine.dispose()
     assert {name for name in metadata.tables if name.startswith("history_")} == {
-        table.name for table in history_schema.TABLES
+        table.name for table in schema.TABLES
     }

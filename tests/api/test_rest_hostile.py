@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from api import history_schema
-from api.history import History
+from api.history import schema
+from api.history.following import History
 from engine.events import Outcome, WithdrawalChanged, WithdrawalView
 from ledger.database import open_engine, upgrade
 from tests.api.edge import SOMEWHERE, Reply, Trader, Venue, request, venue
@@ -234,11 +234,11 @@ async def _write_history(url: str) -> None:
     outcome.events.append(WithdrawalChanged(asked))
     history = History(url)
     history.start()
-    history.on_block(block, [outcome], exchange.state)
+    history.on_block(block, [outcome])
     history.flush()
     history.close()
     with database.connect() as connection:
-        row = connection.execute(sa.select(history_schema.withdrawal)).one()
+        row = connection.execute(sa.select(schema.withdrawal)).one()
     database.dispose()
     assert (row.address, row.client_id, row.reason) == ("a\ufffdb", "c\ufffd", "\ufffd")
 

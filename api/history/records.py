@@ -1,0 +1,209 @@
+"""What the history keeps, as a row of its table and back; both sides in the order of the table's columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.candles import Candle
+from api.rows import FillRow, TradeRow
+from engine.commands import OrderType, SelfTrade, Side, TimeInForce
+from engine.events import DepositView, ExpiryReason, OrderStatus, OrderView, Trade, WithdrawalView
+
+
+def order_row(order: OrderView) -> tuple[Any, ...]:
+    return (
+        order.order_id,
+        order.client_id,
+        order.market_id,
+        order.subaccount_id,
+        order.user_id,
+        int(order.order_type),
+        int(order.side),
+        order.price_ticks,
+        order.lots,
+        str(order.quote_atoms),
+        order.executed_lots,
+        str(order.executed_quote_atoms),
+        int(order.status),
+        int(order.time_in_force),
+        order.post_only,
+        order.reduce_only,
+        int(order.self_trade),
+        order.created_at_us,
+        None if order.expiry_reason is None else int(order.expiry_reason),
+    )
+
+
+def order_from(row: Any) -> OrderView:
+    return OrderView(
+        row.order_id,
+        row.client_id,
+        row.market_id,
+        row.subaccount_id,
+        row.user_id,
+        OrderType(row.order_type),
+        Side(row.side),
+        row.price_ticks,
+        row.lots,
+        int(row.quote_atoms),
+        row.executed_lots,
+        int(row.executed_quote_atoms),
+        OrderStatus(row.status),
+        TimeInForce(row.time_in_force),
+        bool(row.post_only),
+        bool(row.reduce_only),
+        SelfTrade(row.self_trade),
+        row.created_at_us,
+        None if row.expiry_reason is None else ExpiryReason(row.expiry_reason),
+    )
+
+
+def fill_row(trade: Trade, order: OrderView, seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
+    is_maker = order is trade.maker
+    return (
+        seq,
+        ordinal,
+        trade.market_id,
+        trade.trade_id,
+        order.order_id,
+        order.client_id,
+        order.subaccount_id,
+        int(order.side),
+        trade.price_ticks,
+        trade.lots,
+        str(trade.quote_atoms),
+        trade.maker_fee_asset_id if is_maker else trade.taker_fee_asset_id,
+        str(trade.maker_fee_atoms if is_maker else trade.taker_fee_atoms),
+        is_maker,
+        at_us,
+    )
+
+
+def fill_from(row: Any) -> FillRow:
+    return FillRow(
+        row.market_id,
+        row.trade_id,
+        row.order_id,
+        row.client_id,
+        row.subaccount_id,
+        Side(row.side),
+        row.price_ticks,
+        row.lots,
+        int(row.quote_atoms),
+        row.fee_asset_id,
+        int(row.fee_atoms),
+        bool(row.is_maker),
+        row.at_us,
+    )
+
+
+def trade_row(trade: Trade, at_us: int) -> tuple[Any, ...]:
+    return (
+        trade.market_id,
+        trade.trade_id,
+        trade.price_ticks,
+        trade.lots,
+        str(trade.quote_atoms),
+        at_us,
+        trade.taker.side == Side.ASK,
+    )
+
+
+def trade_from(row: Any) -> TradeRow:
+    return TradeRow(
+        row.trade_id, row.price_ticks, row.lots, int(row.quote_atoms), row.at_us, bool(row.is_buyer_maker)
+    )
+
+
+def candle_row(market_id: int, period_s: int, candle: Candle) -> tuple[Any, ...]:
+    return (
+        market_id,
+        period_s,
+        candle.start_s,
+        candle.open,
+        candle.high,
+        candle.low,
+        candle.close,
+        str(candle.lots),
+        str(candle.quote_atoms),
+        candle.trades,
+    )
+
+
+def candle_from(row: Any) -> Candle:
+    candle = Candle(row.start_s, row.open_ticks)
+    candle.high, candle.low, candle.close = row.high_ticks, row.low_ticks, row.close_ticks
+    candle.lots, candle.quote_atoms, candle.trades = int(row.lots), int(row.quote_atoms), row.trades
+    return candle
+
+
+def deposit_row(deposit: DepositView) -> tuple[Any, ...]:
+    return (
+        deposit.deposit_id,
+        deposit.chain_id,
+        _storable(deposit.tx_id),
+        deposit.index,
+        deposit.wallet,
+        deposit.subaccount_id,
+        deposit.asset_id,
+        str(deposit.atoms),
+        deposit.state,
+        deposit.created_at_us,
+    )
+
+
+def deposit_from(row: Any) -> DepositView:
+    return DepositView(
+        row.deposit_id,
+        row.chain_id,
+        row.tx_id,
+        row.tx_index,
+        row.wallet,
+        row.subaccount_id,
+        row.asset_id,
+        int(row.atoms),
+        row.state,
+        row.created_at_us,
+    )
+
+
+def withdrawal_row(withdrawal: WithdrawalView) -> tuple[Any, ...]:
+    return (
+        withdrawal.withdrawal_id,
+        withdrawal.subaccount_id,
+        withdrawal.chain_id,
+        withdrawal.asset_id,
+        str(withdrawal.atoms),
+        str(withdrawal.fee_atoms),
+        _storable(withdrawal.address),
+        _storable(withdrawal.client_id),
+        withdrawal.state,
+        _storable(withdrawal.tx_id),
+        _storable(withdrawal.reason),
+        withdrawal.created_at_us,
+    )
+
+
+def withdrawal_from(row: Any) -> WithdrawalView:
+    return WithdrawalView(
+        row.withdrawal_id,
+        row.subaccount_id,
+        row.chain_id,
+        row.asset_id,
+        int(row.atoms),
+        int(row.fee_atoms),
+        row.address,
+        row.client_id,
+        row.state,
+        row.tx_id,
+        row.reason,
+        row.created_at_us,
+    )
+
+
+def _storable(text: str) -> str:
+    """Text as every database takes it: PostgreSQL has no NUL. A log that holds one must not stop its history for ever.
+
+    The log keeps what was said; only here a NUL shows as U+FFFD.
+    """
+    return text.replace("\0", "\ufffd")
