@@ -21,9 +21,8 @@ from api.rest.devnet_table import ROUTES as DEVNET_ROUTES
 from api.rest.dispatch import MAX_BODY_BYTES, Edge, contract_errors
 from api.rest.table import ROUTES
 from api.settings import PASSPHRASE_VARIABLE, Settings
+from api.streams.publishing import Streams
 from api.verification_pool import VerificationPool
-from api.ws import Streams
-from ledger.blocks import Block
 
 SHUTDOWN_SECONDS = 5.0
 
@@ -47,21 +46,18 @@ async def build(node: Node) -> tuple[web.Application, Edge]:
     edge = Edge(node, pool)
     streams = Streams(node.state, node.market_data, edge.authenticator.verify_subscription)
 
-    def publish(block: Block, outcomes: list[Any], changes: dict[int, Any]) -> None:
-        streams.on_block(block, outcomes, changes)
-
-    node.listeners.append(publish)
+    node.listeners.append(streams.on_block)
     app = web.Application(middlewares=[contract_errors(node, edge.limits)], client_max_size=MAX_BODY_BYTES)
     edge.add_routes(app, ROUTES, DEVNET_ROUTES if node.settings.devnet else ())
     if node.settings.devnet:
         app.add_routes(Devnet(node).routes())
-    add_pages(app, streams.connect)
+    add_pages(app, streams.subscribers.connect)
 
     async def background(_app: web.Application) -> Any:
         ticking = asyncio.create_task(streams.run())
         yield
         ticking.cancel()
-        await streams.close()
+        await streams.subscribers.close()
         await pool.close()
 
     app.cleanup_ctx.append(background)

@@ -14,10 +14,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from api import ws
 from api.auth import Authenticator
 from api.limits import RateLimits
 from api.market_data import MarketData
+from api.streams import publishing, subscribers
 from api.verification_pool import VerificationPool
 from engine.commands import AddKey, CancelOrder, Command, OrderType, PlaceOrder, RevokeKey, Side, TimeInForce
 from tests.api.exchange import ALICE, BOB, SOL_USDC, Exchange, limit, public_key, secret_key
@@ -36,7 +36,7 @@ class Edge:
         self.pool = VerificationPool()
         limits = RateLimits()
         verify = Authenticator(exchange.state, self.pool, limits).verify_subscription
-        self.streams = ws.Streams(exchange.state, self.data, verify)
+        self.streams = publishing.Streams(exchange.state, self.data, verify)
 
     async def connect(self, *streams: str, signature: list[str] | None = None) -> Connection:
         """A client that is subscribed for sure: an error to a bad request is the answer to the one before."""
@@ -52,7 +52,7 @@ class Edge:
         self.streams.on_block(block, outcomes, changes)
 
     def second(self) -> None:
-        for _ in range(ws.TICKS_PER_SECOND):
+        for _ in range(publishing.TICKS_PER_SECOND):
             self.streams.tick()
 
 
@@ -104,10 +104,10 @@ async def edge() -> AsyncIterator[Edge]:
     client = TestClient(server)
     edge = Edge(client, Exchange())
     await edge.pool.start()
-    application.router.add_get("/", edge.streams.connect)
+    application.router.add_get("/", edge.streams.subscribers.connect)
     await client.start_server()
     yield edge
-    await edge.streams.close()
+    await edge.streams.subscribers.close()
     await client.close()
     await edge.pool.close()
 
@@ -394,8 +394,8 @@ async def test_unsubscribe_needs_no_signature_and_is_silent(edge: Edge) -> None:
     edge.run(limit(ALICE, ASK, 10_000, 30), limit(BOB, BID, 10_000, 25))
 
     assert await client.is_silent()
-    assert edge.streams._topics == {}
-    assert edge.streams._private == 0
+    assert edge.streams.subscribers.topics == {}
+    assert edge.streams.subscribers.private == 0
 
 
 async def test_a_request_is_done_whole_or_not_at_all(edge: Edge) -> None:
@@ -408,7 +408,7 @@ async def test_a_request_is_done_whole_or_not_at_all(edge: Edge) -> None:
 
 
 async def test_streams_on_one_connection_are_limited(edge: Edge) -> None:
-    client = await edge.connect(*(f"trade.M{number}" for number in range(ws.MAX_STREAMS)))
+    client = await edge.connect(*(f"trade.M{number}" for number in range(subscribers.MAX_STREAMS)))
     await client.socket.send_json({"method": "SUBSCRIBE", "params": ["trade.ONE_MORE"]})
 
     assert (await client.receive())["error"]["code"] == 4009
@@ -418,7 +418,7 @@ async def test_streams_on_one_connection_are_limited(edge: Edge) -> None:
 async def test_an_oversized_message_closes_the_connection(edge: Edge) -> None:
     client = await edge.connect()
 
-    await client.socket.send_str("x" * (ws.MAX_MESSAGE_BYTES + 1))
+    await client.socket.send_str("x" * (subscribers.MAX_MESSAGE_BYTES + 1))
 
     message = await client.socket.receive(timeout=5)
     assert message.type == aiohttp.WSMsgType.CLOSE
@@ -428,7 +428,7 @@ async def test_an_oversized_message_closes_the_connection(edge: Edge) -> None:
 async def test_a_client_that_does_not_read_is_cut_off_and_others_are_not(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ws, "MAX_QUEUED_MESSAGES", 50)
+    monkeypatch.setattr(subscribers, "MAX_QUEUED_MESSAGES", 50)
     lazy = await edge.connect("depth.SOL_USDC")
     stop_reading(lazy)
     busy = await edge.connect("depth.SOL_USDC")
@@ -441,19 +441,19 @@ async def test_a_client_that_does_not_read_is_cut_off_and_others_are_not(
         edge.streams._publish_market(SOL_USDC, _wide_change(edge))
         for _ in range(3):
             await busy.data("depth.SOL_USDC")
-        if edge.streams.connections() == 1:
+        if edge.streams.subscribers.connections() == 1:
             break
         await asyncio.sleep(0)
 
-    assert edge.streams.connections() == 1
+    assert edge.streams.subscribers.connections() == 1
     edge.run(limit(BOB, BID, 9_000, 5))
     assert (await busy.data("depth.SOL_USDC"))["b"] == [["90.00", "0.05"]]
     lazy.socket._response.connection.transport.abort()  # type: ignore[union-attr]
 
 
 async def test_pings_are_sent_and_a_dead_client_is_dropped(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ws, "PING_EVERY_S", 0.1)
-    monkeypatch.setattr(ws, "CLOSE_AFTER_S", 0.5)
+    monkeypatch.setattr(subscribers, "PING_EVERY_S", 0.1)
+    monkeypatch.setattr(subscribers, "CLOSE_AFTER_S", 0.5)
     alive = await edge.connect("trade.SOL_USDC")
     dead = await edge.client.ws_connect("/", autoping=False)
     listening = asyncio.create_task(alive.receive())
@@ -461,7 +461,7 @@ async def test_pings_are_sent_and_a_dead_client_is_dropped(edge: Edge, monkeypat
     assert (await dead.receive(timeout=5)).type == aiohttp.WSMsgType.PING
     await asyncio.sleep(1)
 
-    assert edge.streams.connections() == 1
+    assert edge.streams.subscribers.connections() == 1
     edge.run(limit(ALICE, ASK, 10_000, 30), limit(BOB, BID, 10_000, 25))
     assert (await listening)["stream"] == "trade.SOL_USDC"
 
@@ -469,7 +469,7 @@ async def test_pings_are_sent_and_a_dead_client_is_dropped(edge: Edge, monkeypat
 async def test_shutdown_says_goodbye(edge: Edge) -> None:
     client = await edge.connect("trade.SOL_USDC")
 
-    closing = asyncio.create_task(edge.streams.close())
+    closing = asyncio.create_task(edge.streams.subscribers.close())
     message = await client.socket.receive(timeout=5)
     await closing
 

@@ -1,0 +1,246 @@
+"""What the streams' messages say, with the contract's letters and a market's own decimals.   [W-6]
+
+`E` is when the block was durable, in µs of exchange time: `published_us` here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+from api.market_data import Change, PublicTrade
+from api.rows import KlineRow, TickerRow
+from engine.commands import OrderType, SelfTrade, Side
+from engine.events import BalanceChanged, ExpiryReason, OrderStatus, OrderView, Trade
+from engine.parameters import PRICE_SCALE, AssetParameters, MarketParameters
+from engine.state import State
+from ledger.amounts import format_decimal
+
+_SIDES = {Side.BID: "Bid", Side.ASK: "Ask"}
+_ORDER_TYPES = {OrderType.LIMIT: "LIMIT", OrderType.MARKET: "MARKET"}
+_SELF_TRADE = {
+    SelfTrade.REJECT_TAKER: "RejectTaker",
+    SelfTrade.REJECT_MAKER: "RejectMaker",
+    SelfTrade.REJECT_BOTH: "RejectBoth",
+}
+_STATUS = {
+    OrderStatus.NEW: "New",
+    OrderStatus.PARTIALLY_FILLED: "PartiallyFilled",
+    OrderStatus.FILLED: "Filled",
+    OrderStatus.CANCELLED: "Cancelled",
+    OrderStatus.EXPIRED: "Expired",
+    OrderStatus.TRIGGER_PENDING: "TriggerPending",
+    OrderStatus.TRIGGER_FAILED: "TriggerFailed",
+}
+
+
+class MarketText(NamedTuple):
+    """How a market's numbers are written on the streams: padded to its tick and step.   [W-6]"""
+
+    parameters: MarketParameters
+    price_decimals: int
+    tick_units: int
+    lot_decimals: int
+    lot_units: int
+    quote_decimals: int
+    quote_unit_atoms: int
+
+    @property
+    def symbol(self) -> str:
+        return self.parameters.symbol
+
+    def price(self, ticks: int) -> str:
+        return padded(ticks * self.tick_units, self.price_decimals)
+
+    def quantity(self, lots: int) -> str:
+        return padded(lots * self.lot_units, self.lot_decimals)
+
+    def quote(self, atoms: int) -> str:
+        """Quote atoms, padded to price and step together; exact, since tick × step is a whole number of atoms."""
+        units, rest = divmod(atoms, self.quote_unit_atoms)
+        if rest:
+            return format_decimal(atoms, self.quote_decimals + len(str(self.quote_unit_atoms)) - 1)
+        return padded(units, self.quote_decimals)
+
+
+def market_text(state: State, parameters: MarketParameters) -> MarketText:
+    """How this market's numbers are written."""
+    base = state.assets[parameters.base_asset_id]
+    quote = state.assets[parameters.quote_asset_id]
+    tick_units, price_decimals = _shortest(parameters.tick_price, len(str(PRICE_SCALE)) - 1)
+    lot_units, lot_decimals = _shortest(parameters.lot_atoms, base.decimals)
+    quote_decimals = min(price_decimals + lot_decimals, quote.decimals)
+    quote_unit_atoms = 10 ** (quote.decimals - quote_decimals)
+    return MarketText(
+        parameters, price_decimals, tick_units, lot_decimals, lot_units, quote_decimals, quote_unit_atoms
+    )
+
+
+def trade_message(trade: PublicTrade, text: MarketText, published_us: int) -> dict[str, Any]:
+    row = trade.row
+    return {
+        "e": "trade",
+        "E": published_us,
+        "s": text.symbol,
+        "p": text.price(row.price_ticks),
+        "q": text.quantity(row.lots),
+        "b": str(trade.bid_order_id),
+        "a": str(trade.ask_order_id),
+        "t": row.trade_id,
+        "T": row.at_us,
+        "m": row.is_buyer_maker,
+    }
+
+
+class LevelChanges(Protocol):
+    """What happened to a book: in one block, or since a slower stream was sent last. Ticks → lots, 0: gone."""
+
+    first_id: int
+    last_id: int
+    at_us: int
+    bids: dict[int, int]
+    asks: dict[int, int]
+
+
+def depth_message(change: LevelChanges, text: MarketText, published_us: int) -> dict[str, Any]:
+    """Absolute sizes by price, best first on neither side promised; "0" takes a level away.   [W-6]"""
+    price, quantity = text.price, text.quantity
+    return {
+        "e": "depth",
+        "E": published_us,
+        "s": text.symbol,
+        "a": [(price(ticks), quantity(lots)) for ticks, lots in sorted(change.asks.items())],
+        "b": [(price(ticks), quantity(lots)) for ticks, lots in sorted(change.bids.items())],
+        "U": change.first_id,
+        "u": change.last_id,
+        "T": change.at_us,
+    }
+
+
+def book_ticker_message(
+    bid: tuple[int, int] | None,
+    ask: tuple[int, int] | None,
+    change: Change,
+    text: MarketText,
+    published_us: int,
+) -> dict[str, Any]:
+    """The best (price_ticks, lots) of both sides; null for a side that is empty."""
+    return {
+        "e": "bookTicker",
+        "E": published_us,
+        "s": text.symbol,
+        "a": text.price(ask[0]) if ask is not None else None,
+        "A": text.quantity(ask[1]) if ask is not None else None,
+        "b": text.price(bid[0]) if bid is not None else None,
+        "B": text.quantity(bid[1]) if bid is not None else None,
+        "u": change.last_id,
+        "T": change.at_us,
+    }
+
+
+def ticker_message(row: TickerRow, text: MarketText, published_us: int) -> dict[str, Any]:
+    return {
+        "e": "ticker",
+        "E": published_us,
+        "s": text.symbol,
+        "o": text.price(row.first_price_ticks),
+        "c": text.price(row.last_price_ticks),
+        "h": text.price(row.high_price_ticks),
+        "l": text.price(row.low_price_ticks),
+        "v": text.quantity(row.lots),
+        "V": text.quote(row.quote_atoms),
+        "n": row.trades,
+    }
+
+
+def kline_message(row: KlineRow, text: MarketText, published_us: int, *, closed: bool) -> dict[str, Any]:
+    assert row.open_price_ticks is not None and row.close_price_ticks is not None
+    assert row.high_price_ticks is not None and row.low_price_ticks is not None
+    return {
+        "e": "kline",
+        "E": published_us,
+        "s": text.symbol,
+        "t": _iso(row.start_s),
+        "T": _iso(row.end_s),
+        "o": text.price(row.open_price_ticks),
+        "c": text.price(row.close_price_ticks),
+        "h": text.price(row.high_price_ticks),
+        "l": text.price(row.low_price_ticks),
+        "v": text.quantity(row.lots),
+        "n": row.trades,
+        "X": closed,
+    }
+
+
+def order_update(order: OrderView, event: str, text: MarketText, published_us: int, at_us: int) -> dict[str, Any]:
+    """The letters of account.orderUpdate that every event has; letters without a value are left out.   [W-6]"""
+    data: dict[str, Any] = {"e": event, "E": published_us, "s": text.symbol}
+    if order.client_id is not None:
+        data["c"] = order.client_id
+    data["S"] = _SIDES[order.side]
+    data["o"] = _ORDER_TYPES[order.order_type]
+    data["f"] = order.time_in_force.name
+    if order.lots:
+        data["q"] = text.quantity(order.lots)
+    if order.quote_atoms:
+        data["Q"] = text.quote(order.quote_atoms)
+    if order.order_type == OrderType.LIMIT:
+        data["p"] = text.price(order.price_ticks)
+        data["y"] = order.post_only
+    data["X"] = _STATUS[order.status]
+    if order.expiry_reason is not None:
+        data["R"] = ExpiryReason(order.expiry_reason).name
+    data["i"] = str(order.order_id)
+    data["z"] = text.quantity(order.executed_lots)
+    data["Z"] = text.quote(order.executed_quote_atoms)
+    data["V"] = _SELF_TRADE[order.self_trade]
+    data["T"] = at_us
+    data["O"] = "USER"
+    data["r"] = order.reduce_only
+    return data
+
+
+def fill_letters(trade: Trade, text: MarketText, fee_asset: AssetParameters, *, maker: bool) -> dict[str, Any]:
+    """What account.orderUpdate says beside the order when it was filled."""
+    return {
+        "t": trade.trade_id,
+        "l": text.quantity(trade.lots),
+        "L": text.price(trade.price_ticks),
+        "m": maker,
+        "n": format_decimal(trade.maker_fee_atoms if maker else trade.taker_fee_atoms, fee_asset.decimals),
+        "N": fee_asset.symbol,
+    }
+
+
+def balance_update(change: BalanceChanged, asset: AssetParameters, published_us: int, at_us: int) -> dict[str, Any]:
+    return {
+        "e": "balanceUpdate",
+        "E": published_us,
+        "a": asset.symbol,
+        "A": format_decimal(change.available_atoms, asset.decimals),
+        "L": format_decimal(change.locked_atoms, asset.decimals),
+        "S": "0",
+        "T": at_us,
+    }
+
+
+def padded(units: int, decimals: int) -> str:
+    """`units / 10^decimals` with exactly that many decimals: 866480, 1 → "86648.0".   [W-6]"""
+    if not decimals:
+        return str(units)
+    if units < 0:
+        return "-" + padded(-units, decimals)
+    whole, fraction = divmod(units, 10**decimals)
+    return f"{whole}.{fraction:0{decimals}d}"
+
+
+def _shortest(value: int, decimals: int) -> tuple[int, int]:
+    """`value / 10^decimals` in as few decimals as it needs: 10^10, 12 → (1, 2)."""
+    while decimals and value % 10 == 0:
+        value //= 10
+        decimals -= 1
+    return value, decimals
+
+
+def _iso(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
