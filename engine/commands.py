@@ -44,6 +44,13 @@ class SelfTrade(IntEnum):
     REJECT_BOTH = 3
 
 
+class LendingSide(IntEnum):
+    """Of a manual loan: Lend repays a debt of the asset first, Borrow redeems what is lent first.   [B-4, B-12]"""
+
+    LEND = 1
+    BORROW = 2
+
+
 class ClockMode(IntEnum):
     REAL = 1
     MANUAL = 2
@@ -98,6 +105,40 @@ class SetPrices(_Command):
     """Index prices: (asset id, price in PRICE_SCALE). On a devnet they stay live until replaced.   [P-1, W-9]"""
 
     prices: tuple[tuple[int, int], ...]
+
+
+class Quote(msgspec.Struct, frozen=True, array_like=True):
+    """What one source said about one asset; prices in PRICE_SCALE, 0 where the source had none.   [P-1]"""
+
+    asset_id: int
+    source: str
+    best_bid: int
+    best_ask: int
+    last: int
+    at_us: int
+    """When the source said so."""
+
+
+class FeedQuotes(_Command):
+    """Quotes of outside sources, from which the engine makes the index price.   [P-1]"""
+
+    quotes: tuple[Quote, ...]
+
+
+class SampleMarks(_Command):
+    """A second of exchange time has passed (or `samples` of them, when nothing else happened in between).   [P-2]"""
+
+    samples: int
+
+
+class AccrueInterest(_Command):
+    """The hour `hour` (since 1970) begins: every money market charges and pays its interest.   [B-4]"""
+
+    hour: int
+
+
+class UpdateThrottle(_Command):
+    """A 10-second tick: the bound of each money market's utilization moves.   [B-7]"""
 
 
 class SetClock(_Command):
@@ -159,6 +200,67 @@ class Transfer(_Command):
     to_subaccount_id: int
     asset_id: int
     atoms: int
+    auto_borrow: bool = False
+    """Borrow what is missing.   [S-5]"""
+
+
+class BorrowLend(_Command):
+    """Lend (after repaying what is owed) or borrow (after redeeming what is lent) by hand.   [B-4, B-8, B-10]"""
+
+    subaccount_id: int
+    asset_id: int
+    side: LendingSide
+    atoms: int
+
+
+class ConvertDust(_Command):
+    """Sell holdings under one lot to the dust account for USDC; `asset_id` 0: all of them.   [S-3]"""
+
+    subaccount_id: int
+    asset_id: int = 0
+
+
+class CollectPoolFees(_Command):
+    """The operator takes a money market's fees as income; only from idle and under the throttle.   [B-14]"""
+
+    asset_id: int
+    atoms: int
+
+
+class StakeAssets(_Command):
+    """Coins of the hot wallet were staked with the validator, in `tx_id`.   [Y-1]"""
+
+    asset_id: int
+    chain_id: int
+    atoms: int
+    tx_id: str
+
+
+class UnstakeAssets(_Command):
+    """Staked coins are back in the hot wallet, by `tx_id`.   [Y-1]"""
+
+    asset_id: int
+    chain_id: int
+    atoms: int
+    tx_id: str
+
+
+class ReceiveYield(_Command):
+    """A reward or return for the running period's lenders arrived in the hot wallet.   [Y-1, Y-2]"""
+
+    asset_id: int
+    chain_id: int
+    atoms: int
+    tx_id: str
+    source: str
+    """`staking` or `treasury`."""
+
+
+class CloseYieldPeriod(_Command):
+    """A yield period of an asset's money market has ended: what came in is shared out.   [Y-3]"""
+
+    asset_id: int
+    period: int
 
 
 class UpdateAccount(_Command):
@@ -187,6 +289,10 @@ class PlaceOrder(_Command):
     reduce_only: bool = False
     self_trade: SelfTrade = SelfTrade.REJECT_TAKER
     client_id: int | None = None
+    auto_lend: bool = False
+    auto_lend_redeem: bool = False
+    auto_borrow: bool = False
+    auto_borrow_repay: bool = False
 
 
 class PlaceOrders(_Command):
@@ -268,6 +374,8 @@ class RequestWithdrawal(_Command):
     atoms: int
     address: str
     client_id: str = ""
+    auto_borrow: bool = False
+    auto_lend_redeem: bool = False
 
 
 class ApproveWithdrawal(_Command):
@@ -368,6 +476,17 @@ Command = (
     | RecordSweep
     | FundCustody
     | StopWithdrawals
+    | FeedQuotes
+    | SampleMarks
+    | AccrueInterest
+    | UpdateThrottle
+    | BorrowLend
+    | ConvertDust
+    | CollectPoolFees
+    | StakeAssets
+    | UnstakeAssets
+    | ReceiveYield
+    | CloseYieldPeriod
 )
 
 USER_COMMANDS: tuple[type, ...] = (
@@ -381,6 +500,8 @@ USER_COMMANDS: tuple[type, ...] = (
     CancelOrder,
     CancelAllOrders,
     RequestWithdrawal,
+    BorrowLend,
+    ConvertDust,
 )
 """Commands that only a user's own signature can bring in.   [A-5]"""
 

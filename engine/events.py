@@ -38,6 +38,38 @@ class ExpiryReason(IntEnum):
     PRICE_OUT_OF_BOUNDS = 8
     INVALID_QUANTITY = 9
     ORDER_BOOK_CLOSED = 10
+    INSUFFICIENT_MARGIN = 11
+    INSUFFICIENT_BORROWABLE_QUANTITY = 12
+    BORROW_REQUIRES_LEND_REDEEM = 13
+    NEGATIVE_EQUITY = 14
+
+
+class LendingEvent(IntEnum):
+    """What happened to a loan; names are the contract's BorrowLendEventType.   [B-12]"""
+
+    LEND = 1
+    LEND_REDEEM = 2
+    BORROW = 3
+    BORROW_REPAY = 4
+
+
+class LendingSource(IntEnum):
+    """Why; names are the contract's BorrowLendSource.   [B-12]"""
+
+    MANUAL = 1
+    AUTO_LEND = 2
+    AUTO_BORROW_REPAY = 3
+    SPOT_MARGIN = 4
+    WITHDRAWAL = 5
+    INTEREST = 6
+    LIQUIDATION = 7
+    LIQUIDATION_BACKSTOP = 8
+    LIQUIDATION_ADL = 9
+    ADL_PROVIDER = 10
+    BACKSTOP_PROVIDER = 11
+    RECONCILIATION = 12
+    RFQ = 13
+    DUST_CONVERSION = 14
 
 
 class _Fact(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -189,6 +221,72 @@ class KeyRevoked(_Fact):
 class TransferMade(_Fact):
     from_subaccount_id: int
     to_subaccount_id: int
+    asset_id: int
+    atoms: int
+
+
+class LendingMoved(_Fact):
+    """A subaccount lent, redeemed, borrowed or repaid `atoms`; `position_atoms`: its claim or debt after it.  [B-12]"""
+
+    subaccount_id: int
+    asset_id: int
+    event: LendingEvent
+    source: LendingSource
+    atoms: int
+    position_atoms: int
+    position_id: int
+    """The loan's own number: a new one each time a claim or a debt begins at nothing."""
+    order_id: int = 0
+    """The spot margin order it belongs to."""
+
+
+class PoolAccrued(_Fact):
+    """A money market at the beginning of an hour, interest included.   [B-4, B-13]"""
+
+    asset_id: int
+    hour: int
+    lent_atoms: int
+    borrowed_atoms: int
+    fee_atoms: int
+    lend_shares: str
+    debt_shares: str
+    """Shares as decimal strings: they need not fit 64 bits."""
+    borrow_rate: int
+    """Annual, 1e-18."""
+
+
+class ThrottleMoved(_Fact):
+    asset_id: int
+    bound: int
+
+
+class MarksChanged(_Fact):
+    """The marks of these assets changed.   [P-2]"""
+
+    asset_ids: tuple[int, ...]
+
+
+class DustConverted(_Fact):
+    """Dust of `asset_id` became `usdc_atoms` (negative: a dust debt was bought back).   [S-3]"""
+
+    subaccount_id: int
+    asset_id: int
+    atoms: int
+    usdc_atoms: int
+
+
+class YieldShared(_Fact):
+    """A yield period closed: `atoms` belong to its lenders.   [Y-1 … Y-3]"""
+
+    asset_id: int
+    period: int
+    atoms: int
+
+
+class YieldCollected(_Fact):
+    """A lender's share of closed periods was paid to it.   [Y-3]"""
+
+    subaccount_id: int
     asset_id: int
     atoms: int
 

@@ -35,8 +35,9 @@ from engine.parameters import (
 )
 from engine.posting import record
 from engine.rejections import Rejection, RejectReason
-from engine.state import ASSET_BITS, Market, State
+from engine.state import Market, State
 from ledger.amounts import INT64_MAX
+from ledger.chart import SHARE_BITS
 from ledger.journal import JournalKind
 
 MAX_DECIMALS = 18
@@ -204,7 +205,7 @@ def set_prices(state: State, command: SetPrices, outcome: Outcome) -> None:
 
 
 def _require_asset(asset: AssetParameters) -> None:
-    _require_range(asset.asset_id, 1, (1 << ASSET_BITS) - 1, "id")
+    _require_range(asset.asset_id, 1, (1 << SHARE_BITS) - 1, "id")
     if not _SYMBOL.fullmatch(asset.symbol):
         raise _invalid("symbol", f"{asset.symbol[:40]!r} is not an asset's symbol")
     _require_range(asset.decimals, 0, MAX_DECIMALS, "decimals")

@@ -201,8 +201,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         price,
         lots,
         command.quote_atoms,
-        command.post_only,
-        command.reduce_only,
+        _flags(command),
         command.self_trade,
         outcome.at_us,
     )
@@ -356,9 +355,19 @@ def _asks_the_same(order: Order, command: PlaceOrder) -> bool:
         and order.price_ticks == command.price_ticks
         and order.lots == command.lots
         and order.quote_atoms == command.quote_atoms
-        and order.post_only == command.post_only
-        and order.reduce_only == command.reduce_only
+        and order.flags == _flags(command)
         and order.self_trade == command.self_trade
+    )
+
+
+def _flags(command: PlaceOrder) -> int:
+    return (
+        command.post_only
+        | command.reduce_only << 1
+        | command.auto_lend << 2
+        | command.auto_lend_redeem << 3
+        | command.auto_borrow << 4
+        | command.auto_borrow_repay << 5
     )
 
 

@@ -35,8 +35,20 @@ class WeightKind(IntEnum):
     INVERSE_SQRT = 2
 
 
+class LendingState(IntEnum):
+    """What a money market accepts.   [B-11]"""
+
+    OPEN = 1
+    CLOSED = 2
+    REPAY_ONLY = 3
+
+
+WEEK_MS = 7 * 86_400_000
+NO_LIMIT_ATOMS = (1 << 63) - 1
+
+
 class LendingParameters(msgspec.Struct, frozen=True, array_like=True):
-    """Money market of one asset; declared from the start, opened by the money market.   [B-2, B-7]"""
+    """Money market of one asset.   [B-2, B-7, B-8, B-11, Y-1]"""
 
     optimal_utilization: int
     rate_base: int
@@ -46,6 +58,29 @@ class LendingParameters(msgspec.Struct, frozen=True, array_like=True):
     throttle_threshold: int
     throttle_fraction: int
     max_utilization: int
+    state: LendingState = LendingState.OPEN
+    open_limit_atoms: int = NO_LIMIT_ATOMS
+    """openBorrowLendLimit: neither lentTotal nor borrowedTotal grows beyond it.   [B-8]"""
+    staked_share: int = 0
+    """At most this part of what is lent may be staked.   [Y-3]"""
+    yield_period_ms: int = WEEK_MS
+    """Length of the periods over which extra yields are shared out.   [Y-1, Y-2]"""
+
+
+class PriceSource(msgspec.Struct, frozen=True, array_like=True):
+    """One source of an asset's index price: its weight in the average and how long a quote of it lives.   [P-1]"""
+
+    name: str
+    weight: int
+    stale_ms: int
+
+
+class IndexParameters(msgspec.Struct, frozen=True, array_like=True):
+    """How an asset's index price is made of its sources; `clamp` in 1e-9 around the median.   [P-1]"""
+
+    sources: tuple[PriceSource, ...]
+    minimum_sources: int = 1
+    clamp: int = 3_000_000
 
 
 class AssetParameters(msgspec.Struct, frozen=True, array_like=True):
@@ -67,6 +102,8 @@ class AssetParameters(msgspec.Struct, frozen=True, array_like=True):
     mmf_base: int
     mmf_factor: int
     lending: LendingParameters | None = None
+    index: IndexParameters | None = None
+    """None: the price is fed by hand.   [P-1]"""
 
 
 class ChainParameters(msgspec.Struct, frozen=True, array_like=True):
@@ -140,6 +177,8 @@ class MarketParameters(msgspec.Struct, frozen=True, array_like=True):
     state: BookState
     bands: BandParameters
     perpetual: PerpetualParameters | None = None
+    mark_bound: int = 12_500_000
+    """The mark stays within index ± this, in 1e-9.   [P-2]"""
 
 
 class FeeTier(msgspec.Struct, frozen=True, array_like=True):
@@ -165,6 +204,8 @@ class Limits(msgspec.Struct, frozen=True, array_like=True):
     keys_per_user: int = 50
     open_orders_per_subaccount: int = 1_000
     orders_per_batch: int = 50
+    borrow_limit_usd: int = 10**8 * USD_SCALE
+    """What one subaccount may owe in all money markets together.   [B-8]"""
 
 
 class GenesisParameters(msgspec.Struct, frozen=True, array_like=True):

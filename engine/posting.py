@@ -6,10 +6,11 @@ from typing import Any
 
 from engine.events import Outcome
 from engine.state import ASSET_BITS, State
-from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind
+from ledger.chart import OWNER_BITS, OWNER_MASK, AccountId, AccountKind, AssetId, underlying
 from ledger.journal import JournalTransaction, Posting, residues
 
 _AVAILABLE = int(AccountKind.AVAILABLE)
+_SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED)
 
 
 def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], postings: list[Posting]) -> None:
@@ -19,7 +20,11 @@ def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], posti
     total = 0
     for account, asset, atoms in postings:
         key = account << ASSET_BITS | asset
-        balances[key] = balances.get(key, 0) + atoms
+        before = balances.get(key)
+        if before is None:
+            before = 0
+            _note_asset(state, account, asset)
+        balances[key] = before + atoms
         total += atoms
         if account >> OWNER_BITS == _AVAILABLE:
             touched[(account & OWNER_MASK) << ASSET_BITS | asset] = None
@@ -28,6 +33,12 @@ def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], posti
     # and by the database.
     assert total == 0, f"journal transaction of kind {kind} is out of balance: {residues(entry)}"
     outcome.journal.append(entry)
+
+
+def _note_asset(state: State, account: AccountId, asset: AssetId) -> None:
+    """A subaccount's first holding, claim or debt of an asset: from now on its margin summary looks at it.   [C-1]"""
+    if account >> OWNER_BITS in _SUBACCOUNT_KINDS:
+        state.subaccounts[account & OWNER_MASK].asset_ids[underlying(asset)] = None
 
 
 def record(outcome: Outcome, kind: int, memo: tuple[Any, ...]) -> None:

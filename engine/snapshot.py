@@ -14,7 +14,7 @@ import msgspec
 
 from engine import events
 from engine.book import Book, queue
-from engine.commands import ClockMode, OrderType, SelfTrade, Side, TimeInForce
+from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, WithdrawalView
 from engine.formulas.spot import locked_atoms
 from engine.parameters import (
@@ -25,12 +25,25 @@ from engine.parameters import (
     MarketParameters,
     TokenParameters,
 )
-from engine.state import ASSET_BITS, ApiKey, Market, Order, State, Subaccount, User
+from engine.state import (
+    ASSET_BITS,
+    ApiKey,
+    AssetPricing,
+    Loan,
+    Market,
+    Order,
+    Pool,
+    State,
+    Subaccount,
+    User,
+)
 from ledger.amounts import join_atoms, split_atoms
+from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind, underlying
 
-VERSION = 1
+VERSION = 2
 
 _ASSET_MASK = (1 << ASSET_BITS) - 1
+_SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED)
 
 
 class SnapshotError(ValueError):
@@ -62,6 +75,10 @@ def dump(state: State) -> bytes:
             [(*key, number) for key, number in sorted(state.withdrawal_keys.items())],
             sorted(state.stopped_withdrawals.items()),
             [(key, until_ms, reply) for key, (until_ms, reply) in state.requests.items()],
+            sorted(state.marks.items()),
+            [_pricing(asset, state.pricing[asset]) for asset in sorted(state.pricing)],
+            [_pool(state.pools[asset]) for asset in sorted(state.pools)],
+            sorted(state.small_debts),
         )
     )
 
@@ -97,6 +114,11 @@ def load(content: bytes) -> State:
     state.withdrawal_keys = {(subaccount_id, key): number for subaccount_id, key, number in image.withdrawal_keys}
     state.stopped_withdrawals = dict(image.stopped_withdrawals)
     state.requests = {key: (until_ms, _reply(raw)) for key, until_ms, raw in image.requests}
+    state.marks = dict(image.marks)
+    state.pricing = {row.asset_id: _load_pricing(row) for row in image.pricing}
+    state.pools = {row.asset_id: _load_pool(row) for row in image.pools}
+    state.small_debts = dict.fromkeys(image.small_debts)
+    _load_asset_ids(state)
     _load_markets(state, image.markets)
     return state
 
@@ -135,6 +157,10 @@ class _Scalars(_Row, frozen=True):
     next_withdrawal_id: int
     next_epoch: int
     last_epoch_hour: int
+    sampled_second: int
+    next_position_id: int
+    last_interest_hour: int
+    throttled_second: int
 
 
 class _Resting(_Row, frozen=True):
@@ -146,8 +172,7 @@ class _Resting(_Row, frozen=True):
     price_ticks: int
     lots: int
     quote_atoms: int
-    post_only: bool
-    reduce_only: bool
+    flags: int
     self_trade: SelfTrade
     created_at_us: int
     executed_lots: int
@@ -178,6 +203,16 @@ class _User(_Row, frozen=True):
     """(hour, USD in 1e-8 as a decimal string: a month's sum need not fit 64 bits)."""
 
 
+class _Loan(_Row, frozen=True):
+    asset_id: int
+    position_id: int
+    opened_at_us: int
+    flow_atoms: int
+    since_ms: int
+    share_ms: str
+    period: int
+
+
 class _Subaccount(_Row, frozen=True):
     subaccount_id: int
     user_id: int
@@ -189,6 +224,34 @@ class _Subaccount(_Row, frozen=True):
     auto_borrow_settlements: bool
     auto_realize_pnl: bool
     leverage_limit: int
+    lent: list[_Loan]
+    debts: list[_Loan]
+
+
+class _Pool(_Row, frozen=True):
+    """Integers that need not fit 64 bits are decimal strings."""
+
+    asset_id: int
+    accrued_ms: int
+    carry: str
+    fee_carry: str
+    bound: int
+    period: int
+    share_ms: str
+    share_since_ms: int
+    pending_yield: int
+    closed_period: int
+    closed_share_ms: str
+    period_rates: list[tuple[int, str]]
+
+
+class _Pricing(_Row, frozen=True):
+    asset_id: int
+    quotes: list[Quote]
+    deviation: int
+    silent_seconds: int
+    marks: list[int]
+    sampled: int
 
 
 class _Content(_Row, frozen=True):
@@ -210,6 +273,10 @@ class _Content(_Row, frozen=True):
     withdrawal_keys: list[tuple[int, str, int]]
     stopped_withdrawals: list[tuple[int, str]]
     requests: list[tuple[bytes, int, Any]]
+    marks: list[tuple[int, int]]
+    pricing: list[_Pricing]
+    pools: list[_Pool]
+    small_debts: list[tuple[int, int]]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -241,8 +308,7 @@ def _resting(order: Order) -> _Resting:
         order.price_ticks,
         order.lots,
         order.quote_atoms,
-        order.post_only,
-        order.reduce_only,
+        order.flags,
         order.self_trade,
         order.created_at_us,
         order.executed_lots,
@@ -277,7 +343,82 @@ def _subaccount(subaccount: Subaccount) -> _Subaccount:
         subaccount.auto_borrow_settlements,
         subaccount.auto_realize_pnl,
         subaccount.leverage_limit,
+        [_loan(asset, subaccount.lent[asset]) for asset in sorted(subaccount.lent)],
+        [_loan(asset, subaccount.debts[asset]) for asset in sorted(subaccount.debts)],
     )
+
+
+def _loan(asset_id: int, loan: Loan) -> _Loan:
+    return _Loan(
+        asset_id,
+        loan.position_id,
+        loan.opened_at_us,
+        loan.flow_atoms,
+        loan.since_ms,
+        str(loan.share_ms),
+        loan.period,
+    )
+
+
+def _load_loan(row: _Loan) -> Loan:
+    loan = Loan(row.position_id, row.opened_at_us)
+    loan.flow_atoms = row.flow_atoms
+    loan.since_ms, loan.share_ms, loan.period = row.since_ms, int(row.share_ms), row.period
+    return loan
+
+
+def _pool(pool: Pool) -> _Pool:
+    return _Pool(
+        pool.asset_id,
+        pool.accrued_ms,
+        str(pool.carry),
+        str(pool.fee_carry),
+        pool.bound,
+        pool.period,
+        str(pool.share_ms),
+        pool.share_since_ms,
+        pool.pending_yield,
+        pool.closed_period,
+        str(pool.closed_share_ms),
+        [(period, str(rate)) for period, rate in sorted(pool.period_rates.items())],
+    )
+
+
+def _load_pool(row: _Pool) -> Pool:
+    pool = Pool(row.asset_id, row.accrued_ms, row.bound)
+    pool.carry, pool.fee_carry = int(row.carry), int(row.fee_carry)
+    pool.period, pool.share_ms, pool.share_since_ms = row.period, int(row.share_ms), row.share_since_ms
+    pool.pending_yield = row.pending_yield
+    pool.closed_period, pool.closed_share_ms = row.closed_period, int(row.closed_share_ms)
+    pool.period_rates = {period: int(rate) for period, rate in row.period_rates}
+    return pool
+
+
+def _pricing(asset_id: int, pricing: AssetPricing) -> _Pricing:
+    return _Pricing(
+        asset_id,
+        [pricing.quotes[source] for source in sorted(pricing.quotes)],
+        pricing.deviation,
+        pricing.silent_seconds,
+        pricing.marks,
+        pricing.sampled,
+    )
+
+
+def _load_pricing(row: _Pricing) -> AssetPricing:
+    pricing = AssetPricing()
+    pricing.quotes = {quote.source: quote for quote in row.quotes}
+    pricing.deviation, pricing.silent_seconds = row.deviation, row.silent_seconds
+    pricing.marks, pricing.sampled, pricing.total = row.marks, row.sampled, sum(row.marks)
+    return pricing
+
+
+def _load_asset_ids(state: State) -> None:
+    """What a subaccount holds, lends or owes; what it promised follows from its orders."""
+    for key in state.balances:
+        account = key >> ASSET_BITS
+        if account >> OWNER_BITS in _SUBACCOUNT_KINDS:
+            state.subaccounts[account & OWNER_MASK].asset_ids[underlying(key & _ASSET_MASK)] = None
 
 
 def _load_user(row: _User) -> User:
@@ -301,6 +442,8 @@ def _load_subaccount(state: State, row: _Subaccount) -> Subaccount:
     subaccount.auto_borrow_settlements = row.auto_borrow_settlements
     subaccount.auto_realize_pnl = row.auto_realize_pnl
     subaccount.leverage_limit = row.leverage_limit
+    subaccount.lent = {loan.asset_id: _load_loan(loan) for loan in row.lent}
+    subaccount.debts = {loan.asset_id: _load_loan(loan) for loan in row.debts}
     return subaccount
 
 
@@ -347,8 +490,7 @@ def _load_order(state: State, market: Market, side: Side, row: _Resting) -> Orde
         row.price_ticks,
         row.lots,
         row.quote_atoms,
-        row.post_only,
-        row.reduce_only,
+        row.flags,
         row.self_trade,
         row.created_at_us,
         row.executed_lots,

@@ -25,6 +25,11 @@ ASSET_BITS = 24
 """A balance is keyed by `account << ASSET_BITS | asset`: one int, one dict, no tuple to build on the hot path."""
 
 
+POST_ONLY, REDUCE_ONLY, AUTO_LEND, AUTO_LEND_REDEEM, AUTO_BORROW, AUTO_BORROW_REPAY = 1, 2, 4, 8, 16, 32
+"""Flags of an order, in one int: a million of them rest."""
+SPENDS_AT_FILL = AUTO_LEND_REDEEM | AUTO_BORROW
+"""An order with one of these locks nothing: what it pays is found when it fills.   [S-1, S-2]"""
+
 _NEW = OrderStatus.NEW
 _PARTIALLY_FILLED = OrderStatus.PARTIALLY_FILLED
 _FILLED = OrderStatus.FILLED
@@ -37,7 +42,8 @@ def balance_key(account: AccountId, asset_id: AssetId) -> int:
 class Order(msgspec.Struct, gc=False, eq=False):
     """A live order. Resting orders are links of their price level's queue.
 
-    What an open order still locks follows from its fields (`formulas.spot.locked_atoms`), so it is not kept twice.
+    `flags` are POST_ONLY … AUTO_BORROW_REPAY. What an open order still locks follows from its fields
+    (`formulas.spot.locked_atoms`), so it is not kept twice.
     The collector does not track orders, or it would walk a million of them again and again; `State.__del__` breaks
     their cycles.
     """
@@ -53,8 +59,7 @@ class Order(msgspec.Struct, gc=False, eq=False):
     lots: int
     """What was asked for; 0 for a market order by quote quantity."""
     quote_atoms: int
-    post_only: bool
-    reduce_only: bool
+    flags: int
     self_trade: SelfTrade
     created_at_us: int
     executed_lots: int = 0
@@ -83,8 +88,8 @@ class Order(msgspec.Struct, gc=False, eq=False):
             self.executed_quote_atoms,
             status,
             self.time_in_force,
-            self.post_only,
-            self.reduce_only,
+            bool(self.flags & POST_ONLY),
+            bool(self.flags & REDUCE_ONLY),
             self.self_trade,
             self.created_at_us,
             expiry_reason,
@@ -128,19 +133,39 @@ class User:
         self.volume_hour = 0
 
 
+class Loan:
+    """What a subaccount lends to, or owes, one money market; the shares themselves are balances.   [B-4, B-12, Y-3]"""
+
+    __slots__ = ("flow_atoms", "opened_at_us", "period", "position_id", "share_ms", "since_ms")
+
+    def __init__(self, position_id: int, opened_at_us: int) -> None:
+        self.position_id = position_id
+        self.opened_at_us = opened_at_us
+        self.flow_atoms = 0
+        """What was lent (or borrowed) less what was redeemed (or repaid): the rest of the claim is interest."""
+        self.since_ms = 0
+        self.share_ms = 0
+        """Σ shares × time of the period `period`, up to `since_ms`.   [Y-3]"""
+        self.period = 0
+
+
 class Subaccount:
     """One cross-margined, multi-asset account; its balances live in `State.balances`.   [U-1, U-4]"""
 
     __slots__ = (
+        "asset_ids",
         "auto_borrow_settlements",
         "auto_lend",
         "auto_realize_pnl",
         "auto_repay_borrows",
         "client_ids",
+        "debts",
         "frozen_withdrawals",
+        "lent",
         "leverage_limit",
         "opened_at_us",
         "orders",
+        "promised",
         "provisional",
         "reserved",
         "subaccount_id",
@@ -156,6 +181,12 @@ class Subaccount:
         self.client_ids: dict[int, Order] = {}
         self.reserved: dict[AssetId, int] = {}
         """Atoms that open orders lock: an encumbrance on the available account, never more than it holds.   [S-1]"""
+        self.promised: dict[AssetId, int] = {}
+        """Atoms that open orders would pay away without having locked them: fees in the same asset included.   [M-1]"""
+        self.asset_ids: dict[AssetId, None] = {}
+        """Every asset that it ever held, lent, owed or promised: what a margin summary walks.   [C-1, M-1]"""
+        self.lent: dict[AssetId, Loan] = {}
+        self.debts: dict[AssetId, Loan] = {}
         self.provisional: dict[AssetId, int] = {}
         """Atoms credited but not final on chain: neither withdrawn nor transferred.   [D-5]"""
         self.frozen_withdrawals = 0
@@ -165,6 +196,66 @@ class Subaccount:
         self.auto_borrow_settlements = True
         self.auto_realize_pnl = True
         self.leverage_limit = 10 * 10**9
+
+
+class Pool:
+    """The money market of one asset; its atoms and shares are balances, this is what else it remembers.   [B-4, B-7]"""
+
+    __slots__ = (
+        "accrued_ms",
+        "asset_id",
+        "bound",
+        "carry",
+        "closed_period",
+        "closed_share_ms",
+        "fee_carry",
+        "pending_yield",
+        "period",
+        "period_rates",
+        "projected",
+        "projected_ms",
+        "share_ms",
+        "share_since_ms",
+    )
+
+    def __init__(self, asset_id: AssetId, now_ms: int, bound: int) -> None:
+        self.asset_id = asset_id
+        self.accrued_ms = now_ms
+        self.carry = 0
+        self.fee_carry = 0
+        self.bound = bound
+        """throttleUtilizationBound, in 1e-9.   [B-7]"""
+        self.projected_ms = -1
+        self.projected: Any = None
+        """The totals with interest up to `projected_ms`: a cache, dropped when the pool changes."""
+        self.period = 0
+        """The running yield period: exchange time in ms ÷ the period's length.   [Y-3]"""
+        self.share_ms = 0
+        self.share_since_ms = now_ms
+        self.pending_yield = 0
+        """Atoms received in the running period, and what the periods before left undivided.   [Y-1, Y-2]"""
+        self.closed_period = -1
+        self.closed_share_ms = 0
+        self.period_rates: dict[int, int] = {}
+        """Closed period → ρ, atoms per share and ms, in 1e-27; only periods with a yield.   [Y-3]"""
+
+
+class AssetPricing:
+    """What one asset's mark is made of besides its index.   [P-1, P-2]"""
+
+    __slots__ = ("deviation", "marks", "quotes", "sampled", "silent_seconds", "total")
+
+    def __init__(self) -> None:
+        self.quotes: dict[str, Any] = {}
+        """Source → its last Quote.   [P-1]"""
+        self.deviation = 0
+        """EWMA of mid − index, in PRICE_SCALE USD.   [P-2]"""
+        self.silent_seconds = 0
+        """Seconds since the last sample of `deviation`; after 60 the mark falls back to the index."""
+        self.marks: list[int] = []
+        """The marks of the last 300 seconds, a ring.   [P-12]"""
+        self.sampled = 0
+        self.total = 0
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -219,6 +310,20 @@ class State:
         self.prices: dict[AssetId, int] = {}
         """Index price per whole unit in PRICE_SCALE USD.   [P-1]"""
         self.price_at_us: dict[AssetId, int] = {}
+        self.marks: dict[AssetId, int] = {}
+        """Mark price per whole unit in PRICE_SCALE USD; absent without any.   [P-2, P-3]"""
+        self.marks_version = 0
+        """Grows whenever a mark changes: what cached valuations are good for. Not part of the snapshot."""
+        self.pricing: dict[AssetId, AssetPricing] = {}
+        self.sampled_second = 0
+        """The exchange second up to which marks were sampled.   [P-2]"""
+        self.pools: dict[AssetId, Pool] = {}
+        self.next_position_id = 1
+        self.last_interest_hour = 0
+        self.throttled_second = 0
+        """The exchange second of the last 10-second tick.   [B-7]"""
+        self.small_debts: dict[tuple[int, AssetId], None] = {}
+        """(subaccount, asset) of debts that a repayment left under one lot: judged at the hourly tick.   [S-3]"""
         self.deposits: dict[tuple[int, str, int], DepositView] = {}
         self.withdrawals: dict[int, WithdrawalView] = {}
         self.open_withdrawals: dict[int, WithdrawalView] = {}

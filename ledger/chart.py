@@ -31,16 +31,25 @@ class AccountKind(IntEnum):
 
     CUSTODY = 1
     RECEIVABLE = 2
+    STAKED = 3
+    POOL_BORROWED = 4
     AVAILABLE = 16
     WITHDRAWING = 17
+    LENT = 18
+    BORROWED = 19
     DEPOSIT_DUST = 32
     UNATTRIBUTED = 33
+    POOL_SHARES = 34
+    POOL_LENT = 35
+    POOL_YIELD = 36
     FEE_INCOME = 48
     WITHDRAWAL_FEE_INCOME = 49
+    POOL_FEES = 50
     NETWORK_FEES = 64
     INSURANCE_FUND = 80
     ROUNDING = 81
     OPERATOR_EQUITY = 82
+    DUST = 83
 
 
 class ChartLine(NamedTuple):
@@ -52,17 +61,31 @@ class ChartLine(NamedTuple):
 CHART: dict[int, ChartLine] = {
     AccountKind.CUSTODY: ChartLine(AccountType.ASSET, "custody/{}"),
     AccountKind.RECEIVABLE: ChartLine(AccountType.ASSET, "receivable/subaccount/{}"),
+    AccountKind.STAKED: ChartLine(AccountType.ASSET, "staked/{}"),
+    AccountKind.POOL_BORROWED: ChartLine(AccountType.ASSET, "money-market/borrowed"),
     AccountKind.AVAILABLE: ChartLine(AccountType.LIABILITY, "subaccount/{}/available"),
     AccountKind.WITHDRAWING: ChartLine(AccountType.LIABILITY, "subaccount/{}/withdrawing"),
+    AccountKind.LENT: ChartLine(AccountType.LIABILITY, "subaccount/{}/lent"),
+    AccountKind.BORROWED: ChartLine(AccountType.ASSET, "subaccount/{}/borrowed"),
     AccountKind.DEPOSIT_DUST: ChartLine(AccountType.LIABILITY, "deposit-dust/{}"),
     AccountKind.UNATTRIBUTED: ChartLine(AccountType.LIABILITY, "unattributed/{}"),
+    AccountKind.POOL_SHARES: ChartLine(AccountType.EQUITY, "money-market/shares"),
+    AccountKind.POOL_LENT: ChartLine(AccountType.LIABILITY, "money-market/lent"),
+    AccountKind.POOL_YIELD: ChartLine(AccountType.LIABILITY, "money-market/yield"),
     AccountKind.FEE_INCOME: ChartLine(AccountType.INCOME, "income/trading-fees"),
     AccountKind.WITHDRAWAL_FEE_INCOME: ChartLine(AccountType.INCOME, "income/withdrawal-fees"),
+    AccountKind.POOL_FEES: ChartLine(AccountType.INCOME, "money-market/fees"),
     AccountKind.NETWORK_FEES: ChartLine(AccountType.EXPENSE, "expense/network-fees"),
     AccountKind.INSURANCE_FUND: ChartLine(AccountType.EQUITY, "equity/insurance-fund"),
     AccountKind.ROUNDING: ChartLine(AccountType.EQUITY, "equity/rounding"),
     AccountKind.OPERATOR_EQUITY: ChartLine(AccountType.EQUITY, "equity/operator"),
+    AccountKind.DUST: ChartLine(AccountType.EQUITY, "equity/dust"),
 }
+
+SHARE_BITS = 20
+"""Asset ids end below 2^20; the bits above say what kind of share in that asset's money market an id means."""
+_LEND_SHARE = 1 << SHARE_BITS
+_DEBT_SHARE = 2 << SHARE_BITS
 
 CUSTODY_WALLET_BITS = 32
 HOT_WALLET = 0
@@ -89,6 +112,37 @@ def available(subaccount_id: int) -> AccountId:
     return _AVAILABLE | subaccount_id
 
 
+def lend_share(asset_id: AssetId) -> AssetId:
+    """`X.lend`: shares of what X's money market owes its lenders.   [A-2, B-4]"""
+    return _LEND_SHARE | asset_id
+
+
+def debt_share(asset_id: AssetId) -> AssetId:
+    """`X.debt`: shares of what X's money market is owed.   [A-2, B-4]"""
+    return _DEBT_SHARE | asset_id
+
+
+def underlying(asset_id: AssetId) -> AssetId:
+    """The asset itself, or the one that a share is a share in."""
+    return asset_id & (_LEND_SHARE - 1)
+
+
+def asset_symbol(asset_id: AssetId, symbol: str) -> str:
+    """The id's symbol, given its underlying's: `SOL`, `SOL.lend`, `SOL.debt`."""
+    share = asset_id >> SHARE_BITS
+    return symbol if not share else f"{symbol}.{ {1: 'lend', 2: 'debt'}.get(share, share)}"
+
+
+def lent(subaccount_id: int) -> AccountId:
+    """A subaccount's lend shares: a claim on the pool, a liability of the exchange.   [B-4]"""
+    return AccountKind.LENT << OWNER_BITS | subaccount_id
+
+
+def borrowed(subaccount_id: int) -> AccountId:
+    """A subaccount's debt shares: what it owes the pool.   [B-4]"""
+    return AccountKind.BORROWED << OWNER_BITS | subaccount_id
+
+
 def withdrawing(subaccount_id: int) -> AccountId:
     """What has left a subaccount's available balance for a withdrawal that is not final.   [D-8]"""
     return AccountKind.WITHDRAWING << OWNER_BITS | subaccount_id
@@ -100,6 +154,12 @@ NETWORK_FEES = account_id(AccountKind.NETWORK_FEES)
 INSURANCE_FUND = account_id(AccountKind.INSURANCE_FUND)
 ROUNDING = account_id(AccountKind.ROUNDING)
 OPERATOR_EQUITY = account_id(AccountKind.OPERATOR_EQUITY)
+POOL_BORROWED = account_id(AccountKind.POOL_BORROWED)
+POOL_LENT = account_id(AccountKind.POOL_LENT)
+POOL_FEES = account_id(AccountKind.POOL_FEES)
+POOL_SHARES = account_id(AccountKind.POOL_SHARES)
+POOL_YIELD = account_id(AccountKind.POOL_YIELD)
+DUST = account_id(AccountKind.DUST)
 
 
 def kind_of(account: AccountId) -> int:

@@ -49,6 +49,17 @@ class JournalKind(IntEnum):
     CUSTODY_FUNDED = 22
     TRANSFER = 32
     TRADE = 48
+    LEND = 64
+    REDEEM = 65
+    BORROW = 66
+    REPAY = 67
+    INTEREST = 68
+    POOL_FEES_COLLECTED = 69
+    DUST_CONVERTED = 70
+    STAKED = 71
+    UNSTAKED = 72
+    YIELD_RECEIVED = 73
+    YIELD_COLLECTED = 74
 
 
 RECORD_KINDS = frozenset(range(JournalKind.GENESIS, JournalKind.DEPOSIT))
