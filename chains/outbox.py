@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -30,14 +30,13 @@ from chains.adapter import (
     WrongChain,
     agreed_final,
 )
-from chains.alarms import raise_alarm
 from chains.exchange import Exchange
 from chains.justification import MOST_WALLETS, objection
+from chains.rows import Rows
 from chains.schema import attempts, cursors, nonces
 from chains.signer import Meaning, Signer, SigningRefused, read_signed
 from chains.wallets import Wallets
 
-T = TypeVar("T")
 MOST_READ = 10_000
 
 
@@ -52,7 +51,7 @@ class Sending(StrEnum):
     STUCK = "stuck"
 
 
-class Outcome(StrEnum):
+class PaymentOutcome(StrEnum):
     """How a final payment ended. Cancelled means our own self-transfer took the nonce: provably not paid."""
 
     PAID = "paid"
@@ -61,7 +60,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PaymentOrder:
     """A payment to be made: `reference` names it for ever and makes asking twice harmless."""
 
     reference: str
@@ -110,7 +109,7 @@ class Outbox:
         pace: Pace | None = None,
     ) -> None:
         self.chain_id = adapters[0].chain_id
-        self._engine = engine
+        self._rows = Rows(engine, self.chain_id, clock_us)
         self._adapters = adapters
         self._node = adapters[0]
         self._exchange = exchange
@@ -123,22 +122,22 @@ class Outbox:
         self._gaps_filled = False
         self._meanings: dict[bytes, tuple[str, Meaning]] = {}
 
-    async def send(self, order: Order) -> bool:
+    async def send(self, order: PaymentOrder) -> bool:
         """Reserve a nonce for a payment, sign, store, broadcast. False when the signer refuses: nothing was sent."""
         async with self._lock:
             return await self._send(order)
 
-    async def _send(self, order: Order) -> bool:
-        row = await self._db(lambda c: self._reserve(c, order, None))
+    async def _send(self, order: PaymentOrder) -> bool:
+        row = await self._rows.use(lambda c: self._reserve(c, order, None))
         if row is None:
             # The first payment of this wallet that we know of: its nonce comes from the chain, once.
             source = await self._address(order.wallet)
             mined = await self._node.mined_nonces(source, await self._node.tip())
-            row = await self._db(lambda c: self._reserve(c, order, mined))
+            row = await self._rows.use(lambda c: self._reserve(c, order, mined))
         assert row is not None
         words = _difference(row, order)
         if words:
-            await self._alarm("reference taken", order.reference, words)
+            await self._rows.alarm("reference taken", order.reference, words)
             return False
         return row.state != Sending.RESERVED or await self._sign_first(row)
 
@@ -155,7 +154,7 @@ class Outbox:
         unfinished = sa.select(nonces).where(
             nonces.c.chain_id == self.chain_id, nonces.c.state.in_([Sending.RESERVED, Sending.SIGNED, Sending.MINED])
         )
-        rows = await self._db(lambda c: c.execute(unfinished.order_by(nonces.c.wallet, nonces.c.nonce)).all())
+        rows = await self._rows.use(lambda c: c.execute(unfinished.order_by(nonces.c.wallet, nonces.c.nonce)).all())
         if not rows:
             return
         final = await agreed_final(self._adapters, self._quorum)
@@ -177,7 +176,7 @@ class Outbox:
         The row's word is not enough: the chain is asked again, and what it does not confirm is followed again.
         """
         done = sa.select(nonces).filter_by(chain_id=self.chain_id, purpose=purpose, state=Sending.FINAL)
-        rows = await self._db(lambda c: c.execute(done.order_by(nonces.c.nonce)).all())
+        rows = await self._rows.use(lambda c: c.execute(done.order_by(nonces.c.nonce)).all())
         return [row for row in rows if await self._is_finished(row)]
 
     async def _is_finished(self, row: sa.Row[Any]) -> bool:
@@ -192,19 +191,20 @@ class Outbox:
                 state, words = await self._standing(row, attempt, mined, final)
                 if (state, words) == (Sending.FINAL, row.outcome):
                     return True
-        await self._alarm("stored outcome", row.reference, f"the chain does not confirm {row.outcome} by {row.tx_id}")
+        words = f"the chain does not confirm {row.outcome} by {row.tx_id}"
+        await self._rows.alarm("stored outcome", row.reference, words)
         await self._set(row, state=Sending.SIGNED, outcome="", tx_id="", height=0)
         return False
 
     async def unfinished(self, purpose: str | None = None) -> list[sa.Row[Any]]:
         """Payments that are not settled."""
         rows = sa.select(nonces).where(nonces.c.chain_id == self.chain_id, nonces.c.state != Sending.SETTLED)
-        return list(await self._db(lambda c: c.execute(
+        return list(await self._rows.use(lambda c: c.execute(
             rows if purpose is None else rows.where(nonces.c.purpose == purpose)).all()))
 
     async def cancel(self, reference: str) -> None:
         """Bid for the payment's nonce with an empty transfer to ourselves. Whichever is mined decides.   [D-8]"""
-        row = await self._db(
+        row = await self._rows.use(
             lambda c: c.execute(sa.select(nonces).filter_by(chain_id=self.chain_id, reference=reference)).one()
         )
         async with self._lock:
@@ -223,7 +223,7 @@ class Outbox:
 
     # ---- reserve, sign, store, broadcast ----
 
-    def _reserve(self, connection: sa.Connection, order: Order, mined: int | None) -> sa.Row[Any] | None:
+    def _reserve(self, connection: sa.Connection, order: PaymentOrder, mined: int | None) -> sa.Row[Any] | None:
         """The payment's row, new or old. None when the wallet has no nonce of ours and `mined` is not known."""
         row = connection.execute(
             sa.select(nonces).filter_by(chain_id=self.chain_id, reference=order.reference)
@@ -237,7 +237,7 @@ class Outbox:
             return None
         return self._insert(connection, order, mined if highest is None else highest + 1)
 
-    def _insert(self, connection: sa.Connection, order: Order, nonce: int | None) -> sa.Row[Any]:
+    def _insert(self, connection: sa.Connection, order: PaymentOrder, nonce: int | None) -> sa.Row[Any]:
         assert nonce is not None
         connection.execute(
             sa.insert(nonces).values(
@@ -257,7 +257,7 @@ class Outbox:
         A row that nobody stands behind is removed, unsigned; a gap it leaves is filled.
         """
         if not await self._is_justified(row):
-            await self._db(lambda c: c.execute(sa.delete(nonces).filter_by(
+            await self._rows.use(lambda c: c.execute(sa.delete(nonces).filter_by(
                 chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce, state=Sending.RESERVED)))
             self._gaps_filled = False
             return False
@@ -266,8 +266,8 @@ class Outbox:
         try:
             await self._sign(row, payment, self._capped(fee), attempt=0, cancels=False)
         except SigningRefused as refusal:
-            await self._alarm("signer refused", row.reference, str(refusal))
-            if not await self._db(lambda c: self._give_back(c, row)):
+            await self._rows.alarm("signer refused", row.reference, str(refusal))
+            if not await self._rows.use(lambda c: self._give_back(c, row)):
                 await self._sign(row, await self._to_itself(row), self._capped(fee), attempt=0, cancels=True)
             return False
         return True
@@ -300,7 +300,7 @@ class Outbox:
                 .values(state=Sending.SIGNED)
             )
 
-        await self._db(store)
+        await self._rows.use(store)
         await self._broadcast(signed.tx_id, signed.raw)
 
     async def _broadcast(self, tx_id: str, raw: bytes) -> Verdict | None:
@@ -315,7 +315,7 @@ class Outbox:
                 best = reply.verdict
                 words = f"{reply.verdict}: {reply.words}"
                 change = sa.update(attempts).filter_by(chain_id=self.chain_id, tx_id=tx_id).values(reply=words)
-                await self._db(partial(_execute, change))
+                await self._rows.use(partial(_execute, change))
         return best
 
     # ---- follow ----
@@ -323,7 +323,7 @@ class Outbox:
     async def _follow(self, row: sa.Row[Any], final: BlockRef, *, head: bool) -> None:
         tried = await self._attempts(row)
         if not tried:
-            await self._alarm("signed without bytes", row.reference, f"wallet {row.wallet} nonce {row.nonce}")
+            await self._rows.alarm("signed without bytes", row.reference, f"wallet {row.wallet} nonce {row.nonce}")
             await self._set(row, state=Sending.STUCK)
             return
         statuses: list[TxStatus] = [await self._node.status(attempt.tx_id) for attempt in tried]
@@ -337,7 +337,7 @@ class Outbox:
         address = await self._address(row.wallet)
         if await self._node.mined_nonces(address, final) > row.nonce:
             # The nonce is finally used and none of our attempts is found. That is no proof for paying again.
-            await self._alarm("nonce used by a stranger", row.reference, f"wallet {row.wallet} nonce {row.nonce}")
+            await self._rows.alarm("nonce used by a stranger", row.reference, f"wallet {row.wallet} nonce {row.nonce}")
             await self._set(row, state=Sending.STUCK)
             return
         if not tried[-1].cancels and not await self._is_justified(row):
@@ -379,30 +379,30 @@ class Outbox:
         before = last.fee
         fee = before.bumped(await self._node.quote(payment))
         if fee.max_fee > self._pace.most_max_fee:
-            await self._alarm("fee cap", row.reference, f"bid {before.max_fee}, next {fee.max_fee},"
+            await self._rows.alarm("fee cap", row.reference, f"bid {before.max_fee}, next {fee.max_fee},"
                                                         f" at most {self._pace.most_max_fee}")
             await self._broadcast(last.tx_id, last.raw)
             return
         try:
             await self._sign(row, payment, fee, attempt=last.number + 1, cancels=cancels)
         except SigningRefused as refusal:
-            await self._alarm("signer refused a bump", row.reference, str(refusal))
+            await self._rows.alarm("signer refused a bump", row.reference, str(refusal))
             await self._broadcast(last.tx_id, last.raw)
 
     async def _fill_gaps(self) -> None:
         """At start: nonces below our newest that the chain waits for and we have no row for are filled.   [D-8]"""
         newest = sa.select(nonces.c.wallet, sa.func.max(nonces.c.nonce)).filter_by(chain_id=self.chain_id)
-        for wallet, highest in await self._db(lambda c: c.execute(newest.group_by(nonces.c.wallet)).all()):
+        for wallet, highest in await self._rows.use(lambda c: c.execute(newest.group_by(nonces.c.wallet)).all()):
             address = await self._address(wallet)
             mined = await self._node.mined_nonces(address, await self._node.tip())
             if mined > highest + 1:
-                await self._alarm("foreign nonce", address, f"chain has {mined} transactions of wallet {wallet},"
+                await self._rows.alarm("foreign nonce", address, f"chain has {mined} transactions of wallet {wallet},"
                                                             f" our newest is nonce {highest}")
             held = sa.select(nonces.c.nonce).filter_by(chain_id=self.chain_id, wallet=wallet)
-            known = set(await self._db(partial(_scalars, held)))
+            known = set(await self._rows.use(partial(_scalars, held)))
             for nonce in sorted(set(range(mined, highest)) - known):
-                fill = Order(f"gap:{wallet}:{nonce}", "gap", wallet, 0, "", address, 0, wallet)
-                row = await self._db(partial(self._insert, order=fill, nonce=nonce))
+                fill = PaymentOrder(f"gap:{wallet}:{nonce}", "gap", wallet, 0, "", address, 0, wallet)
+                row = await self._rows.use(partial(self._insert, order=fill, nonce=nonce))
                 await self._sign_first(row)
 
     # ---- small things ----
@@ -427,21 +427,22 @@ class Outbox:
             self._node.normalize,
         )
         if words:
-            await self._alarm("unjustified payment", row.reference, f"wallet {row.wallet} nonce {row.nonce},"
+            await self._rows.alarm("unjustified payment", row.reference, f"wallet {row.wallet} nonce {row.nonce},"
                                                                     f" {row.amount} to {row.recipient}: {words}")
         return words == ""
 
     async def _attempts(self, row: sa.Row[Any]) -> list[Attempt]:
         """What was signed for a row, oldest first, as the bytes themselves say; others are left out with an alarm."""
         select = sa.select(attempts).filter_by(chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce)
-        stored = await self._db(lambda c: c.execute(select.order_by(attempts.c.attempt)).all())
+        stored = await self._rows.use(lambda c: c.execute(select.order_by(attempts.c.attempt)).all())
         own, found = await self._address(row.wallet), []
         for each in stored:
             try:
                 tx_id, meaning = self._read_signed(each.raw)
                 cancels = is_cancellation(row, own, tx_id == each.tx_id, meaning)
             except SigningRefused as refusal:
-                await self._alarm("stored bytes", row.reference, f"attempt {each.attempt}, {each.tx_id}: {refusal}")
+                words = f"attempt {each.attempt}, {each.tx_id}: {refusal}"
+                await self._rows.alarm("stored bytes", row.reference, words)
                 continue
             fee = Fee(int(each.max_fee), int(each.priority_fee), each.gas)
             found.append(Attempt(tx_id, each.raw, cancels, fee, each.attempt, each.signed_at_us))
@@ -462,24 +463,14 @@ class Outbox:
     async def _require_network(self) -> None:
         """Nothing is sent before the watcher has met this network, and nothing to another one.   [D-12]"""
         identity = await self._node.identity()
-        known = await self._db(lambda c: c.execute(sa.select(cursors).filter_by(chain_id=self.chain_id)).first())
+        known = await self._rows.use(lambda c: c.execute(sa.select(cursors).filter_by(chain_id=self.chain_id)).first())
         if known is None or (known.network, known.genesis_hash) != (identity.network, identity.genesis_hash):
             raise WrongChain(f"chain {self.chain_id}: the node is on {identity.network}, we follow"
                              f" {'nothing yet' if known is None else known.network}")
 
     async def _set(self, row: sa.Row[Any], **values: Any) -> None:
-        await self._db(lambda c: c.execute(
+        await self._rows.use(lambda c: c.execute(
             sa.update(nonces).filter_by(chain_id=self.chain_id, wallet=row.wallet, nonce=row.nonce).values(**values)))
-
-    async def _alarm(self, kind: str, subject: str, words: str) -> None:
-        await self._db(lambda c: raise_alarm(c, self.chain_id, kind, subject, words, self._clock_us()))
-
-    async def _db(self, work: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.to_thread(self._in_transaction, work)
-
-    def _in_transaction(self, work: Callable[[sa.Connection], T]) -> T:
-        with self._engine.begin() as connection:
-            return work(connection)
 
 
 def is_cancellation(row: sa.Row[Any], own: str, same_id: bool, meaning: Meaning) -> bool:
@@ -497,7 +488,7 @@ def is_cancellation(row: sa.Row[Any], own: str, same_id: bool, meaning: Meaning)
     raise SigningRefused(f"bytes pay {pays[2]} {pays[0]} to {pays[1]}, the row {row.amount} to {row.recipient}")
 
 
-def _difference(row: sa.Row[Any], order: Order) -> str:
+def _difference(row: sa.Row[Any], order: PaymentOrder) -> str:
     """What a row under an order's reference says differently; "" when it is the order's own."""
     stored = (row.purpose, row.wallet, row.asset_id, row.contract, row.recipient, row.amount, row.recipient_wallet)
     asked = (order.purpose, order.wallet, order.asset_id, order.contract, order.recipient, str(order.amount),
@@ -505,15 +496,15 @@ def _difference(row: sa.Row[Any], order: Order) -> str:
     return "" if stored == asked else f"stored {stored}, asked for {asked}"
 
 
-def outcome_of(row: sa.Row[Any], cancels: bool, mined: Inclusion) -> Outcome:
+def outcome_of(row: sa.Row[Any], cancels: bool, mined: Inclusion) -> PaymentOutcome:
     """How an included attempt ended. Paid only if it really made the transfer: a token may return false.   [D-7]"""
     if cancels:
-        return Outcome.CANCELLED
+        return PaymentOutcome.CANCELLED
     made = row.amount == "0" or any(
         (transfer.contract, transfer.recipient, transfer.amount) == (row.contract, row.recipient, int(row.amount))
         for transfer in mined.transfers
     )
-    return Outcome.PAID if mined.ok and made else Outcome.FAILED
+    return PaymentOutcome.PAID if mined.ok and made else PaymentOutcome.FAILED
 
 
 def _execute(statement: sa.Executable, connection: sa.Connection) -> None:

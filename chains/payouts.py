@@ -11,20 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
 from chains.adapter import Adapter, ChainError, Payment
-from chains.alarms import raise_alarm
 from chains.amounts import fee_atoms, read_rounding, write_rounding
 from chains.coverage import native_coin, shortfall
 from chains.exchange import Attach, Exchange, Refused, Token, Withdrawal
-from chains.outbox import Order, Outbox, Outcome
+from chains.outbox import Outbox, PaymentOrder, PaymentOutcome
+from chains.rows import Rows
 from chains.schema import payouts
 from chains.wallets import HOT_WALLET, Wallets
 
-T = TypeVar("T")
 DAY_US = 24 * 60 * 60 * 1_000_000
 
 
@@ -76,7 +75,7 @@ class Payouts:
         limits: Limits | None = None,
     ) -> None:
         self.chain_id = adapters[0].chain_id
-        self._engine = engine
+        self._rows = Rows(engine, self.chain_id, clock_us)
         self._node = adapters[0]
         self._exchange = exchange
         self._wallets = wallets
@@ -103,7 +102,7 @@ class Payouts:
                 await self._outbox.advance()
             except ChainError as error:
                 step.waiting = f"{type(error).__name__}: {error}"
-                await self._alarm("payouts", type(error).__name__, str(error))
+                await self._rows.alarm("payouts", type(error).__name__, str(error))
             return step
 
     async def approve(self, withdrawal_id: int, operator: str) -> None:
@@ -111,7 +110,7 @@ class Payouts:
         row = await self._row(withdrawal_id)
         assert row is not None and row.state in (Payout.MANUAL, Payout.REFUSED), f"withdrawal {withdrawal_id}: {row}"
         if row.state == Payout.REFUSED:
-            await self._db(lambda c: self._put(c, withdrawal_id, state=Payout.APPROVED, approved_by=operator))
+            await self._rows.use(lambda c: self._put(c, withdrawal_id, state=Payout.APPROVED, approved_by=operator))
             return
         await self._exchange.approve_withdrawal(
             withdrawal_id=withdrawal_id,
@@ -143,7 +142,7 @@ class Payouts:
             try:
                 await self._decide(withdrawal, step)
             except Refused as refusal:
-                await self._alarm("exchange refused", str(withdrawal.id), str(refusal))
+                await self._rows.alarm("exchange refused", str(withdrawal.id), str(refusal))
 
     async def _decide(self, withdrawal: Withdrawal, step: PayoutStep) -> None:
         """Reject what cannot be paid, queue what is over a limit, approve the rest."""
@@ -153,10 +152,10 @@ class Payouts:
                 withdrawal_id=withdrawal.id, reason=reason, attach=self._new_row(withdrawal, Payout.REJECTED, reason)
             )
             return
-        over = await self._db(partial(self._over_limit, withdrawal=withdrawal))
+        over = await self._rows.use(partial(self._over_limit, withdrawal=withdrawal))
         if over:
-            await self._db(self._new_row(withdrawal, Payout.MANUAL, over))
-            await self._alarm("manual approval", str(withdrawal.id), over)
+            await self._rows.use(self._new_row(withdrawal, Payout.MANUAL, over))
+            await self._rows.alarm("manual approval", str(withdrawal.id), over)
             step.queued.append(withdrawal.id)
             return
         await self._exchange.approve_withdrawal(
@@ -211,14 +210,14 @@ class Payouts:
             address = self._node.normalize(withdrawal.address)
             assert address is not None
             sent = await self._outbox.send(
-                Order(
+                PaymentOrder(
                     reference=_reference(withdrawal.id), purpose="withdrawal", wallet=HOT_WALLET,
                     asset_id=token.asset_id, contract=token.contract, recipient=address,
                     amount=withdrawal.atoms * token.base_per_atom,
                 )
             )  # fmt: skip
             state = Payout.SENT if sent else Payout.REFUSED
-            await self._db(partial(self._put, withdrawal_id=withdrawal.id, state=state))
+            await self._rows.use(partial(self._put, withdrawal_id=withdrawal.id, state=state))
             if sent:
                 step.sent.append(withdrawal.id)
 
@@ -229,10 +228,10 @@ class Payouts:
         """
         row = await self._row(withdrawal.id)
         if row is None:
-            await self._db(self._new_row(withdrawal, Payout.APPROVED, ""))
+            await self._rows.use(self._new_row(withdrawal, Payout.APPROVED, ""))
         elif row.state == Payout.MANUAL:
             approved = partial(self._put, withdrawal_id=withdrawal.id, state=Payout.APPROVED, reason="")
-            await self._db(partial(approved, approved_by="command", approved_at_us=self._clock_us()))
+            await self._rows.use(partial(approved, approved_by="command", approved_at_us=self._clock_us()))
         else:
             return row
         row = await self._row(withdrawal.id)
@@ -246,7 +245,7 @@ class Payouts:
         )
         words = await shortfall(self._outbox, self._node, self._exchange, HOT_WALLET, payment)
         if words:
-            await self._alarm("hot wallet low", token.symbol, words)
+            await self._rows.alarm("hot wallet low", token.symbol, words)
         return words == ""
 
     # ---- settle ----
@@ -255,9 +254,9 @@ class Payouts:
         native = native_coin(self._exchange, self.chain_id)
         for row in await self._outbox.finished("withdrawal"):
             withdrawal_id = int(row.reference.removeprefix("withdrawal:"))
-            before = await self._db(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, native))
+            before = await self._rows.use(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, native))
             fee, left = fee_atoms(int(row.fee), before, native)
-            paid = row.outcome == Outcome.PAID
+            paid = row.outcome == PaymentOutcome.PAID
 
             def book(connection: sa.Connection, row: sa.Row[Any] = row, withdrawal_id: int = withdrawal_id,
                      left: int = left, paid: bool = paid) -> None:  # fmt: skip
@@ -278,7 +277,7 @@ class Payouts:
                     network_fee_asset_id=native.asset_id, network_fee_atoms=fee, attach=book,
                 )  # fmt: skip
                 step.failed.append(withdrawal_id)
-                await self._alarm("payout failed", str(withdrawal_id), f"{row.outcome}: {row.tx_id}")
+                await self._rows.alarm("payout failed", str(withdrawal_id), f"{row.outcome}: {row.tx_id}")
 
     # ---- small things ----
 
@@ -306,20 +305,10 @@ class Payouts:
 
     async def _row(self, withdrawal_id: int) -> sa.Row[Any] | None:
         select = sa.select(payouts).filter_by(withdrawal_id=withdrawal_id)
-        return await self._db(lambda c: c.execute(select).first())
+        return await self._rows.use(lambda c: c.execute(select).first())
 
     async def _address(self, wallet: int) -> str:
         return await asyncio.to_thread(self._wallets.address, self.chain_id, wallet)
-
-    async def _alarm(self, kind: str, subject: str, words: str) -> None:
-        await self._db(lambda c: raise_alarm(c, self.chain_id, kind, subject, words, self._clock_us()))
-
-    async def _db(self, work: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.to_thread(self._in_transaction, work)
-
-    def _in_transaction(self, work: Callable[[sa.Connection], T]) -> T:
-        with self._engine.begin() as connection:
-            return work(connection)
 
 
 def _reference(withdrawal_id: int) -> str:

@@ -23,7 +23,7 @@ from chains.amounts import most_dust
 from chains.deposits import State
 from chains.exchange import Exchange, Token, Withdrawal
 from chains.justification import objection
-from chains.outbox import Outcome, Sending, is_cancellation, outcome_of
+from chains.outbox import PaymentOutcome, Sending, is_cancellation, outcome_of
 from chains.schema import addresses, attempts, blocks, cursors, deposits, dust, nonces, reconciliations, rounding
 from chains.signer import SigningRefused, read_signed
 from chains.watcher import INCLUDED_AGAIN
@@ -292,7 +292,7 @@ class _Explaining:
         reason = "our own transaction, above the block" if settled else "our own transaction, not booked yet"
         if self._native is not None:
             self._explained[row.wallet, self._native][reason] -= sign * mined.fee
-        if outcome_of(row, cancels, mined) == Outcome.PAID and row.amount != "0":
+        if outcome_of(row, cancels, mined) == PaymentOutcome.PAID and row.amount != "0":
             self._explained[row.wallet, row.asset_id][reason] -= sign * int(row.amount)
             if row.recipient_wallet is not None and self._address(row.recipient_wallet) == row.recipient:
                 self._explained[row.recipient_wallet, row.asset_id][reason] += sign * int(row.amount)

@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
 from chains import deposits as deposit
 from chains.adapter import Adapter, ChainError, Payment
-from chains.alarms import raise_alarm
 from chains.amounts import fee_atoms, read_rounding, write_rounding
 from chains.coverage import native_coin, shortfall
 from chains.deposits import State
 from chains.exchange import Exchange, Token
-from chains.outbox import Order, Outbox, Outcome
+from chains.outbox import Outbox, PaymentOrder, PaymentOutcome
+from chains.rows import Rows
 from chains.schema import deposits, nonces
 from chains.wallets import HOT_WALLET, Wallets
 
-T = TypeVar("T")
 BUMP_ROOM = 2
 """Gas money is reserved for fees this many times the quote, so that a sweep can be bid up."""
 
@@ -61,7 +60,7 @@ class Sweeper:
         rules: Mapping[int, SweepRule],
     ) -> None:
         self.chain_id = adapters[0].chain_id
-        self._engine = engine
+        self._rows = Rows(engine, self.chain_id, clock_us)
         self._node = adapters[0]
         self._exchange = exchange
         self._wallets = wallets
@@ -86,11 +85,11 @@ class Sweeper:
                     for row in await self._outbox.finished(purpose):
                         await self._settle(row)
                         step.settled.append(row.reference)
-                for wallet, asset_id in await self._db(self._candidates):
+                for wallet, asset_id in await self._rows.use(self._candidates):
                     await self._sweep(wallet, asset_id, step)
             except ChainError as error:
                 step.waiting = f"{type(error).__name__}: {error}"
-                await self._alarm("sweeps", type(error).__name__, step.waiting)
+                await self._rows.alarm("sweeps", type(error).__name__, step.waiting)
             return step
 
     def _candidates(self, connection: sa.Connection) -> list[tuple[int, int]]:
@@ -147,7 +146,7 @@ class Sweeper:
         )
         words = await shortfall(self._outbox, self._node, self._exchange, HOT_WALLET, payment)
         if words:
-            await self._alarm("hot wallet low", native.symbol, words)
+            await self._rows.alarm("hot wallet low", native.symbol, words)
             return
         await self._send("topup", wallet, HOT_WALLET, native, payment, wallet, step)
 
@@ -160,8 +159,8 @@ class Sweeper:
             nonces.c.chain_id == self.chain_id, nonces.c.purpose == purpose, nonces.c.wallet == from_wallet,
             nonces.c.recipient_wallet == to_wallet,
         )  # fmt: skip
-        count = await self._db(lambda c: int(c.scalar(earlier) or 0))
-        order = Order(
+        count = await self._rows.use(lambda c: int(c.scalar(earlier) or 0))
+        order = PaymentOrder(
             f"{purpose}:{wallet}:{count}", purpose, from_wallet, token.asset_id, token.contract, payment.recipient,
             payment.amount, to_wallet,
         )  # fmt: skip
@@ -171,11 +170,11 @@ class Sweeper:
     async def _settle(self, row: sa.Row[Any]) -> None:
         """Book a final move between our own wallets: the coins if they moved, the fee in any case."""
         native = native_coin(self._exchange, self.chain_id)
-        before = await self._db(lambda c: read_rounding(c, self.chain_id, row.wallet, native))
+        before = await self._rows.use(lambda c: read_rounding(c, self.chain_id, row.wallet, native))
         fee, left = fee_atoms(int(row.fee), before, native)
         token = native if row.purpose == "gap" else self._exchange.token(self.chain_id, row.asset_id)
         assert token is not None, f"{row.reference}: asset {row.asset_id} is not listed on chain {self.chain_id}"
-        moved = row.outcome == Outcome.PAID
+        moved = row.outcome == PaymentOutcome.PAID
         atoms, remainder = divmod(int(row.amount), token.base_per_atom)
         assert remainder == 0, f"{row.reference}: {row.amount} base units are no whole atoms of {token.symbol}"
         after = await self._free_atoms(row.wallet, token)
@@ -203,7 +202,7 @@ class Sweeper:
 
     async def _free_atoms(self, wallet: int, token: Token) -> int:
         """Atoms of a wallet in the ledger that no reorg can take back."""
-        provisional = await self._db(lambda c: c.scalar(
+        provisional = await self._rows.use(lambda c: c.scalar(
             sa.select(sa.func.coalesce(sa.func.sum(deposits.c.atoms), 0)).where(
                 deposits.c.chain_id == self.chain_id,
                 deposits.c.wallet == wallet,
@@ -215,13 +214,3 @@ class Sweeper:
 
     async def _address(self, wallet: int) -> str:
         return await asyncio.to_thread(self._wallets.address, self.chain_id, wallet)
-
-    async def _alarm(self, kind: str, subject: str, words: str) -> None:
-        await self._db(lambda c: raise_alarm(c, self.chain_id, kind, subject, words, self._clock_us()))
-
-    async def _db(self, work: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.to_thread(self._in_transaction, work)
-
-    def _in_transaction(self, work: Callable[[sa.Connection], T]) -> T:
-        with self._engine.begin() as connection:
-            return work(connection)

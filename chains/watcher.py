@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -33,10 +33,10 @@ from chains.amounts import credited, most_dust, read_dust, read_rounding, write_
 from chains.deposits import State
 from chains.exchange import Exchange, Refused, Token
 from chains.justification import MOST_WALLETS
+from chains.rows import Rows
 from chains.schema import attempts, blocks, cursors, deposits, nonces
 from chains.wallets import HOT_WALLET, Wallets
 
-T = TypeVar("T")
 BATCH = 32
 KEPT_BLOCKS = 512
 UNTOLD = "its block is gone, the exchange does not know yet"
@@ -91,7 +91,7 @@ class Watcher:
     ) -> None:
         assert adapters, "a watcher needs at least one node"
         self.chain_id = adapters[0].chain_id
-        self._engine = engine
+        self._rows = Rows(engine, self.chain_id, clock_us)
         self._adapters = adapters
         self._node = adapters[0]
         self._exchange = exchange
@@ -118,13 +118,13 @@ class Watcher:
                 await self._advance(step)
             except ChainError as error:
                 step.waiting = f"{type(error).__name__}: {error}"
-                await self._alarm("node", type(error).__name__, str(error))
+                await self._rows.alarm("node", type(error).__name__, str(error))
             return step
 
     async def states_of(self, tx_id: str) -> set[State]:
         """The states of the deposits that a transaction made; empty while it is unknown."""
         states = sa.select(deposits.c.state).filter_by(chain_id=self.chain_id, tx_id=tx_id)
-        return {State(state) for state in await self._read(lambda c: list(c.scalars(states)))}
+        return {State(state) for state in await self._rows.use(lambda c: list(c.scalars(states)))}
 
     async def release(self, deposit_id: int, operator: str) -> None:
         """An operator lets a held deposit through, or one that came by an inner call: it is credited next."""
@@ -135,7 +135,7 @@ class Watcher:
             deposit.move(connection, row, State.SCREENING, self._clock_us(), RELEASED + operator)
 
         async with self._lock:
-            await self._write(let_go)
+            await self._rows.use(let_go)
 
     async def _advance(self, step: Step) -> None:
         cursor = await self._cursor()
@@ -156,7 +156,7 @@ class Watcher:
     async def _cursor(self) -> sa.Row[Any]:
         """Our place on the chain; on the first visit the chain's identity is written down, later it must match."""
         identity = await self._node.identity()
-        row = await self._read(lambda c: c.execute(sa.select(cursors).filter_by(chain_id=self.chain_id)).first())
+        row = await self._rows.use(lambda c: c.execute(sa.select(cursors).filter_by(chain_id=self.chain_id)).first())
         if row is None:
             start = await self._node.block(self._start_height)
             if start is None:
@@ -172,7 +172,7 @@ class Watcher:
                 )  # fmt: skip
                 _insert_block(connection, self.chain_id, first)
 
-            await self._write(begin)
+            await self._rows.use(begin)
             return await self._cursor()
         if (row.network, row.genesis_hash) != (identity.network, identity.genesis_hash):
             raise WrongChain(f"this database follows {row.network} {row.genesis_hash[:12]}, the node is on"
@@ -199,22 +199,22 @@ class Watcher:
         # One node on a fork is not a reorg: nobody whom we trust may still have our block.
         if await self._count_canonical(cursor.height, cursor.hash) > len(self._adapters) - self._quorum:
             step.waiting = f"the nodes disagree about block {cursor.height}"
-            await self._alarm("two heads", str(cursor.height), step.waiting)
+            await self._rows.alarm("two heads", str(cursor.height), step.waiting)
             return cursor
         if height < cursor.final_height:
             halted = f"reorg to {height}, below block {cursor.final_height} that the chain had called final"
-            await self._write(lambda c: c.execute(
+            await self._rows.use(lambda c: c.execute(
                 sa.update(cursors).filter_by(chain_id=self.chain_id).values(halted=halted)))
-            await self._alarm("halted", str(height), halted)
+            await self._rows.alarm("halted", str(height), halted)
             step.waiting = halted
             return cursor
         step.unwound = cursor.height - height
-        await self._write(lambda connection: self._unwind_rows(connection, height, stored))
+        await self._rows.use(lambda connection: self._unwind_rows(connection, height, stored))
         await self._orphan_credits()
         return await self._cursor()
 
     async def _stored_hash(self, height: int) -> str:
-        found = await self._read(
+        found = await self._rows.use(
             lambda c: c.scalar(sa.select(blocks.c.hash).filter_by(chain_id=self.chain_id, height=height))
         )
         if found is None:
@@ -244,10 +244,11 @@ class Watcher:
         marked = sa.select(deposits).where(
             deposits.c.chain_id == self.chain_id, deposits.c.reason == UNTOLD
         )
-        for row in await self._read(lambda c: c.execute(marked).all()):
+        for row in await self._rows.use(lambda c: c.execute(marked).all()):
 
             if await self._count_canonical(row.height, row.block_hash) >= self._quorum:
-                await self._alarm("deposit is not gone", str(row.id), f"block {row.height} {row.block_hash} is there")
+                words = f"block {row.height} {row.block_hash} is there"
+                await self._rows.alarm("deposit is not gone", str(row.id), words)
                 continue
 
             def attach(connection: sa.Connection, row: sa.Row[Any] = row) -> None:
@@ -286,7 +287,7 @@ class Watcher:
                 batch.append((block, found))
                 height, last_hash = block.height, block.hash
             if batch:
-                await self._write(partial(self._ingest_rows, batch=batch, watched=watched, contracts=contracts))
+                await self._rows.use(partial(self._ingest_rows, batch=batch, watched=watched, contracts=contracts))
                 step.ingested += len(batch)
         return height
 
@@ -391,18 +392,18 @@ class Watcher:
             deposits.c.chain_id == self.chain_id, deposits.c.state.in_(open_states)
         ).order_by(deposits.c.height, deposits.c.id)
         agreed: dict[int, bool] = {}
-        for row in await self._read(lambda c: c.execute(pending).all()):
+        for row in await self._rows.use(lambda c: c.execute(pending).all()):
             if row.height > step.height:
                 continue
             try:
                 await self._decide_one(row, tip, final, agreed, step)
             except Refused as refusal:
-                await self._alarm("exchange refused", str(row.id), f"deposit {row.id} ({row.state}): {refusal}")
+                await self._rows.alarm("exchange refused", str(row.id), f"deposit {row.id} ({row.state}): {refusal}")
         if step.height >= final.height > step.final_before and (
             await self._count_canonical(final.height, final.hash) >= self._quorum
         ):
             change = sa.update(cursors).filter_by(chain_id=self.chain_id).values(final_height=final.height)
-            await self._write(lambda c: c.execute(change))
+            await self._rows.use(lambda c: c.execute(change))
 
     async def _decide_one(
         self, row: sa.Row[Any], tip: BlockRef, final: BlockRef, agreed: dict[int, bool], step: Step
@@ -440,20 +441,20 @@ class Watcher:
         needs_final = (threshold is not None and atoms >= threshold) or atoms < max(1, minimum)
         if not (is_final or (self._is_deep(row, tip) and not needs_final)):
             if row.state == State.SEEN:
-                await self._write(lambda c: deposit.move(c, row, State.CONFIRMING, self._clock_us()))
+                await self._rows.use(lambda c: deposit.move(c, row, State.CONFIRMING, self._clock_us()))
             return
         if not await self._agreed(row, agreed):
             return
         if row.state != State.SCREENING:
-            await self._write(lambda c: deposit.move(c, row, State.SCREENING, self._clock_us(), row.reason))
+            await self._rows.use(lambda c: deposit.move(c, row, State.SCREENING, self._clock_us(), row.reason))
         if row.sender in self._blocked and not row.reason.startswith(RELEASED):
-            await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), "sender is blocked"))
+            await self._rows.use(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), "sender is blocked"))
             return
         await self._credit(row, token, minimum, is_final, step)
 
     async def _credit(self, row: sa.Row[Any], token: Token, minimum: int, is_final: bool, step: Step) -> None:
         """The credit command, the deposit row, the dust and the cursor of decisions: one SQL transaction.   [D-4]"""
-        before = await self._read(lambda c: read_dust(c, self.chain_id, row.wallet, token.asset_id))
+        before = await self._rows.use(lambda c: read_dust(c, self.chain_id, row.wallet, token.asset_id))
         if before >= most_dust(token) and not row.reason.startswith(RELEASED):
             await self._doubt(row, f"dust of {before} base units would have been credited before")
             return
@@ -473,7 +474,7 @@ class Watcher:
             )
 
         if atoms == 0:
-            await self._write(book)
+            await self._rows.use(book)
             return
         try:
             new = await self._exchange.credit_deposit(
@@ -483,11 +484,11 @@ class Watcher:
             )  # fmt: skip
         except Refused as refusal:
             words = f"the exchange refused: {refusal}"
-            await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), words))
+            await self._rows.use(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), words))
             raise
         if not new:
-            await self._alarm("double credit refused", str(row.id), f"{row.tx_id}:{row.idx} was credited before")
-            await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), "was credited before"))
+            await self._rows.alarm("double credit refused", str(row.id), f"{row.tx_id}:{row.idx} was credited before")
+            await self._rows.use(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), "was credited before"))
             return
         step.credited.append(row.tx_id)
 
@@ -509,7 +510,8 @@ class Watcher:
         token = self._exchange.token(self.chain_id, row.asset_id)
         assert token is not None, f"asset {row.asset_id} was credited and is not listed on chain {self.chain_id}"
         if await self._is_there(row):
-            await self._alarm("deposit is not gone", str(row.id), f"{row.tx_id}:{row.idx} is on chain, not reversed")
+            words = f"{row.tx_id}:{row.idx} is on chain, not reversed"
+            await self._rows.alarm("deposit is not gone", str(row.id), words)
             return
 
         def attach(connection: sa.Connection) -> None:
@@ -537,7 +539,7 @@ class Watcher:
         token = self._exchange.token(self.chain_id, row.asset_id)
         if token is None:
             return
-        present = await self._read(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, token))
+        present = await self._rows.use(lambda c: read_rounding(c, self.chain_id, HOT_WALLET, token))
         atoms, left = credited(int(row.received), present, token, 0)
 
         def attach(connection: sa.Connection) -> None:
@@ -545,7 +547,7 @@ class Watcher:
             deposit.move(connection, row, State.FUNDED, self._clock_us(), atoms=atoms, final=True)
 
         if atoms == 0:
-            await self._write(attach)
+            await self._rows.use(attach)
             return
         await self._exchange.fund_custody(
             chain_id=self.chain_id, wallet=HOT_WALLET, asset_id=token.asset_id, atoms=atoms, tx_id=row.tx_id,
@@ -560,7 +562,7 @@ class Watcher:
         if row.id in seen:
             return seen[row.id]
         seen[row.id] = False
-        words = self._misfit(row) or await self._read(partial(self._own_move, row=row))
+        words = self._misfit(row) or await self._rows.use(partial(self._own_move, row=row))
         if words:
             await self._doubt(row, words)
             return False
@@ -580,7 +582,7 @@ class Watcher:
                 await self._doubt(row, f"block {row.height} has no {row.tx_id}:{row.idx} of {row.received}")
                 return False
             else:
-                await self._alarm("nodes disagree", str(row.id), f"a node does not see {row.tx_id}:{row.idx}")
+                await self._rows.alarm("nodes disagree", str(row.id), f"a node does not see {row.tx_id}:{row.idx}")
         seen[row.id] = count >= self._quorum
         return seen[row.id]
 
@@ -602,9 +604,9 @@ class Watcher:
 
     async def _doubt(self, row: sa.Row[Any], words: str) -> None:
         """A row that the chain does not confirm is held, with an alarm; a credit it has stays where it is."""
-        await self._alarm("deposit not on chain", str(row.id), f"deposit {row.id} ({row.state}): {words}")
+        await self._rows.alarm("deposit not on chain", str(row.id), f"deposit {row.id} ({row.state}): {words}")
         if row.state in deposit.UNDECIDED:
-            await self._write(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), f"not on chain: {words}"))
+            await self._rows.use(lambda c: deposit.move(c, row, State.HELD, self._clock_us(), f"not on chain: {words}"))
 
     async def _count_canonical(self, height: int, block_hash: str) -> int:
         count = 0
@@ -615,20 +617,6 @@ class Watcher:
                 continue
             count += block is not None and block.hash == block_hash
         return count
-
-    # ---- SQL ----
-
-    async def _alarm(self, kind: str, subject: str, words: str) -> None:
-        await self._write(lambda c: raise_alarm(c, self.chain_id, kind, subject, words, self._clock_us()))
-
-    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.to_thread(self._in_transaction, work)
-
-    _read = _write
-
-    def _in_transaction(self, work: Callable[[sa.Connection], T]) -> T:
-        with self._engine.begin() as connection:
-            return work(connection)
 
 
 def _insert_block(connection: sa.Connection, chain_id: int, block: BlockRef) -> None:

@@ -108,13 +108,13 @@ async def test_a_redirected_withdrawal_does_not_reach_the_thief(
 
 async def test_a_row_in_the_way_of_a_send_is_refused(net: Net, make_world: MakeWorld) -> None:
     world, thief, victim = await funded(net, make_world), net.stranger(), net.stranger()
-    from chains.outbox import Order
+    from chains.outbox import PaymentOrder
 
     await world.book.approve_withdrawal(
         withdrawal_id=world.book.request(ALICE, net.chain_id, COIN, 10**8, victim), attach=lambda _connection: None
     )
     write(world, sa.insert(schema.nonces).values(forged(world, "withdrawal:1", "withdrawal", thief, net.unit)))
-    assert not await world.outbox.send(Order("withdrawal:1", "withdrawal", 0, COIN, "", victim, net.unit))
+    assert not await world.outbox.send(PaymentOrder("withdrawal:1", "withdrawal", 0, COIN, "", victim, net.unit))
 
     assert "reference taken" in world.alarm_kinds()
     assert attempts_of(world) == []
