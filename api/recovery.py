@@ -11,7 +11,7 @@ from engine.replay import replay_block
 from engine.state import State
 from ledger import merkle
 from ledger.blocks import Block, BlockHeader, LoggedCommand, header_hash, log_command, signed_bytes
-from ledger.signing import verify
+from ledger.signing import key_text, verify
 from ledger.store import Store, StoreError
 
 Republish = Callable[[Block, list[Outcome], State], None]
@@ -70,7 +70,7 @@ def _require_signed(
         if logged != expected:
             raise StoreError(f"block {header.height} has {what} {logged.hex()}, expected {expected.hex()}")
     if not verify(key, signature, signed_bytes(header)):
-        raise StoreError(f"block {header.height} bears no signature of the exchange's key {key.hex()}")
+        raise StoreError(f"block {header.height} bears no signature of the exchange's key {key_text(key)}")
 
 
 def _from_snapshot(store: Store, projected_height: int) -> tuple[State, int]:

@@ -47,14 +47,8 @@ def sign_checkpoint(origin: str, size: int, root: bytes, signer: Signer) -> Chec
 
 def parse_checkpoint(note: str, public_keys: Sequence[bytes]) -> Checkpoint:
     """The checkpoint in a note, signed by one of these keys; else CheckpointError. Others' signatures are ignored."""
-    body, separator, signatures = note.partition("\n\n")
-    lines = body.split("\n")
-    if not separator or len(lines) < 3 or not signatures.endswith("\n"):
-        raise CheckpointError("not a signed note: three lines, an empty one, signatures")
-    origin, size_text, root_text = lines[:3]
-    root = _decode(root_text)
-    if not re.fullmatch(r"0|[1-9][0-9]{0,18}", size_text) or root is None or len(root) != 32:
-        raise CheckpointError(f"not a checkpoint: size {size_text[:40]!r}, root {root_text[:60]!r}")
+    origin, size, root = checkpoint_facts(note)
+    body, _, signatures = note.partition("\n\n")
     text = (body + "\n").encode()
     for line in signatures.splitlines():
         name, _, encoded = line.removeprefix("— ").partition(" ")
@@ -63,8 +57,21 @@ def parse_checkpoint(note: str, public_keys: Sequence[bytes]) -> Checkpoint:
             continue
         for key in public_keys:
             if signature[:4] == _key_hash(origin, key) and verify(key, signature[4:], text):
-                return Checkpoint(origin, int(size_text), root, note)
-    raise CheckpointError(f"checkpoint of {origin} at {size_text} blocks bears no signature of the exchange's keys")
+                return Checkpoint(origin, size, root, note)
+    raise CheckpointError(f"checkpoint of {origin} at {size} blocks bears no signature of the exchange's keys")
+
+
+def checkpoint_facts(note: str) -> tuple[str, int, bytes]:
+    """What a note says, whoever signed it: origin, number of blocks, root. CheckpointError for anything else."""
+    body, separator, signatures = note.partition("\n\n")
+    lines = body.split("\n")
+    if not separator or len(lines) < 3 or not signatures.endswith("\n"):
+        raise CheckpointError("not a signed note: three lines, an empty one, signatures")
+    origin, size_text, root_text = lines[:3]
+    root = _decode(root_text)
+    if not re.fullmatch(r"0|[1-9][0-9]{0,18}", size_text) or root is None or len(root) != 32:
+        raise CheckpointError(f"not a checkpoint: size {size_text[:40]!r}, root {root_text[:60]!r}")
+    return origin, int(size_text), root
 
 
 def read_checkpoint(path: Path, public_keys: Sequence[bytes]) -> Checkpoint:

@@ -108,6 +108,12 @@ def _frame(file: IO[bytes], letter: bytes, data: bytes) -> None:
     file.write(data)
 
 
+def require_export(path: Path) -> None:
+    """The file begins as an export does; else ExportError. Whether it holds is for `verify_export` to say."""
+    with open(path, "rb") as file:
+        _read_head(file)
+
+
 def _read_head(file: IO[bytes]) -> None:
     try:
         head = json.loads(file.readline(1_000))

@@ -110,7 +110,7 @@ def verify_receipt(receipt: dict[str, Any], public_key: bytes) -> Receipt:
     except (KeyError, TypeError, EncodingError, binascii.Error) as error:
         raise ReceiptError(f"not a receipt: {error}") from error
     if header.public_key != public_key:
-        raise ReceiptError(f"block {header.height} is signed by {header.public_key.hex()}, not by {public_key.hex()}")
+        raise ReceiptError(f"block {header.height} is signed by {_text(header.public_key)}, not by {_text(public_key)}")
     if not verify(public_key, signature, _BLOCK_DOMAIN + encoded_header):
         raise ReceiptError(f"the signature of block {header.height} is wrong")
     if type(index) is not int or transaction.seq != header.first_journal + index:

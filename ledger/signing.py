@@ -54,6 +54,11 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
+def key_text(public_key: bytes) -> str:
+    """A public key as people read it and as options and the wire take it: base64."""
+    return base64.b64encode(public_key).decode()
+
+
 def generate() -> Signer:
     return signer_from_seed(token_bytes(32))
 

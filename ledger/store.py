@@ -16,7 +16,7 @@ from ledger.amounts import join_atoms
 from ledger.blocks import Block, BlockHeader, Chain, LoggedCommand, SignedRequest
 from ledger.database import reading
 from ledger.journal import JournalKind, Posting, PostingBatch, SealedTransaction, decode_memo
-from ledger.signing import verify
+from ledger.signing import key_text, verify
 
 CHUNK = 2_000
 """Rows read at a time, each in a transaction of its own, so that a long reader never holds back the log's writer."""
@@ -30,6 +30,10 @@ _ADVISORY_LOCK = 0x5A7C_4E1B
 
 class StoreError(Exception):
     """The log could not be continued or read. What was not acknowledged may be lost, nothing half-written.   [A-9]"""
+
+
+class WriterHeld(StoreError):
+    """Another process is the one writer of this log, and alive."""
 
 
 class Tip(NamedTuple):
@@ -110,7 +114,7 @@ class Store:
         self._log.append(block.hash)
 
     def acquire(self) -> sa.Connection:
-        """Become the one writer of this database, or raise StoreError. Idempotent; `close` gives it up.
+        """Become the one writer of this database, or raise WriterHeld. Idempotent; `close` gives it up.
 
         A lock keeps a second writer out while this one lives; the epoch, raised here and checked in each block's own
         transaction, stops a writer that lost the lock without noticing.
@@ -176,7 +180,8 @@ class Store:
             return chain
         if tip.next_public_key != public_key:
             raise StoreError(
-                f"block {tip.header.height + 1} must be signed by {tip.next_public_key.hex()}, not {public_key.hex()}"
+                f"block {tip.header.height + 1} must be signed by {key_text(tip.next_public_key)}, "
+                f"not {key_text(public_key)}"
             )
         chain.height = tip.header.height
         chain.block_hash = tip.hash
@@ -254,9 +259,9 @@ class Store:
             raise StoreError(f"{what} has hash {actual.hex()}, {snapshot.state_hash.hex()} was recorded")
         key = self._key_after(found[0])
         if snapshot.public_key != key:
-            raise StoreError(f"{what} is signed by key {snapshot.public_key.hex()}, {key.hex()} was in force")
+            raise StoreError(f"{what} is signed by key {key_text(snapshot.public_key)}, {key_text(key)} was in force")
         if not verify(key, snapshot.signature, snapshot_bytes(height, snapshot.block_hash, snapshot.state_hash)):
-            raise StoreError(f"{what} is forged: it bears no signature of the exchange's key {key.hex()}")
+            raise StoreError(f"{what} is forged: it bears no signature of the exchange's key {key_text(key)}")
 
     def _key_after(self, header: BlockHeader) -> bytes:
         """Whose signature the block after this one must carry."""
@@ -341,7 +346,7 @@ class Store:
             except OSError:
                 if time.monotonic() > deadline:
                     file.close()
-                    raise StoreError(f"another process is writing {path} (it holds {path}.lock)") from None
+                    raise WriterHeld(f"another process is writing {path} (it holds {path}.lock)") from None
                 time.sleep(0.05)
 
     def _unlock_file(self) -> None:
@@ -357,7 +362,7 @@ def _wait_for_advisory_lock(connection: sa.Connection) -> None:
             if connection.execute(sa.select(sa.func.pg_try_advisory_lock(_ADVISORY_LOCK))).scalar_one():
                 return
         if time.monotonic() > deadline:
-            raise StoreError("another process is writing this database (it holds the advisory lock)")
+            raise WriterHeld("another process is writing this database (it holds the advisory lock)")
         time.sleep(0.05)
 
 

@@ -34,6 +34,7 @@ from ledger.journal import (
     exact_sum,
     residues,
 )
+from ledger.signing import key_text
 from ledger.signing import verify as verify_signature
 from ledger.store import snapshot_bytes
 from ledger.writing import raw
@@ -201,12 +202,13 @@ class Continuity:
 
     def check_trust(self, public_key: bytes | None, checkpoint: Path | None, covered: dict[str, Any]) -> None:
         """Hold the log against what the auditor brought: the exchange's key and a kept checkpoint.   [A-8b]"""
-        covered["keys"] = [key.hex() for key in self.keys]
+        covered["keys"] = [key_text(key) for key in self.keys]
         known = [*self.keys, *([self.key] if self.key is not None and self.key not in self.keys else [])]
         # Only the first key vouches for the whole log: anybody can end a log of their own with a rotation to ours.
         if public_key is not None and self.keys[:1] != [public_key]:
-            first = f"key {self.keys[0].hex()}" if self.keys else "no key"
-            self.findings.add("block", "height 0", "public_key", f"the log begins with {first}, not {public_key.hex()}")
+            first = f"key {key_text(self.keys[0])}" if self.keys else "no key"
+            reason = f"the log begins with {first}, not {key_text(public_key)}"
+            self.findings.add("block", "height 0", "public_key", reason)
         if checkpoint is None:
             return
         try:

@@ -59,6 +59,10 @@ class LeavesGone(LookupError):
     """The epoch is published, but its leaves are no longer kept; the auditor's replay can rebuild them."""
 
 
+class LeavesBroken(ValueError):
+    """The epoch is published, but the leaves that are stored for it are not those that its header commits to."""
+
+
 def publish(
     database: sa.Engine, log: Log, item: Epoch | Missed, sign: Sign, public_key: bytes, keep_leaves: int = KEEP_LEAVES
 ) -> str:
@@ -125,7 +129,8 @@ def load_checkpoint(database: sa.Engine, size: int | None = None) -> Checkpoint 
 def load_epoch(database: sa.Engine, number: int) -> Epoch:
     """A published epoch with its leaves, checked against its header.
 
-    Raises KeyError where there is no such epoch (a missed hour is none) and LeavesGone where only its row is left.
+    Raises KeyError where there is no such epoch (a missed hour is none) LeavesGone where only its row is left,
+    LeavesBroken where what is stored is not what was published.
     """
     with database.connect() as connection:
         row = connection.execute(sa.select(por_epoch).where(por_epoch.c.epoch == number)).mappings().first()
@@ -137,6 +142,10 @@ def load_epoch(database: sa.Engine, number: int) -> Epoch:
         raise LeavesGone(f"the leaves of epoch {number} are no longer kept")
 
     leaves = _unpacked(number, body)
+    try:
+        tree = load_tree(leaves, header)
+    except ValueError as problem:
+        raise LeavesBroken(str(problem)) from None
     return Epoch(
         header=header,
         prices=row["prices"],
@@ -144,7 +153,7 @@ def load_epoch(database: sa.Engine, number: int) -> Epoch:
         code_version=row["code_version"],
         reserves=row["reserves"],
         leaves=leaves,
-        tree=load_tree(leaves, header),
+        tree=tree,
     )
 
 
@@ -165,7 +174,10 @@ def _packed(leaves: Leaves) -> bytes:
 
 
 def _unpacked(epoch: int, body: bytes) -> Leaves:
-    artifact = msgspec.msgpack.decode(zlib.decompress(body), type=_Artifact)
-    return restore_leaves(
-        epoch, artifact.subaccount_ids, artifact.user_ids, artifact.details, artifact.salts, artifact.amounts
-    )
+    try:
+        artifact = msgspec.msgpack.decode(zlib.decompress(body), type=_Artifact)
+        return restore_leaves(
+            epoch, artifact.subaccount_ids, artifact.user_ids, artifact.details, artifact.salts, artifact.amounts
+        )
+    except (zlib.error, msgspec.MsgspecError, ValueError) as problem:
+        raise LeavesBroken(f"the stored leaves of epoch {epoch} ({len(body)} bytes) are damaged: {problem}") from None

@@ -22,7 +22,7 @@ from engine.commands import USER_COMMANDS, ClockMode, Command, RegisterKey, deco
 from engine.replay import Divergence
 from engine.state import State
 from ledger.blocks import LoggedCommand, SignedRequest
-from ledger.signing import verify
+from ledger.signing import key_text, verify
 from ledger.store import Store, StoreError
 from tools.keys import public_key
 from tools.node_data import reading
@@ -74,12 +74,13 @@ class Finding(msgspec.Struct, frozen=True):
     reason: str
 
     def __str__(self) -> str:
+        what = f"command {self.command} {self.kind}" if self.command else "the log"
         whose = f" of user {self.user_id}" if self.user_id is not None else ""
-        return f"command {self.command} {self.kind}{whose}: {self.reason}"
+        return f"{what}{whose}: {self.reason}"
 
 
 class Audit:
-    """One pass over the log. With `keys` only those are the users'; without, the log's own registrations are."""
+    """One pass over the log. A user's keys are the given ones, or the log's own registrations where none are."""
 
     def __init__(self, store: Store, keys: UserKeys | None, genesis_key: bytes | None = None) -> None:
         self.findings: list[Finding] = []
@@ -89,6 +90,8 @@ class Audit:
         self.covered: Counter[str] = Counter()
         self._store = store
         self._keys = keys
+        self._without_keys: Counter[int] = Counter()
+        """User without given keys, where some were given → commands held to the log's own keys instead."""
         self._used: dict[bytes, int] = {}
         """API key and signature → the command that had its effect."""
         self._replay = Replay(store)
@@ -112,6 +115,10 @@ class Audit:
             for logged in self._store.commands(at + 1):
                 self._check_signature(logged)
                 yield logged.seq
+        # One note for each user, not a finding for each command: a list of some users' keys audits those users.
+        for user_id, count in sorted(self._without_keys.items()):
+            reason = f"no keys were given, {count} signed command(s) are held to the log's own keys"
+            self.notes.append(Finding(0, "", user_id, reason))
 
     def report(self) -> dict[str, Any]:
         return {
@@ -151,9 +158,8 @@ class Audit:
                 self.covered["unsigned commands that were refused"] += 1
             return False
         if not verify(request.api_key, request.signature, request.text):
-            self._find(
-                logged.seq, logged.kind, None, f"the signature is not key {request.api_key.hex()}'s on the signed text"
-            )
+            reason = f"the signature is not key {key_text(request.api_key)}'s on the signed text"
+            self._find(logged.seq, logged.kind, None, reason)
             return False
         tail = _TAIL.search(request.text)
         if tail is None or (int(tail[1]), int(tail[2])) != (request.timestamp_ms, request.window_ms):
@@ -176,7 +182,7 @@ class Audit:
         else:
             self.covered["operator commands, each signed by an operator"] += 1
             if request.api_key not in state.operator_keys:
-                self._find(logged.seq, logged.kind, None, f"key {request.api_key.hex()} is no operator's")
+                self._find(logged.seq, logged.kind, None, f"key {key_text(request.api_key)} is no operator's")
 
         first = self._used.setdefault(request.api_key + request.signature, logged.seq)
         if first != logged.seq:
@@ -213,10 +219,12 @@ class Audit:
 
     def _check_user_key(self, logged: LoggedCommand, request: SignedRequest, user_id: int | None) -> None:
         if user_id is None:
-            self._find(logged.seq, logged.kind, None, f"key {request.api_key.hex()} is no user's")
-        elif self._keys is not None and request.api_key not in self._keys.get(user_id, frozenset()):
-            known = "is not among the user's keys" if user_id in self._keys else "belongs to a user without given keys"
-            self._find(logged.seq, logged.kind, user_id, f"signed by key {request.api_key.hex()}, which {known}")
+            self._find(logged.seq, logged.kind, None, f"key {key_text(request.api_key)} is no user's")
+        elif self._keys is not None and user_id not in self._keys:
+            self._without_keys[user_id] += 1
+        elif self._keys is not None and request.api_key not in self._keys[user_id]:
+            reason = f"signed by key {key_text(request.api_key)}, which is not among the user's keys"
+            self._find(logged.seq, logged.kind, user_id, reason)
 
     def _check_registration(self, state: State, logged: LoggedCommand, command: RegisterKey) -> None:
         """The operator may open a user with a first key; a further key is the user's own command.   [A-5]"""
@@ -225,17 +233,17 @@ class Audit:
             if logged.request is None and not state.devnet:
                 self._find(logged.seq, logged.kind, command.user_id, "no operator signed the registration")
             return
-        given = self._keys is not None and command.public_key in self._keys.get(command.user_id, frozenset())
-        if given:
+        listed = None if self._keys is None else self._keys.get(command.user_id)
+        if listed is not None and command.public_key in listed:
             self.covered["further keys without the user's signature that the user vouches for"] += 1
-        elif state.devnet and self._keys is None:
-            # A devnet registers keys for whoever asks, and nobody gave a list that says otherwise.   [W-9]
+        elif state.devnet and listed is None:
+            # A devnet registers keys for whoever asks, and this user gave no list that says otherwise.   [W-9]
             self.notes.append(
                 Finding(
                     logged.seq,
                     logged.kind,
                     command.user_id,
-                    f"key {command.public_key.hex()} was added to an existing user through the devnet's own route",
+                    f"key {key_text(command.public_key)} was added to an existing user through the devnet's own route",
                 )
             )
         else:
@@ -243,7 +251,7 @@ class Audit:
                 logged.seq,
                 logged.kind,
                 command.user_id,
-                f"key {command.public_key.hex()} was added to an existing user without a signature of that user's",
+                f"key {key_text(command.public_key)} was added to an existing user without a signature of that user's",
             )
 
     def _find(self, seq: int, kind: str, user_id: int | None, reason: str) -> None:

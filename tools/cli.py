@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tools.terminal import COULD_NOT_RUN, DEFAULT_DATA, run, say
+from tools.terminal import COULD_NOT_RUN, DEFAULT_DATA, run, say, tell_failure
 
 app = typer.Typer(
     name="satchel",
@@ -20,9 +20,15 @@ app = typer.Typer(
     "Exit codes: 0 fine, 1 findings, 2 could not run.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Help texts are plain: in markup `[keys]` would be a style, and vanish.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-por = typer.Typer(help="Proof of reserves: run an epoch, prove a subaccount, verify a proof.", no_args_is_help=True)
+por = typer.Typer(
+    help="Proof of reserves: run an epoch, prove a subaccount, verify a proof.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(por, name="por")
 
 Data = Annotated[Path, typer.Option("--data", help="The node's folder.", show_default=str(DEFAULT_DATA))]
@@ -35,11 +41,22 @@ def main() -> None:
     if not __debug__:
         say("satchel: refuses to run under python -O: its assertions guard money")
         sys.exit(COULD_NOT_RUN)
-    app()
+    if "--json" not in sys.argv:
+        app()
+        return
+    try:
+        sys.exit(app(standalone_mode=False))
+    except Exception as problem:
+        # Known by what it can do: typer carries the class of its usage errors where nobody should import it from.
+        words = getattr(problem, "format_message", None)
+        if words is None:
+            raise
+        tell_failure("USAGE", words(), "satchel --help, or satchel COMMAND --help", True)
+        sys.exit(COULD_NOT_RUN)
 
 
-def _end(body: Callable[[], int]) -> None:
-    raise typer.Exit(run(body))
+def _end(body: Callable[[], int], as_json: bool) -> None:
+    raise typer.Exit(run(body, as_json))
 
 
 @app.command()
@@ -56,7 +73,7 @@ def serve(
     """Run the exchange; prints `listening on URL` when it answers."""
     from tools import serving
 
-    _end(lambda: serving.serve(devnet, data, database, host, port, genesis, evm, json))
+    _end(lambda: serving.serve(devnet, data, database, host, port, genesis, evm, json), json)
 
 
 @app.command()
@@ -70,7 +87,7 @@ def demo(
     """A devnet with a living book: prices, market makers and takers (this is `make run`)."""
     from tools import demo as demonstration
 
-    _end(lambda: demonstration.run(data, database, port, seed, json))
+    _end(lambda: demonstration.run(data, database, port, seed, json), json)
 
 
 @app.command()
@@ -88,7 +105,7 @@ def keygen(
     """Make an Ed25519 API key pair (base64, as the wire API wants it)."""
     from tools import keys
 
-    _end(lambda: keys.exchange_key(data, json) if exchange else keys.keygen(out, json))
+    _end(lambda: keys.exchange_key(data, json) if exchange else keys.keygen(out, json), json)
 
 
 @app.command()
@@ -109,7 +126,7 @@ def sign(
     """Sign a request: prints the signed text, the headers and a curl line."""
     from tools import keys
 
-    _end(lambda: keys.sign(instruction, fields or [], body, key, secret, text, timestamp, window, url, json))
+    _end(lambda: keys.sign(instruction, fields or [], body, key, secret, text, timestamp, window, url, json), json)
 
 
 @app.command()
@@ -132,7 +149,7 @@ def replay(
     """Run every command of the log again and compare every byte with what is stored."""
     from tools import replaying
 
-    _end(lambda: replaying.replay(data, database, from_snapshot, resume, to, public_key, json))
+    _end(lambda: replaying.replay(data, database, from_snapshot, resume, to, public_key, json), json)
 
 
 @app.command("verify-journal")
@@ -150,7 +167,7 @@ def verify_journal(
     """Check every stored byte: hashes, chain, roots, signatures, balances, and the tail against checkpoints."""
     from tools import verifying
 
-    _end(lambda: verifying.verify_journal(data, database, checkpoint, public_key, json))
+    _end(lambda: verifying.verify_journal(data, database, checkpoint, public_key, json), json)
 
 
 @app.command()
@@ -168,7 +185,7 @@ def audit(
     """Prove from the log alone that users asked for what was done in their name, and that rules did the rest."""
     from tools import audit as auditing
 
-    _end(lambda: auditing.audit(data, database, keys, public_key, json))
+    _end(lambda: auditing.audit(data, database, keys, public_key, json), json)
 
 
 @app.command()
@@ -186,7 +203,7 @@ def receipt(
     """Write the offline receipt of a journal transaction, or verify one."""
     from tools import reports
 
-    _end(lambda: reports.receipt(data, database, seq, out, verify, public_key, json))
+    _end(lambda: reports.receipt(data, database, seq, out, verify, public_key, json), json)
 
 
 @app.command()
@@ -202,7 +219,7 @@ def statement(
     """Everything that moved a subaccount's funds, with running balances."""
     from tools import reports
 
-    _end(lambda: reports.statement(data, database, subaccount, since, until, as_of, json))
+    _end(lambda: reports.statement(data, database, subaccount, since, until, as_of, json), json)
 
 
 @app.command("trial-balance")
@@ -215,7 +232,7 @@ def trial_balance(
     """Debits and credits of every account; per asset they must be equal."""
     from tools import reports
 
-    _end(lambda: reports.trial_balance(data, database, as_of, json))
+    _end(lambda: reports.trial_balance(data, database, as_of, json), json)
 
 
 @app.command()
@@ -230,7 +247,7 @@ def reconcile(
     """Hold the ledger's custody accounts against what is on chain, wallet by wallet."""
     from tools import reconciling
 
-    _end(lambda: reconciling.reconcile(data, database, evm or [], json))
+    _end(lambda: reconciling.reconcile(data, database, evm or [], json), json)
 
 
 @app.command()
@@ -247,7 +264,7 @@ def export(
     """Write the whole log to one file that verifies without SQL, or verify one."""
     from tools import exporting
 
-    _end(lambda: exporting.export(data, database, file, verify, checkpoint, json))
+    _end(lambda: exporting.export(data, database, file, verify, checkpoint, json), json)
 
 
 @app.command()
@@ -263,7 +280,7 @@ def bench(
     """Measure on this machine and print beside the peers' figures."""
     from tools import benchmarks
 
-    _end(lambda: benchmarks.bench(only or [], quick, database, json))
+    _end(lambda: benchmarks.bench(only or [], quick, database, json), json)
 
 
 @por.command("run")
@@ -276,7 +293,7 @@ def por_run(
     """Close an epoch now and print its header: on a stopped node's data, or with --url on a running devnet."""
     from tools import reserves
 
-    _end(lambda: reserves.run_epoch(data, database, url, json))
+    _end(lambda: reserves.run_epoch(data, database, url, json), json)
 
 
 @por.command("prove")
@@ -295,7 +312,7 @@ def por_prove(
     """Write the proof that a subaccount's balances are in an epoch's tree."""
     from tools import reserves
 
-    _end(lambda: reserves.prove(data, database, subaccount, epoch, known or [], out, json))
+    _end(lambda: reserves.prove(data, database, subaccount, epoch, known or [], out, json), json)
 
 
 @por.command("verify")
@@ -313,7 +330,7 @@ def por_verify(
     """Verify a proof as its owner would: with por/verifier.py alone."""
     from tools import reserves
 
-    _end(lambda: reserves.verify(proof, subaccount, key, checkpoint, data, database, json))
+    _end(lambda: reserves.verify(proof, subaccount, key, checkpoint, data, database, json), json)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ledger.export import export_log, verify_export
+from ledger.export import ExportError, export_log, require_export, verify_export
 from ledger.store import Store
 from tools.node_data import reading
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
+from tools.verifying import require_checkpoint_file
 
 
 def export(data: Path, database: str | None, file: Path, verify: bool, checkpoint: Path | None, as_json: bool) -> int:
@@ -30,6 +31,12 @@ def export(data: Path, database: str | None, file: Path, verify: bool, checkpoin
 def _verify(file: Path, checkpoint: Path | None, as_json: bool) -> int:
     if not file.is_file():
         raise CannotRun(f"no export at {file}", "write one with `satchel export FILE --data DIR`")
+    try:
+        require_export(file)
+    except ExportError as problem:
+        raise CannotRun(f"{file}: {problem}", "write one with `satchel export FILE --data DIR`") from None
+    if checkpoint is not None:
+        require_checkpoint_file(checkpoint)
     with progress("verifying", 1) as show:
         report = verify_export(file, checkpoint, progress=show)
     findings = [dict(finding._asdict()) for finding in report.findings]

@@ -21,6 +21,7 @@ from engine.state import State
 from ledger import merkle, schema
 from ledger.blocks import BlockHeader, LoggedCommand, header_hash, log_command, signed_bytes
 from ledger.journal import GENESIS_HASH, SealedTransaction, seal
+from ledger.signing import key_text
 from ledger.store import Store, StoreError
 from tools.epoch_roots import EpochRoots
 from tools.keys import public_key
@@ -60,6 +61,8 @@ def replay(
     with reading(data, database) as engine:
         store = Store(engine)
         commands = number_of_commands(store)
+        if until is not None:
+            _require_block(store, until)
         run = _beginning(store, from_snapshot, resume)
         began = run.height + 1
         difference = ""
@@ -112,6 +115,18 @@ def number_of_commands(store: Store) -> int:
     return tip.next_command - 1
 
 
+def _require_block(store: Store, until: int) -> None:
+    """`--to` names a block that is there: a shorter replay would read as if it had covered it."""
+    try:
+        tip = store.tip()
+    except StoreError:
+        # The end of the log is not as it should be; where exactly is what the replay is about to find out.
+        return
+    newest = -1 if tip is None else tip.header.height
+    if not 0 <= until <= newest:
+        raise CannotRun(f"no block {until} to replay to", f"the newest block is {newest}; leave --to out for all")
+
+
 def require_genesis_key(store: Store, key: bytes | None) -> None:
     """The log begins with the key that the auditor trusts, where one is given. Raises Divergence.   [A-4]
 
@@ -121,8 +136,8 @@ def require_genesis_key(store: Store, key: bytes | None) -> None:
         return
     first = store.block(0)
     if first is None or first[0].public_key != key:
-        logged = "no block" if first is None else first[0].public_key.hex()
-        raise Divergence("public key of block", 0, logged, f"the trusted key {key.hex()}")
+        logged = "no block" if first is None else key_text(first[0].public_key)
+        raise Divergence("public key of block", 0, logged, f"the trusted key {key_text(key)}")
 
 
 def collect_seldom() -> None:
@@ -251,7 +266,7 @@ class Replay:
         _require("log root of block", header.height, header.log_root, self.log.root())
         _require("hash of block", header.height, digest, header_hash(header))
         if self.public_key:
-            _require("public key of block", header.height, header.public_key, self.public_key)
+            _require_key(header.height, header.public_key, self.public_key)
         try:
             Ed25519PublicKey.from_public_bytes(header.public_key).verify(signature, signed_bytes(header))
         except (InvalidSignature, ValueError):
@@ -259,7 +274,7 @@ class Replay:
         # Genesis names the key that signs block 0; a rotation names the next block's.
         self.public_key = self.state.public_key
         if header.height == 0:
-            _require("public key of block", 0, header.public_key, self.public_key)
+            _require_key(0, header.public_key, self.public_key)
         self.height, self.block_hash = header.height, digest
         self.next_command += header.command_count
         self.log.append(digest)
@@ -288,6 +303,11 @@ def _applied(state: State, logged: LoggedCommand) -> Outcome:
 def _require(what: str, which: int, logged: bytes, replayed: bytes) -> None:
     if logged != replayed:
         raise Divergence(what, which, logged.hex(), replayed.hex())
+
+
+def _require_key(height: int, logged: bytes, replayed: bytes) -> None:
+    if logged != replayed:
+        raise Divergence("public key of block", height, key_text(logged), key_text(replayed))
 
 
 def _difference(stored: SealedTransaction | None, replayed: SealedTransaction, logged: LoggedCommand) -> Divergence:

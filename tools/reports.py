@@ -97,8 +97,11 @@ def receipt(
             raise CannotRun(str(problem), "`satchel statement SUBACCOUNT` lists the numbers") from None
     if out is None:
         print_json(document)
+        return FINE
+    out.write_text(json.dumps(document, indent=2) + "\n")
+    if as_json:
+        print_json({"file": str(out), **document["about"]})
     else:
-        out.write_text(json.dumps(document, indent=2) + "\n")
         say(f"receipt of journal transaction {seq} written to {out}")
     return FINE
 

@@ -46,7 +46,10 @@ def prove(
     `known` are sizes of the log that the customer saw before: the proof connects itself with each.   [R-20]
     """
     with reading(data, database) as engine:
-        log = por_store.load_log(engine)
+        try:
+            log = por_store.load_log(engine)
+        except ValueError as problem:
+            raise CannotRun(f"the log of epochs is broken: {problem}", "run `satchel verify-journal`") from None
         built = [row.epoch for row in log.rows if isinstance(row, Header)]
         if not built:
             raise CannotRun("no epoch was built yet", "`satchel por run` closes one now")
@@ -55,6 +58,8 @@ def prove(
             loaded = por_store.load_epoch(engine, number)
         except (KeyError, por_store.LeavesGone) as problem:
             raise CannotRun(str(problem.args[0]), f"epochs with proofs: up to {built[-1]}") from None
+        except por_store.LeavesBroken as problem:
+            raise CannotRun(str(problem), "run `satchel verify-journal`, or choose another --epoch") from None
         checkpoint = por_store.load_checkpoint(engine)
         assert checkpoint is not None, "a built epoch has a checkpoint"
         try:
@@ -64,8 +69,11 @@ def prove(
             raise CannotRun(str(problem.args[0]), "subaccounts opened after the epoch are in the next one") from None
     if out is None:
         print_json(document)
+        return FINE
+    out.write_text(json.dumps(document) + "\n")
+    if as_json:
+        print_json({"file": str(out), "epoch": number, "subaccountId": subaccount})
     else:
-        out.write_text(json.dumps(document) + "\n")
         say(f"proof of subaccount {subaccount} in epoch {number} written to {out}")
     return FINE
 
@@ -80,6 +88,12 @@ def verify(
     as_json: bool,
 ) -> int:
     """What `python por/verifier.py FILE` says; and, where a ledger is named, that the epoch's block is in that one."""
+    for file, what, step in (
+        (proof, "proof", "write one with `satchel por prove SUBACCOUNT --out FILE`, or ask the API for yours"),
+        (checkpoint, "checkpoint", "give a checkpoint of the epochs' log that you kept"),
+    ):
+        if file is not None and not file.is_file():
+            raise CannotRun(f"no {what} at {file}", step)
     arguments = [str(proof)]
     arguments += ["--subaccount", str(subaccount)] if subaccount is not None else []
     arguments += ["--key", key] if key is not None else []
@@ -94,11 +108,12 @@ def verify(
     import contextlib
     import io
 
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    said, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
         code = verifier.main(arguments)
     if code == COULD_NOT_RUN:
-        return code
+        words = complained.getvalue().strip().removeprefix("Could not run: ")
+        raise CannotRun(words, "give a file of `satchel por prove`, and keys in base64")
     report = said.getvalue().splitlines()
     elsewhere = _misplaced(proof, data, database) if named and code == FINE else None
     if elsewhere is not None:
@@ -142,7 +157,7 @@ async def _on_stopped(data: Path, database: str | None) -> dict[str, Any]:
     from api.node import Node, born_as
     from api.settings import PASSPHRASE_VARIABLE, Settings
     from engine.commands import CloseEpoch
-    from ledger.store import StoreError
+    from ledger.store import StoreError, WriterHeld
 
     with reading(data, database):
         settings = Settings(data=data, database=database, passphrase=os.environ.get(PASSPHRASE_VARIABLE))
@@ -152,8 +167,10 @@ async def _on_stopped(data: Path, database: str | None) -> dict[str, Any]:
     node = Node(msgspec.structs.replace(settings, devnet=born.devnet))
     try:
         await node.start()
-    except StoreError as problem:
+    except WriterHeld as problem:
         raise CannotRun(str(problem), "the node is running: name it, --url http://127.0.0.1:8080") from None
+    except StoreError as problem:
+        raise CannotRun(f"the log does not start: {problem}", "run `satchel verify-journal`") from None
     try:
         await node.submit(CloseEpoch(0))
         await node.epochs.settled()

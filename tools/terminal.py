@@ -17,6 +17,7 @@ DEFAULT_DATA = Path(".devnet")
 FINE = 0
 FINDINGS = 1
 COULD_NOT_RUN = 2
+INTERRUPTED = 130
 
 
 class CannotRun(Exception):
@@ -71,37 +72,54 @@ def progress(label: str, total: int) -> Iterator[Callable[..., None]]:
         yield lambda done, total=None: bar.update(task, completed=done, total=total)
 
 
-def run(body: Callable[[], int]) -> int:
-    """Run a command's body and turn what went wrong into words and an exit code."""
+def run(body: Callable[[], int], as_json: bool = False) -> int:
+    """Run a command's body and turn what went wrong into words and an exit code.
+
+    With `as_json` the words are the one JSON document on stdout: {"error": {"code", "message", "next"}}.
+    """
     try:
         code = body()
         sys.stdout.flush()
         return code
-    except CannotRun as problem:
-        say(f"satchel: {problem.what}")
-        say(f"  next: {problem.next_step}")
-        return COULD_NOT_RUN
-    except KeyboardInterrupt:
-        say("satchel: interrupted")
-        return 130
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
-    except ModuleNotFoundError as problem:
-        say(f"satchel: the library {problem.name} is not installed")
-        say("  next: check --database (SQLite or PostgreSQL), or install the extras: satchel-exchange[postgres,evm]")
-        return COULD_NOT_RUN
-    except OSError as problem:
-        say(f"satchel: {problem}")
-        say("  next: check that the file or folder exists and that this user may read it")
-        return COULD_NOT_RUN
+    except KeyboardInterrupt:
+        tell_failure("INTERRUPTED", "interrupted", "", as_json)
+        return INTERRUPTED
     except Exception as problem:
-        # By name: nobody waits for a database library to be imported that the command does not need.
-        origin = type(problem).__module__
-        if not origin.startswith(("sqlalchemy.", "ledger.store")):
+        words = _failure(problem)
+        if words is None:
             raise
-        what = "the log cannot be read" if origin == "ledger.store" else "the database refused"
-        say(f"satchel: {what}: {str(problem).splitlines()[0]}")
-        say("  next: check --database and that the server is up; `satchel verify-journal` looks at what is stored")
+        tell_failure(*words, as_json)
         return COULD_NOT_RUN
+
+
+def tell_failure(code: str, what: str, next_step: str, as_json: bool) -> None:
+    """What went wrong and what to do next: words on stderr, or a document on stdout where one was asked for."""
+    if as_json:
+        print_json({"error": {"code": code, "message": what, "next": next_step or None}})
+        sys.stdout.flush()
+        return
+    say(f"satchel: {what}")
+    if next_step:
+        say(f"  next: {next_step}")
+
+
+def _failure(problem: Exception) -> tuple[str, str, str] | None:
+    """Code, words and next step of what can go wrong outside of us; None for a bug of ours."""
+    if isinstance(problem, CannotRun):
+        return "CANNOT_RUN", problem.what, problem.next_step
+    if isinstance(problem, ModuleNotFoundError):
+        step = "check --database (SQLite or PostgreSQL), or install the extras: satchel-exchange[postgres,evm]"
+        return "LIBRARY_MISSING", f"the library {problem.name} is not installed", step
+    if isinstance(problem, OSError):
+        return "FILE", str(problem), "check that the file or folder exists and that this user may read it"
+    # By name: nobody waits for a database library to be imported that the command does not need.
+    origin = type(problem).__module__
+    if origin.startswith(("sqlalchemy.", "ledger.store")):
+        what = "the log cannot be read" if origin == "ledger.store" else "the database refused"
+        step = "check --database and that the server is up; `satchel verify-journal` looks at what is stored"
+        return "DATABASE", f"{what}: {str(problem).splitlines()[0]}", step
+    return None

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ledger.checkpoints import checkpoint_facts
 from ledger.store import StoreError
 from ledger.verification import Finding, Report, verify
 from tools.epoch_roots import published_findings
@@ -25,8 +26,8 @@ def verify_journal(
     data: Path, database: str | None, checkpoint: Path | None, key: str | None, as_json: bool
 ) -> int:
     """Check the whole log and name each thing that is not as it was signed; 1 when there is one."""
-    if checkpoint is not None and not checkpoint.is_file():
-        raise CannotRun(f"no checkpoint at {checkpoint}", "give the file you kept; the node writes DATA/checkpoint.txt")
+    if checkpoint is not None:
+        require_checkpoint_file(checkpoint)
     genesis_key = None if key is None else public_key(key)
     kept = checkpoint if checkpoint is not None else _own_checkpoint(data, database)
     # The note is taken first: a running node writes newer ones while the log is being read.
@@ -46,6 +47,17 @@ def verify_journal(
     if kept is None:
         say("no checkpoint given: a log whose tail was cut would look whole; keep one and give it with --checkpoint")
     return FINE if report.is_clean else FINDINGS
+
+
+def require_checkpoint_file(file: Path) -> None:
+    """The file is a checkpoint of a block log; CannotRun for any other. Whether it fits the log is a finding."""
+    step = "give the file you kept; the node writes DATA/checkpoint.txt"
+    if not file.is_file():
+        raise CannotRun(f"no checkpoint at {file}", step)
+    try:
+        checkpoint_facts(file.read_bytes().decode())
+    except ValueError as problem:
+        raise CannotRun(f"{file} is no checkpoint: {problem}", step) from None
 
 
 def _published(engine: sa.Engine) -> list[Finding]:

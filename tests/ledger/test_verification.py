@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ledger import definitions, merkle, schema
 from ledger.checkpoints import sign_checkpoint, write_checkpoint
 from ledger.database import open_engine
-from ledger.signing import Signer, signer_from_seed
+from ledger.signing import Signer, key_text, signer_from_seed
 from ledger.store import Snapshot, Store, StoreError
 from ledger.verification import Finding, verify
 from tests.ledger.logs import NEW_KEY, OLD_KEY, example_blocks, opened, stored
@@ -88,7 +88,7 @@ def test_an_honest_log_is_clean(database_url: str) -> None:
         "postings": 22,
         "batches": 1,
         "snapshots": 0,
-        "keys": [OLD_KEY.public_key.hex(), NEW_KEY.public_key.hex()],
+        "keys": [key_text(OLD_KEY.public_key), key_text(NEW_KEY.public_key)],
     }
     assert ticks[-1] == (52, 52)
 
@@ -508,7 +508,7 @@ def test_the_published_key_is_the_genesis_key(tampered: Tampered) -> None:
     for key in (NEW_KEY.public_key, bytes(32)):
         (finding,) = tampered.findings(public_key=key)
 
-        assert f"the log begins with key {OLD_KEY.public_key.hex()}, not {key.hex()}" in finding.reason
+        assert f"the log begins with key {key_text(OLD_KEY.public_key)}, not {key_text(key)}" in finding.reason
 
 
 def test_a_log_signed_anew_by_another_key_is_found(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from por.canonical import BuildRefused
 from por.epochs import build_epoch, prove
 from por.header import missed_row
 from por.log import Log
-from por.store import LeavesGone, load_checkpoint, load_epoch, load_log, por_artifact, por_epoch, publish
+from por.store import LeavesBroken, LeavesGone, load_checkpoint, load_epoch, load_log, por_artifact, por_epoch, publish
 from tests.por.samples import HOUR, KEY, MASTER, PUBLIC, ROWS, image_of, sample_epoch
 
 
@@ -76,6 +76,21 @@ def test_leaves_are_kept_for_the_newest_epochs_and_headers_for_ever(database: sa
     assert old.text == Log(log.rows[:2]).checkpoint(KEY.sign, PUBLIC)
     with pytest.raises(LeavesGone, match="epoch 1"):
         load_epoch(database, 1)
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "empty", "of another epoch"])
+def test_damaged_leaves_are_named_not_stumbled_over(database: sa.Engine, damage: str) -> None:
+    """R-22: artifacts are not append-only, so that old ones can go; what is wrong is said in words."""
+    log = Log()
+    publish_hours(database, log, 2)
+    with database.begin() as connection:
+        bodies = dict(connection.execute(sa.select(por_artifact.c.epoch, por_artifact.c.body)).all())
+        body = {"zeroed": bytes(len(bodies[1])), "empty": b"", "of another epoch": bodies[0]}[damage]
+        connection.execute(por_artifact.update().where(por_artifact.c.epoch == 1).values(body=body))
+
+    with pytest.raises(LeavesBroken, match="leaves of epoch 1"):
+        load_epoch(database, 1)
+    assert load_epoch(database, 0).header == log.rows[0]
 
 
 def test_the_database_refuses_to_change_a_published_epoch(database: sa.Engine) -> None:
