@@ -251,6 +251,21 @@ def reconcile(
 
 
 @app.command()
+def alarms(
+    clear: Annotated[
+        list[int] | None, typer.Option("--clear", help="An alarm that was dealt with, by id. Repeatable.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """What the chains' loops want a person to look at; 1 while there is something."""
+    from tools import alarms as alarming
+
+    _end(lambda: alarming.show(data, database, clear or [], json), json)
+
+
+@app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="File to write, or to read with --verify.")],
     verify: Annotated[bool, typer.Option("--verify", help="Verify this export; needs no database.")] = False,

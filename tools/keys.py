@@ -35,6 +35,7 @@ ROUTES = {
     "withdraw": ("POST", "/wapi/v1/capital/withdrawals"),
     "withdrawalQueryAll": ("GET", "/wapi/v1/capital/withdrawals"),
     "positionQuery": ("GET", "/api/v1/position"),
+    "alarmQueryAll": ("GET", "/satchel/v1/alarms"),
     "balanceAsOfQuery": ("GET", "/satchel/v1/balances"),
     "keyAdd": ("POST", "/satchel/v1/keys"),
     "keyQueryAll": ("GET", "/satchel/v1/keys"),

@@ -122,7 +122,7 @@ def _statement(
         for line in balances.statement(engine, accounts, first, last):
             lines.append(
                 {
-                    "time": _utc(line.at_us),
+                    "time": utc(line.at_us),
                     "block": line.block_height,
                     "journal": line.journal_seq,
                     "command": line.command_seq,
@@ -212,7 +212,8 @@ def _microseconds(text: str) -> int:
     return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
 
 
-def _utc(at_us: int) -> str:
+def utc(at_us: int) -> str:
+    """A moment in µs since 1970 as people read it."""
     seconds, micros = divmod(at_us, 1_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
 
@@ -264,7 +265,7 @@ def _verify_receipt(file: Path, public_key: str | None, as_json: bool) -> int:
         "block": proven.header.height,
         "journal": facts.seq,
         "command": facts.command_seq,
-        "time": _utc(facts.at_us),
+        "time": utc(facts.at_us),
         "kind": _kind_name(facts.kind),
         "hash": proven.transaction_hash.hex(),
         "postings": [

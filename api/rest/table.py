@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api.rest import (
     account,
+    alarms,
     blocks,
     capital,
     epochs,
@@ -27,6 +28,7 @@ ROUTES: list[Route] = [
     *statements.ROUTES,
     *epochs.ROUTES,
     *operator.ROUTES,
+    *alarms.ROUTES,
     *health.ROUTES,
     *later.ROUTES,
 ]
