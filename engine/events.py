@@ -238,6 +238,8 @@ class LendingMoved(_Fact):
     """The loan's own number: a new one each time a claim or a debt begins at nothing."""
     order_id: int = 0
     """The spot margin order it belongs to."""
+    position_shares: str = ""
+    """Its lend or debt shares after it, as a decimal string: what its interest is computed from on query."""
 
 
 class PoolAccrued(_Fact):
@@ -253,6 +255,8 @@ class PoolAccrued(_Fact):
     """Shares as decimal strings: they need not fit 64 bits."""
     borrow_rate: int
     """Annual, 1e-18."""
+    fee_rate: int = 0
+    """The pool's cut of the interest, 1e-9: the lend rate follows.   [B-3]"""
 
 
 class ThrottleMoved(_Fact):
