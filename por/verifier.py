@@ -148,7 +148,8 @@ def verify_proof(
     check_header_texts(proof, header)
     prices = check_prices(proof["prices"], header, max_price_age_s)
     assets = check_conservation(header, dict(zip(columns, totals, strict=True)))
-    reserves = check_reserves(proof["reserves"], header, assets)
+    decimals = decimals_of(proof["parameters"])
+    reserves = check_reserves(proof["reserves"], header, assets, decimals)
     log_lines, checkpoint = check_log_part(proof["log"], header, key, known, witnesses)
 
     report = [
@@ -168,7 +169,7 @@ def verify_proof(
         "",
         "Your leaf, column by column:",
         *[
-            f"  {column:<28} {amount}"
+            f"  {column:<28} {quantity(amount, column, decimals)}"
             for column, amount in zip(columns, leaf["amounts"], strict=True)
             if column not in (COUNT_COLUMN, NEGATIVE_COLUMN)
         ],
@@ -176,7 +177,10 @@ def verify_proof(
         "Compare these with what the exchange shows you. If they differ, this proof is your evidence.",
         "",
         "All accounts together:",
-        *[f"  {column:<28} {total}" for column, total in zip(columns, totals, strict=True)],
+        *[
+            f"  {column:<28} {quantity(total, column, decimals)}"
+            for column, total in zip(columns, totals, strict=True)
+        ],
         *negative_lines(header, dict(zip(columns, totals, strict=True))),
         "",
         "Reserves against liabilities, asset by asset (as stated by the exchange):",
@@ -442,7 +446,9 @@ def check_conservation(header: Json, totals: dict[str, int]) -> dict[str, int]:
     return owed
 
 
-def check_reserves(statement_text: str, header: Json, owed: dict[str, int]) -> list[str]:
+def check_reserves(
+    statement_text: str, header: Json, owed: dict[str, int], decimals: dict[str, int]
+) -> list[str]:
     """The reserves statement refers to the same instant and its arithmetic is right. Returns lines to print."""
     statement = canonical(statement_text, "reserves")
     fields(
@@ -493,8 +499,34 @@ def check_reserves(statement_text: str, header: Json, owed: dict[str, int]) -> l
             raise NotVerified(f"{asset}: the ratio is {ratio}, stated is {entry['ratio']}")
         shown = "nothing is owed" if ratio is None else percent(int(ratio))
         warning = "   SHORTFALL" if reserves < liabilities else ""
-        report.append(f"  {asset:<8} reserves {reserves}, owed {liabilities}: {shown}{warning}")
+        held, due = quantity(reserves, f"{asset}.", decimals), quantity(liabilities, f"{asset}.", decimals)
+        report.append(f"  {asset:<8} reserves {held}, owed {due}: {shown}{warning}")
     return report
+
+
+def decimals_of(parameters_text: str) -> dict[str, int]:
+    """How many decimals each asset has, as far as the parameters say that the header commits to."""
+    parameters = canonical(parameters_text, "parameters")
+    found: dict[str, int] = {}
+    for asset, line in parameters.items() if isinstance(parameters, dict) else ():
+        places = line.get("decimals") if isinstance(line, dict) else None
+        if type(places) is int and 0 <= places <= 36:
+            found[asset] = places
+    return found
+
+
+def quantity(amount: int, column: str, decimals: dict[str, int]) -> str:
+    """An amount for people: `12.5 SOL` where the proof says how many decimals SOL has, else whole `atoms`."""
+    if column in (COUNT_COLUMN, NEGATIVE_COLUMN):
+        return str(amount)
+    asset, dot, _ = column.partition(".")
+    if not dot:
+        return f"{amount} quote atoms"
+    if asset not in decimals:
+        return f"{amount} atoms"
+    whole, fraction = divmod(amount, 10 ** decimals[asset])
+    digits = str(fraction).zfill(decimals[asset]).rstrip("0") if fraction else ""
+    return f"{whole}.{digits} {asset}" if digits else f"{whole} {asset}"
 
 
 def percent(ratio: int) -> str:
@@ -526,7 +558,7 @@ def negative_lines(header: Json, totals: dict[str, int]) -> list[str]:
     if NEGATIVE_COLUMN not in totals:
         return []
     return [
-        f"  {totals[NEGATIVE_COLUMN]} accounts are below zero by {totals['net_equity_minus']} together;"
+        f"  {totals[NEGATIVE_COLUMN]} accounts are below zero by {totals['net_equity_minus']} quote atoms together;"
         f" insurance covers {header['insurance']}, uncovered: {header['hole']}."
     ]
 

@@ -21,7 +21,7 @@ from ledger.receipts import ReceiptError, make_receipt, verify_receipt
 from ledger.store import Store
 from tools import keys
 from tools.node_data import reading
-from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table, say
+from tools.terminal import DEFAULT_DATA, FINDINGS, FINE, CannotRun, print_json, print_table, say
 
 STATEMENT_KINDS = (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.RECEIVABLE)
 """A subaccount's accounts, in the order they are shown."""
@@ -88,7 +88,7 @@ def receipt(
     if (seq is None) == (verify is None):
         raise CannotRun("nothing to do", "give the number of a journal transaction, or --verify FILE")
     if verify is not None:
-        return _verify_receipt(verify, public_key, as_json)
+        return _verify_receipt(verify, public_key, _assets_at_hand(data, database), as_json)
     assert seq is not None
     with reading(data, database) as engine:
         try:
@@ -127,7 +127,7 @@ def _statement(
                     "journal": line.journal_seq,
                     "command": line.command_seq,
                     "kind": _kind_name(line.kind),
-                    "account": account_name(line.account).rsplit("/", 1)[-1],
+                    "account": _kept_as(line.account),
                     "asset": _symbol(listed, line.asset),
                     "amount": _owed(listed, line.account, line.asset, line.atoms),
                     "balance": _owed(listed, line.account, line.asset, line.balance),
@@ -166,7 +166,7 @@ def _holdings(
         for asset, atoms in sorted(held.items()):
             rows.append(
                 {
-                    "account": account_name(account).rsplit("/", 1)[-1],
+                    "account": _kept_as(account),
                     "asset": _symbol(listed, asset),
                     "balance": _owed(listed, account, asset, atoms),
                 }
@@ -222,6 +222,15 @@ def _kind_name(kind: int) -> str:
     return JournalKind(kind).name.lower() if kind in JournalKind.__members__.values() else f"kind-{kind}"
 
 
+def _kept_as(account: AccountId) -> str:
+    """How a statement calls one of a subaccount's accounts: by its kind.
+
+    The ledger's available account is all that the subaccount holds, what its open orders lock included: `held`.
+    """
+    kind = AccountKind(kind_of(account))
+    return "held" if kind == AccountKind.AVAILABLE else kind.name.lower()
+
+
 def _symbol(listed: Mapping[AssetId, Asset], asset: AssetId) -> str:
     return listed[asset].symbol if asset in listed else f"asset/{asset}"
 
@@ -243,7 +252,15 @@ def _no_such_block(engine: sa.Engine, problem: NoSuchBlock) -> CannotRun:
 # Receipts.
 
 
-def _verify_receipt(file: Path, public_key: str | None, as_json: bool) -> int:
+def _assets_at_hand(data: Path, database: str | None) -> dict[AssetId, Asset]:
+    """The assets of a ledger that the command names: a receipt alone does not say what asset 5 is called."""
+    if database is None and data == DEFAULT_DATA:
+        return {}
+    with reading(data, database) as engine:
+        return balances.assets(engine)
+
+
+def _verify_receipt(file: Path, public_key: str | None, listed: Mapping[AssetId, Asset], as_json: bool) -> int:
     try:
         document = json.loads(file.read_text())
         own_key = decode_header(b64decode(document["header"], validate=True)).public_key
@@ -279,7 +296,13 @@ def _verify_receipt(file: Path, public_key: str | None, as_json: bool) -> int:
         f"valid: journal transaction {facts.seq} ({report['kind']}) of block {proven.header.height}, {report['time']}"
     )
     for account, asset, atoms in facts.postings:
-        print(f"  {'debit ' if atoms > 0 else 'credit'} {account_name(account)}  {abs(atoms)} atoms of asset {asset}")
+        side = "debit " if atoms > 0 else "credit"
+        amount = f"{abs(atoms)} atoms of asset {asset}"
+        if asset in listed:
+            amount = f"{format_decimal(abs(atoms), listed[asset].decimals)} {listed[asset].symbol}"
+        print(f"  {side} {account_name(account)}  {amount}")
+    if not listed:
+        say("amounts are in atoms: --data or --database names a ledger that says how many decimals an asset has")
     if public_key is None:
         say(f"signed by {report['publicKey']}: is that the exchange's key? --public-key holds it to one you trust")
     return FINE

@@ -47,8 +47,8 @@ class StatementRow(Wire):
 
 
 class AsOfBalance(Wire):
-    available: Decimal
-    """What open orders lock included."""
+    held: Decimal
+    """All that the subaccount has, what its open orders lock included: postings do not split the two."""
     withdrawing: Decimal
 
 
@@ -116,14 +116,14 @@ async def get_statement(call: Call) -> Answer:
 async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     """What the signer's subaccount held after any past block.   [A-12]"""
     state, reader = call.state, call.node.store.engine
-    held = await _as_of(lambda: subaccount_balances(reader, call.key.subaccount_id, call.query.block))
+    holdings = await _as_of(lambda: subaccount_balances(reader, call.key.subaccount_id, call.query.block))
     rows: dict[str, AsOfBalance] = {}
     for asset_id, asset in state.assets.items():
-        available = held.get((AccountKind.AVAILABLE, asset_id), 0)
-        withdrawing = held.get((AccountKind.WITHDRAWING, asset_id), 0)
-        if available or withdrawing:
+        kept = holdings.get((AccountKind.AVAILABLE, asset_id), 0)
+        withdrawing = holdings.get((AccountKind.WITHDRAWING, asset_id), 0)
+        if kept or withdrawing:
             rows[asset.symbol] = AsOfBalance(
-                format_decimal(available, asset.decimals), format_decimal(withdrawing, asset.decimals)
+                format_decimal(kept, asset.decimals), format_decimal(withdrawing, asset.decimals)
             )
     return rows
 

@@ -701,7 +701,7 @@ def test_the_program_runs_alone_and_its_exit_code_tells(tmp_path: Path) -> None:
 
     assert verified.returncode == 0, verified.stderr
     assert "VERIFIED: epoch 1 of satchel-test" in verified.stdout
-    assert "USDC.available               70000" in verified.stdout
+    assert "USDC.available               70000 atoms" in verified.stdout
     assert "What this cannot prove:" in verified.stdout
     assert refused.returncode == 1
     assert refused.stdout.startswith("NOT VERIFIED: ")
@@ -710,6 +710,26 @@ def test_the_program_runs_alone_and_its_exit_code_tells(tmp_path: Path) -> None:
     assert run(alone, tmp_path / "none.json").returncode == 2
     assert run(alone).returncode == 2
     assert run(alone, good, "--key", "nonsense").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("amount", "column", "shown"),
+    [
+        (12_500_000_000, "SOL.available", "12.5 SOL"),
+        (1, "SOL.in_orders", "0.000000001 SOL"),
+        (3_000_000_000, "SOL.", "3 SOL"),
+        (0, "SOL.available", "0 SOL"),
+        (7, "YEN.available", "7 YEN"),
+        (12_500, "BTC.available", "12500 atoms"),
+        (12_500, "collateral_value", "12500 quote atoms"),
+        (2, "accounts", "2"),
+    ],
+)
+def test_amounts_are_printed_with_the_decimals_that_the_proof_states(amount: int, column: str, shown: str) -> None:
+    """R-22: an asset of which the committed parameters say nothing, or nonsense, stays in atoms."""
+    parameters = '{"BTC":{"decimals":"8"},"ETH":7,"SOL":{"decimals":9},"YEN":{"decimals":0}}'
+
+    assert verifier.quantity(amount, column, verifier.decimals_of(parameters)) == shown
 
 
 def test_the_program_remembers_the_newest_checkpoint_and_notices_a_fork(tmp_path: Path) -> None:

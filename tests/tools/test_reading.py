@@ -44,7 +44,7 @@ def test_statement_runs_from_opening_to_closing(kept_log: Path, satchel: Satchel
     """A-12: the lines lead from what was there to what is there."""
     document = satchel("statement", 1, "--data", kept_log, "--from", 9, "--json").json()
 
-    assert document["opening"] == [{"account": "available", "asset": "USDC", "balance": "10000"}]
+    assert document["opening"] == [{"account": "held", "asset": "USDC", "balance": "10000"}]
     assert [line["kind"] for line in document["lines"]] == ["trade"] * 4 + ["withdrawal_requested"] * 2
     assert {"account": "withdrawing", "asset": "USDC", "balance": "25"} in document["closing"]
 
@@ -64,12 +64,17 @@ def test_a_receipt_verifies_offline_and_a_changed_one_does_not(
     assert satchel("receipt", 22, "--data", kept_log, "--out", file).code == 0
     key = b64encode(EXCHANGE.public_key).decode()
     good = satchel("receipt", "--verify", file, "--public-key", key, "--json")
+    alone = satchel("receipt", "--verify", file)
+    beside = satchel("receipt", "--verify", file, "--data", kept_log)
     text = file.read_text()
     file.write_text(text.replace('"index": 0', '"index": 1'))
     bad = satchel("receipt", "--verify", file, "--public-key", key, "--json")
 
     assert good.code == 0
     assert good.json()["kind"] == "trade"
+    assert {one["atoms"] for one in good.json()["postings"]} >= {"200000000", "-160000"}
+    assert "200000000 atoms of asset" in alone.out and "--data" in alone.err
+    assert "  200 USDC\n" in beside.out and "  0.16 USDC\n" in beside.out and "atoms" not in beside.out
     assert '"index": 0' in text
     assert bad.code == 1
     assert bad.json()["valid"] is False
@@ -199,7 +204,8 @@ def test_help_is_quick_and_lists_every_command(satchel: Satchel) -> None:
 
     assert ran.code == 0
     for command in (
-        "serve keygen sign replay verify-journal audit receipt statement reconcile export por trial-balance bench demo"
+        "serve keygen sign replay verify-journal audit receipt statement reconcile alarms export por trial-balance"
+        " bench demo"
     ).split():
         assert f" {command} " in ran.out
     assert "\x1b[" not in ran.out
