@@ -70,6 +70,7 @@ _CODES: dict[RejectReason, ErrorCode] = {
     RejectReason.WITHDRAWAL_TOO_SMALL: "INVALID_QUANTITY",
     RejectReason.WITHDRAWAL_TOO_LARGE: "INVALID_QUANTITY",
     RejectReason.INVALID_PRICE: "INVALID_PRICE",
+    RejectReason.QUOTE_TIME: "INVALID_PRICE",
     RejectReason.PRICE_OUT_OF_BAND: "INVALID_PRICE",
     RejectReason.NO_ACTIVE_PRICE: "INVALID_PRICE",
     RejectReason.POST_ONLY_WOULD_TAKE: "INVALID_ORDER",

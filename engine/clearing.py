@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from engine.commands import OrderType, PlaceOrder, TimeInForce
-from engine.fees import mark_price
 from engine.formulas.bands import Fraction, active_price, is_inside_limit_band, mark_in_ticks
 from engine.parameters import BookState, MarketParameters, MarketType
+from engine.pricing import mark_price
 from engine.rejections import Rejection, RejectReason
 from engine.state import ASSET_BITS, Market, State, Subaccount
 from ledger.amounts import INT64_MAX

@@ -14,6 +14,7 @@ from engine.commands import (
     ConfigureToken,
     Genesis,
     RotateKey,
+    SampleMarks,
     SetClock,
 )
 from engine.events import EpochClosed, KeyRotated, Outcome
@@ -24,6 +25,7 @@ from engine.state import State
 from ledger.journal import JournalKind
 
 HOUR_US = 3_600_000_000
+SECOND_US = 1_000_000
 
 
 def due(state: State, now_us: int) -> tuple[int, Command] | None:
@@ -31,8 +33,17 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
     if state.sequence == 0:
         return None
     hour = state.last_epoch_hour + 1
-    at_us = hour * HOUR_US
-    return (at_us, CloseEpoch(hour)) if at_us <= now_us else None
+    epoch_us = hour * HOUR_US
+    # The earliest of everything but samples; of what falls due at once, S-15's order decides.
+    other_us = epoch_us
+    if state.prices:
+        # Nothing happens between two other commands, so the seconds up to the next are sampled in one go.
+        second = (now_us if now_us < other_us else other_us) // SECOND_US
+        if second > state.sampled_second:
+            return second * SECOND_US, SampleMarks(second - state.sampled_second)
+    if other_us > now_us:
+        return None
+    return epoch_us, CloseEpoch(hour)
 
 
 def begin(state: State, command: Genesis, outcome: Outcome) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.formulas.fees import VOLUME_HOURS, tier_for
-from engine.parameters import PRICE_SCALE, FeeTier
+from engine.parameters import FeeTier
 from engine.state import State, User
 
 HOUR_US = 3_600_000_000
@@ -44,11 +44,3 @@ def set_tiers(state: State, user: User) -> None:
     fees = state.fees
     user.spot_tier = max(tier_for(volume, [tier.volume for tier in fees.spot]), user.granted_spot_tier)
     user.futures_tier = max(tier_for(volume, [tier.volume for tier in fees.futures]), user.granted_futures_tier)
-
-
-def mark_price(state: State, asset_id: int) -> int:
-    """An asset's price in PRICE_SCALE USD, 0 when unknown. USDC's is 1 unless an index is fed.   [P-2, P-3]"""
-    price = state.prices.get(asset_id, 0)
-    if not price and state.assets[asset_id].symbol == USDC:
-        return PRICE_SCALE
-    return price

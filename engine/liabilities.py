@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from engine.fees import mark_price
 from engine.formulas.collateral import value_usd, weight_at
 from engine.parameters import PRICE_SCALE, USD_SCALE, AssetParameters, WeightKind
+from engine.pricing import mark_price
 from engine.state import ASSET_BITS, State
 from ledger.amounts import mul_div_up
 from ledger.chart import AccountKind, account_id

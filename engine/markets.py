@@ -1,4 +1,4 @@
-"""Assets, chains, tokens, markets, fees, prices: what genesis sets and operators change by command.   [S-7, P-1, F-2]
+"""Assets, chains, tokens, markets, fees: what genesis sets and operators change by command.   [S-7, P-1, F-2]
 
 Every function checks everything before it changes anything, and a refusal names the field: a genesis file is checked by
 the same rules.
@@ -16,12 +16,12 @@ from engine.commands import (
     ConfigureMarket,
     ConfigureToken,
     GrantTier,
-    SetPrices,
 )
-from engine.events import AssetConfigured, MarketConfigured, Outcome, PricesSet
+from engine.events import AssetConfigured, MarketConfigured, Outcome
 from engine.fees import set_tiers
 from engine.orders import Touched, report_levels, withdraw
 from engine.parameters import (
+    MAX_PRICE,
     PRICE_SCALE,
     RATE_SCALE,
     AssetParameters,
@@ -42,8 +42,6 @@ from ledger.journal import JournalKind
 
 MAX_DECIMALS = 18
 MAX_CHAIN_DECIMALS = 36
-MAX_PRICE = INT64_MAX
-"""Prices travel in MessagePack, whose integers end at 64 bits: 9.2 million USD per unit."""
 _SYMBOL = re.compile(r"[A-Z0-9][A-Za-z0-9.]{0,15}")
 _CHAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .-]{0,31}")
 
@@ -188,20 +186,6 @@ def grant_tier(state: State, command: GrantTier, outcome: Outcome) -> None:
     user.granted_spot_tier = command.spot_tier
     user.granted_futures_tier = command.futures_tier
     set_tiers(state, user)
-
-
-def set_prices(state: State, command: SetPrices, outcome: Outcome) -> None:
-    """Feed index prices; each stays live until replaced.   [P-1, W-9]"""
-    for asset_id, price in command.prices:
-        _require_asset_known(state, asset_id, "asset")
-        if not 0 < price <= MAX_PRICE:
-            raise Rejection(RejectReason.INVALID_PRICE, asset_id=asset_id, price=price, maximum=MAX_PRICE)
-
-    # From here the command succeeds.
-    for asset_id, price in command.prices:
-        state.prices[asset_id] = price
-        state.price_at_us[asset_id] = outcome.at_us
-    outcome.events.append(PricesSet(tuple(asset_id for asset_id, _price in command.prices)))
 
 
 def _require_asset(asset: AssetParameters) -> None:

@@ -10,9 +10,13 @@ from enum import IntEnum
 
 import msgspec
 
+from ledger.amounts import INT64_MAX
+
 RATE_SCALE = 10**9
 PRICE_SCALE = 10**12
 USD_SCALE = 10**8
+MAX_PRICE = INT64_MAX
+"""Prices travel in MessagePack, whose integers end at 64 bits: 9.2 million USD per unit."""
 
 
 class MarketType(IntEnum):
@@ -206,6 +210,8 @@ class Limits(msgspec.Struct, frozen=True, array_like=True):
     orders_per_batch: int = 50
     borrow_limit_usd: int = 10**8 * USD_SCALE
     """What one subaccount may owe in all money markets together.   [B-8]"""
+    hand_price_stale_ms: int = 60_000
+    """How long an index price fed by hand lives, except on a devnet, where it lives until replaced.   [P-1]"""
 
 
 class GenesisParameters(msgspec.Struct, frozen=True, array_like=True):

@@ -27,6 +27,7 @@ class RejectReason(IntEnum):
     REQUEST_EXPIRED = 17
     INVALID_PARAMETERS = 18
     IMMUTABLE_PARAMETER = 19
+    UNKNOWN_SOURCE = 20
     INVALID_QUANTITY = 32
     INVALID_PRICE = 33
     PRICE_OUT_OF_BAND = 34
@@ -71,6 +72,7 @@ class RejectReason(IntEnum):
     NOT_DEVNET = 82
     EPOCH_OUT_OF_ORDER = 83
     TICK_OUT_OF_ORDER = 84
+    QUOTE_TIME = 85
 
 
 class Rejection(Exception):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from engine.commands import Side
 from engine.events import Outcome, Trade
-from engine.fees import HOUR_US, add_volume, mark_price, spot_rates
+from engine.fees import HOUR_US, add_volume, spot_rates
 from engine.formulas.fees import fee_atoms, insurance_atoms, volume_usd
 from engine.matching import Fills
 from engine.posting import post
+from engine.pricing import mark_price
 from engine.state import Market, Order, State
 from ledger.chart import FEE_INCOME, INSURANCE_FUND, available
 from ledger.journal import JournalKind, Posting

@@ -118,6 +118,9 @@ def load(content: bytes) -> State:
     state.pricing = {row.asset_id: _load_pricing(row) for row in image.pricing}
     state.pools = {row.asset_id: _load_pool(row) for row in image.pools}
     state.small_debts = dict.fromkeys(image.small_debts)
+    state.automatic = {
+        number: None for number, each in state.subaccounts.items() if each.auto_lend or each.auto_repay_borrows
+    }
     _load_asset_ids(state)
     _load_markets(state, image.markets)
     return state
@@ -251,7 +254,8 @@ class _Pricing(_Row, frozen=True):
     deviation: int
     silent_seconds: int
     marks: list[int]
-    sampled: int
+    live_until_us: int
+    has_data: bool
 
 
 class _Content(_Row, frozen=True):
@@ -401,7 +405,8 @@ def _pricing(asset_id: int, pricing: AssetPricing) -> _Pricing:
         pricing.deviation,
         pricing.silent_seconds,
         pricing.marks,
-        pricing.sampled,
+        pricing.live_until_us,
+        pricing.has_data,
     )
 
 
@@ -409,7 +414,9 @@ def _load_pricing(row: _Pricing) -> AssetPricing:
     pricing = AssetPricing()
     pricing.quotes = {quote.source: quote for quote in row.quotes}
     pricing.deviation, pricing.silent_seconds = row.deviation, row.silent_seconds
-    pricing.marks, pricing.sampled, pricing.total = row.marks, row.sampled, sum(row.marks)
+    pricing.marks, pricing.total = row.marks, sum(row.marks)
+    pricing.sampled = sum(mark > 0 for mark in row.marks)
+    pricing.live_until_us, pricing.has_data = row.live_until_us, row.has_data
     return pricing
 
 

@@ -25,6 +25,9 @@ ASSET_BITS = 24
 """A balance is keyed by `account << ASSET_BITS | asset`: one int, one dict, no tuple to build on the hot path."""
 
 
+MARK_SAMPLES = 300
+"""Seconds whose marks an asset remembers, for the means.   [P-12]"""
+
 POST_ONLY, REDUCE_ONLY, AUTO_LEND, AUTO_LEND_REDEEM, AUTO_BORROW, AUTO_BORROW_REPAY = 1, 2, 4, 8, 16, 32
 """Flags of an order, in one int: a million of them rest."""
 SPENDS_AT_FILL = AUTO_LEND_REDEEM | AUTO_BORROW
@@ -163,6 +166,7 @@ class Subaccount:
         "frozen_withdrawals",
         "lent",
         "leverage_limit",
+        "margined",
         "opened_at_us",
         "orders",
         "promised",
@@ -187,6 +191,8 @@ class Subaccount:
         """Every asset that it ever held, lent, owed or promised: what a margin summary walks.   [C-1, M-1]"""
         self.lent: dict[AssetId, Loan] = {}
         self.debts: dict[AssetId, Loan] = {}
+        self.margined = False
+        """Whether it owes or has promised anything: if not, it has no exposure, and no order of it needs margin. [M-9]"""
         self.provisional: dict[AssetId, int] = {}
         """Atoms credited but not final on chain: neither withdrawn nor transferred.   [D-5]"""
         self.frozen_withdrawals = 0
@@ -243,7 +249,16 @@ class Pool:
 class AssetPricing:
     """What one asset's mark is made of besides its index.   [P-1, P-2]"""
 
-    __slots__ = ("deviation", "marks", "quotes", "sampled", "silent_seconds", "total")
+    __slots__ = (
+        "deviation",
+        "has_data",
+        "live_until_us",
+        "marks",
+        "quotes",
+        "sampled",
+        "silent_seconds",
+        "total",
+    )
 
     def __init__(self) -> None:
         self.quotes: dict[str, Any] = {}
@@ -253,9 +268,14 @@ class AssetPricing:
         self.silent_seconds = 0
         """Seconds since the last sample of `deviation`; after 60 the mark falls back to the index."""
         self.marks: list[int] = []
-        """The marks of the last 300 seconds, a ring.   [P-12]"""
+        """The mark of each of the last 300 seconds at second mod 300, 0 for none; empty before the first.   [P-12]"""
         self.sampled = 0
+        """How many of `marks` are not 0, and their sum: what the mean is made of."""
         self.total = 0
+        self.live_until_us = 0
+        """The index is stale after this.   [P-1]"""
+        self.has_data = False
+        """Whether the mark was made of something when it was last due; if not, it stays.   [P-2]"""
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -322,6 +342,8 @@ class State:
         self.last_interest_hour = 0
         self.throttled_second = 0
         """The exchange second of the last 10-second tick.   [B-7]"""
+        self.automatic: dict[int, None] = {}
+        """Subaccounts that lend or repay by themselves.   [B-5, B-10]"""
         self.small_debts: dict[tuple[int, AssetId], None] = {}
         """(subaccount, asset) of debts that a repayment left under one lot: judged at the hourly tick.   [S-3]"""
         self.deposits: dict[tuple[int, str, int], DepositView] = {}

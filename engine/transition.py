@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from engine import accounts, clock, custody, markets, orders
+from engine import accounts, clock, custody, markets, orders, pricing
 from engine.commands import (
     USER_COMMANDS,
     AddKey,
@@ -20,6 +20,7 @@ from engine.commands import (
     ConfigureMarket,
     ConfigureToken,
     CreditDeposit,
+    FeedQuotes,
     FinalizeDeposit,
     FundCustody,
     Genesis,
@@ -37,6 +38,7 @@ from engine.commands import (
     ReverseDeposit,
     RevokeKey,
     RotateKey,
+    SampleMarks,
     SetClock,
     SetPrices,
     SettleWithdrawal,
@@ -59,6 +61,7 @@ OPERATOR_COMMANDS: tuple[type, ...] = (
     GrantTier,
     RegisterKey,
     SetPrices,
+    FeedQuotes,
     RotateKey,
 )
 """Commands that an operator's key must sign, except on a devnet.   [W-7, W-9]"""
@@ -152,7 +155,11 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
         case StopWithdrawals():
             return custody.stop_withdrawals(state, command, outcome)
         case SetPrices():
-            return markets.set_prices(state, command, outcome)
+            return pricing.set_prices(state, command, outcome)
+        case FeedQuotes():
+            return pricing.feed_quotes(state, command, outcome)
+        case SampleMarks():
+            return pricing.sample_marks(state, command, outcome)
         case ConfigureAsset():
             return markets.configure_asset(state, command, outcome)
         case ConfigureChain():

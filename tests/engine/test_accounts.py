@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.commands import AddKey, OpenSubaccount, RegisterKey, RevokeKey, SetPrices, Transfer, UpdateAccount
-from engine.fees import mark_price
+from engine.pricing import mark_price
 from engine.parameters import PRICE_SCALE, RATE_SCALE
 from engine.rejections import RejectReason
 from tests.engine.desk import ASK, BID, NEW, Desk, Trader

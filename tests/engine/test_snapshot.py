@@ -42,7 +42,7 @@ def test_loading_a_snapshot_gives_the_same_bytes(desk: Desk) -> None:
 def test_a_snapshot_covers_every_field_of_the_state(desk: Desk) -> None:
     """A field that the snapshot forgot comes back empty here."""
     loaded = snapshot.load(snapshot.dump(desk.state))
-    indexed = {"markets", "users", "subaccounts", "orders", "balances"}
+    indexed = {"markets", "users", "subaccounts", "orders", "balances", "pricing", "marks_version"}
 
     assert vars(loaded).keys() == vars(State()).keys() == vars(desk.state).keys()
     for name, value in vars(desk.state).items():
@@ -56,6 +56,10 @@ def test_a_snapshot_covers_every_field_of_the_state(desk: Desk) -> None:
             if field in ("orders", "client_ids"):
                 before, after = ([(key, each.view()) for key, each in side.items()] for side in (before, after))
             assert after == before, field
+    assert loaded.pricing.keys() == desk.state.pricing.keys()
+    for asset_id, pricing in desk.state.pricing.items():
+        for field in pricing.__slots__:
+            assert getattr(loaded.pricing[asset_id], field) == getattr(pricing, field), field
     for user_id, user in desk.state.users.items():
         for field in user.__slots__:
             assert getattr(loaded.users[user_id], field) == getattr(user, field), field

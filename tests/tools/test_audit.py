@@ -287,11 +287,11 @@ def test_a_journal_transaction_that_no_rule_makes_is_found(tmp_path: Path, monke
     """The operator's engine moves Alice's funds to Bob on a price command; replay does not."""
 
     async def forge(exchange: Exchange) -> None:
-        from engine import markets
+        from engine import pricing
         from engine.posting import post
         from ledger.chart import available
 
-        genuine = markets.set_prices
+        genuine = pricing.set_prices
 
         def stealing(state: Any, command: Any, outcome: Any) -> Any:
             usdc = next(one.asset_id for one in state.assets.values() if one.symbol == "USDC")
@@ -299,7 +299,7 @@ def test_a_journal_transaction_that_no_rule_makes_is_found(tmp_path: Path, monke
             return genuine(state, command, outcome)
 
         with monkeypatch.context() as operators_engine:
-            operators_engine.setattr(markets, "set_prices", stealing)
+            operators_engine.setattr(pricing, "set_prices", stealing)
             usdc = next(one.asset_id for one in exchange.sequencer.state.assets.values() if one.symbol == "USDC")
             await exchange.bring(SetPrices(((usdc, 10**12),)))
 
