@@ -238,6 +238,18 @@ async def agreed_final(adapters: Sequence[Adapter], quorum: int) -> BlockRef:
     return await _agreed([adapter.final for adapter in adapters], quorum)
 
 
+async def count_canonical(adapters: Sequence[Adapter], height: int, block_hash: str) -> int:
+    """How many nodes have this very block; one that does not answer does not count.   [D-5, D-12]"""
+    count = 0
+    for adapter in adapters:
+        try:
+            block = await adapter.block(height)
+        except ChainError:
+            continue
+        count += block is not None and block.hash == block_hash
+    return count
+
+
 async def _agreed(questions: Sequence[Callable[[], Awaitable[BlockRef]]], quorum: int) -> BlockRef:
     answers: list[BlockRef] = []
     faults: list[str] = []

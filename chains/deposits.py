@@ -47,6 +47,11 @@ PARKED = (State.HELD, State.UNATTRIBUTED)
 BOOKED = (State.CREDITED, State.WITHDRAWABLE, State.SWEPT, State.FUNDED, State.DUST)
 """In the ledger, or in the dust."""
 
+UNTOLD = "its block is gone, the exchange does not know yet"
+INCLUDED_AGAIN = "included again"
+RELEASED = "released by "
+"""Reasons that decide what happens next; every other reason is for people only."""
+
 
 def move(connection: sa.Connection, row: sa.Row[Any], state: State, now_us: int, reason: str = "",
          **values: Any) -> None:  # fmt: skip

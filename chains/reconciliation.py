@@ -20,13 +20,12 @@ import sqlalchemy as sa
 from chains import deposits as deposit
 from chains.adapter import Adapter, BlockRef, Inclusion, Transfer, Unavailable, WrongChain
 from chains.amounts import most_dust
-from chains.deposits import State
+from chains.deposits import INCLUDED_AGAIN, State
 from chains.exchange import Exchange, Token, Withdrawal
 from chains.justification import objection
 from chains.outbox import PaymentOutcome, Sending, is_cancellation, outcome_of
 from chains.schema import addresses, attempts, blocks, cursors, deposits, dust, nonces, reconciliations, rounding
 from chains.signer import SigningRefused, read_signed
-from chains.watcher import INCLUDED_AGAIN
 
 
 class Books(Protocol):

@@ -23,6 +23,7 @@ from chains.outbox import Outbox, PaymentOrder, PaymentOutcome
 from chains.rows import Rows
 from chains.schema import deposits, nonces
 from chains.wallets import HOT_WALLET, Wallets
+from ledger.amounts import mul_div_up
 
 BUMP_ROOM = 2
 """Gas money is reserved for fees this many times the quote, so that a sweep can be bid up."""
@@ -124,7 +125,7 @@ class Sweeper:
         source, hot = await self._address(wallet), await self._address(HOT_WALLET)
         free = await self._free_atoms(wallet, token)
         fee = (await self._node.quote(Payment(source, hot, token.contract, free * token.base_per_atom))).most
-        room = -(-fee * BUMP_ROOM // native.base_per_atom)
+        room = mul_div_up(fee, BUMP_ROOM, native.base_per_atom)
         atoms = free - room if token.contract == "" else free
         if atoms < max(1, rule.threshold_atoms) or fee > rule.most_fee_atoms * native.base_per_atom:
             return

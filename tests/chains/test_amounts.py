@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from chains import schema
 from chains.amounts import credited, fee_atoms
+from chains.decisions import Depth
 from chains.faucet import drip
 from chains.payouts import DAY_US, Limits
-from chains.watcher import Depth, Watcher
+from chains.watcher import Watcher
 from tests.chains.nets import SimulatedNet
 from tests.chains.world import COIN, GOLD, World, token
 

@@ -249,7 +249,7 @@ async def test_written_dust_is_not_credited(net: Net, make_world: MakeWorld) -> 
 
 
 async def test_a_deposit_that_is_called_gone_is_not_taken_back(net: Net, make_world: MakeWorld) -> None:
-    from chains.watcher import UNTOLD
+    from chains.deposits import UNTOLD
 
     world = await make_world()
     await net.pay(world.address(ALICE), net.unit)

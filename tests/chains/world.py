@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from chains import schema
 from chains.adapter import Adapter
+from chains.decisions import Depth
 from chains.exchange import Token
 from chains.outbox import Outbox, Pace
 from chains.payouts import Limits, Payouts
@@ -17,7 +18,7 @@ from chains.reconciliation import Reconciliation, reconcile
 from chains.signer import Limit, Policy, Signer, create_keystore
 from chains.sweeps import Sweeper, SweepRule
 from chains.wallets import Wallets, evm_derivation, simulated_derivation
-from chains.watcher import Depth, Watcher
+from chains.watcher import Watcher
 from ledger.database import metadata, open_engine
 from tests.chains.book import Book
 
