@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -23,6 +23,9 @@ from chains.simulated import SimulatedChain, SimulatedNode
 from chains.sweeps import Sweeper, SweepRule
 from chains.wallets import HOT_WALLET, Wallets, evm_derivation, simulated_derivation
 from chains.watcher import Watcher
+
+if TYPE_CHECKING:
+    from api.node import Node
 
 SIMULATED_CHAIN = 1
 EVM_CHAIN = 2
@@ -58,7 +61,7 @@ class ChainDesk:
 
     addresses: Wallets
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
         self._lock = asyncio.Lock()
         self._simulated: SimulatedChain | None = None
@@ -67,7 +70,7 @@ class ChainDesk:
         self._stopped = False
 
     @classmethod
-    async def open(cls, node: Any) -> ChainDesk:
+    async def open(cls, node: Node) -> ChainDesk:
         """The desk with every chain that can be served: the simulated one on a devnet, the EVM one if it has a URL."""
         desk = cls(node)
         adapters: dict[int, Adapter] = {}

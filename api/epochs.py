@@ -6,7 +6,7 @@ import asyncio
 import importlib.metadata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -29,6 +29,9 @@ from por.epochs import Epoch, build_epoch, prove
 from por.header import Header, Missed, hours_to_miss, missed_row
 from por.image import Account, Image, Price, ReserveLine, TrialLine
 
+if TYPE_CHECKING:
+    from api.node import Node
+
 CODE_VERSION = importlib.metadata.version("satchel-exchange")
 USER_KINDS = {
     AccountKind.AVAILABLE: ("available", "in_orders", "provisional"),
@@ -46,7 +49,7 @@ _ASSET_MASK = (1 << ASSET_BITS) - 1
 class Epochs:
     """Takes the image when the engine closes an epoch, builds and publishes it once its block is durable."""
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
         self.log = por_store.load_log(node.database)
         self._secret = node.keyring.epoch_secret()

@@ -77,12 +77,10 @@ async def get_block_consistency(call: Call) -> ConsistencyAnswer:
     if not 0 < query.first <= len(hashes):
         raise bad_request(f"first {query.first} is not between 1 and {len(hashes)}", "INVALID_RANGE")
     path = await asyncio.to_thread(merkle.consistency_proof, hashes, query.first)
+    first_root = await asyncio.to_thread(merkle.root, hashes[: query.first])
+    second_root = await asyncio.to_thread(merkle.root, hashes)
     return ConsistencyAnswer(
-        query.first,
-        len(hashes),
-        merkle.root(hashes[: query.first]).hex(),
-        merkle.root(hashes).hex(),
-        [step.hex() for step in path],
+        query.first, len(hashes), first_root.hex(), second_root.hex(), [step.hex() for step in path]
     )
 
 
@@ -101,9 +99,8 @@ async def get_block_proof(call: Call) -> InclusionAnswer:
     if height >= len(hashes):
         raise not_found()
     path = await asyncio.to_thread(merkle.inclusion_proof, hashes, height)
-    return InclusionAnswer(
-        height, len(hashes), hashes[height].hex(), [step.hex() for step in path], merkle.root(hashes).hex()
-    )
+    root = await asyncio.to_thread(merkle.root, hashes)
+    return InclusionAnswer(height, len(hashes), hashes[height].hex(), [step.hex() for step in path], root.hex())
 
 
 async def get_checkpoint(call: Call) -> CheckpointAnswer:

@@ -19,8 +19,8 @@ from api.codec import Codec, encode
 from api.errors import ApiError, bad_request, not_found, not_implemented, refusal, unauthorized
 from api.limits import RateLimits
 from api.node import Node
-from api.openapi import document
 from api.rest.metrics import Metrics
+from api.rest.openapi import document
 from api.rest.route import Answer, Call, Route
 from api.verification_pool import VerificationPool
 from engine.rejections import Rejection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
 from typing import Any
 
@@ -21,7 +22,8 @@ from api.rest.proofs import (
 )
 from api.rest.route import Answer, Call, Route, page_of, paged
 from ledger import merkle
-from por.store import LeavesGone
+from por.header import Header, Missed
+from por.store import Checkpoint, LeavesGone
 
 
 class ProofQuery(Query):
@@ -52,7 +54,7 @@ async def get_epochs(call: Call) -> Answer:
                 hour=row.hour,
                 at=naive_iso(row.at_us),
                 block_height=row.block_height,
-                kind="missed" if hasattr(row, "reason") else "epoch",
+                kind="missed" if isinstance(row, Missed) else "epoch",
                 hash=row.hash().hex(),
             )
             for row in ordered[page.offset : page.offset + page.limit]
@@ -71,13 +73,12 @@ async def get_latest_epoch(call: Call) -> Answer:
 
 async def get_epoch_log(call: Call) -> dict[str, Any]:
     """The whole log in one document that the standalone verifier checks.   [R-20, R-24]"""
-    checkpoint = _epoch_checkpoint(call)
-    log: dict[str, Any] = call.node.epochs.log.export(checkpoint.text, checkpoint.public_key)
-    return log
+    checkpoint = await _epoch_checkpoint(call)
+    return call.node.epochs.log.export(checkpoint.text, checkpoint.public_key)
 
 
 async def get_epoch_checkpoint(call: Call) -> CheckpointAnswer:
-    checkpoint = _epoch_checkpoint(call)
+    checkpoint = await _epoch_checkpoint(call)
     log = call.node.epochs.log
     size = int(checkpoint.text.split("\n")[1])
     return CheckpointAnswer(
@@ -124,15 +125,14 @@ async def get_epoch_proof(call: Call) -> dict[str, Any]:
     """The signer's inclusion proof, for the standalone verifier.   [R-22]"""
     number = call.number("epoch")
     try:
-        proof: dict[str, Any] = await call.node.epochs.proof(number, call.key.subaccount_id, call.query.known)
+        return await call.node.epochs.proof(number, call.key.subaccount_id, call.query.known)
     except LeavesGone as error:
         raise ApiError(404, "RESOURCE_NOT_FOUND", str(error)) from None
     except KeyError:
         raise not_found() from None
-    return proof
 
 
-def _epoch_row(call: Call) -> Any:
+def _epoch_row(call: Call) -> Header | Missed:
     number = call.number("epoch")
     rows = call.node.epochs.log.rows
     if number >= len(rows):
@@ -140,8 +140,8 @@ def _epoch_row(call: Call) -> Any:
     return rows[number]
 
 
-def _epoch_checkpoint(call: Call) -> Any:
-    checkpoint = call.node.epochs.checkpoint()
+async def _epoch_checkpoint(call: Call) -> Checkpoint:
+    checkpoint = await asyncio.to_thread(call.node.epochs.checkpoint)
     if checkpoint is None:
         raise not_found()
     return checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.openapi import document
+from api.rest.openapi import document
 from api.rest.table import ROUTES
 from tests.api.edge import venue
 
