@@ -37,23 +37,18 @@ def margin_line(
     made once per exposure and order.
     """
     root = isqrt(notional)
-
-    # In 1e-13, so that factor × √ stays whole.
-    mmf = mmf_factor * root
-    if mmf < mmf_base * ROOT_SCALE:
-        mmf = mmf_base * ROOT_SCALE
-
-    # A quarter of that again: 1.25 × MMF is 5 of them for 4.
     base = imf_base if imf_base > leverage_base else leverage_base
-    imf = imf_factor * root
-    if imf < base * ROOT_SCALE:
-        imf = base * ROOT_SCALE
-    imf *= 4
-    if imf < 5 * mmf:
-        imf = 5 * mmf
+    owed = -notional
 
-    # mul_div_up, written out: it runs for every exposure of every order.
-    return -(-notional * imf // _INITIAL_ONE), -(-notional * mmf // _MAINTENANCE_ONE)
+    # The usual exposure is too small for the square roots to count. mul_div_up is written out, here and below.
+    mmf, imf = mmf_factor * root, imf_factor * root
+    if mmf <= mmf_base * ROOT_SCALE and imf <= base * ROOT_SCALE and 5 * mmf_base <= 4 * base:
+        return -(owed * base // RATE_SCALE), -(owed * mmf_base // RATE_SCALE)
+
+    # In 1e-13, so that factor × √ stays whole; IMF in quarters of that, since 1.25 × MMF is five of them for four.
+    mmf = max(mmf, mmf_base * ROOT_SCALE)
+    imf = max(4 * imf, 4 * base * ROOT_SCALE, 5 * mmf)
+    return -(owed * imf // _INITIAL_ONE), -(owed * mmf // _MAINTENANCE_ONE)
 
 
 def leverage_fraction(leverage: int) -> int:

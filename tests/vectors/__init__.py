@@ -1,0 +1,1 @@
+"""Published vectors, and the programs that worked them out."""
