@@ -29,6 +29,9 @@ from ledger.database import reading
 from ledger.journal import JournalKind, decode_memo
 from ledger.store import batch_of
 
+STATEMENT_KINDS = (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.RECEIVABLE)
+"""A subaccount's own accounts, in the order in which a statement shows them; a receipt is for who has one of them."""
+
 
 class Asset(NamedTuple):
     """An asset as the journal listed it."""

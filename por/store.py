@@ -13,12 +13,11 @@ import msgspec
 import sqlalchemy as sa
 
 from ledger.database import metadata
+from ledger.schema import Int
 from por.epochs import Epoch, load_tree
 from por.header import Header, Missed, row_from_text
 from por.leaves import Leaves, restore_leaves
 from por.log import Log, Sign, require_checkpoint
-
-Int = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 KEEP_LEAVES = 24 * 7
 """How many of the newest epochs keep their leaves: a customer has a week to fetch the proof of an hour."""

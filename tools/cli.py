@@ -33,6 +33,9 @@ app.add_typer(por, name="por")
 
 Data = Annotated[Path, typer.Option("--data", help="The node's folder.", show_default=str(DEFAULT_DATA))]
 Database = Annotated[str | None, typer.Option("--database", help="Database URL; else the SQLite file under --data.")]
+GenesisKey = Annotated[
+    str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -141,9 +144,7 @@ def replay(
         Path | None, typer.Option("--resume", help="Keep progress in this file; go on from it when it exists.")
     ] = None,
     to: Annotated[int | None, typer.Option("--to", help="Stop after this block.")] = None,
-    public_key: Annotated[
-        str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
-    ] = None,
+    public_key: GenesisKey = None,
     json: Json = False,
 ) -> None:
     """Run every command of the log again and compare every byte with what is stored."""
@@ -157,9 +158,7 @@ def verify_journal(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A kept checkpoint to hold the log against.")
     ] = None,
-    public_key: Annotated[
-        str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
-    ] = None,
+    public_key: GenesisKey = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,
@@ -175,9 +174,7 @@ def audit(
     keys: Annotated[
         Path | None, typer.Option("--keys", help="The users' public keys: JSON {userId: [base64 keys]}.")
     ] = None,
-    public_key: Annotated[
-        str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
-    ] = None,
+    public_key: GenesisKey = None,
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from ledger import balances, schema
 from ledger.amounts import format_decimal
-from ledger.balances import Asset, NoSuchBlock
+from ledger.balances import STATEMENT_KINDS, Asset, NoSuchBlock
 from ledger.chart import AccountId, AccountKind, AssetId, account_id, account_name, kind_of
 from ledger.decoding import EncodingError, decode_header
 from ledger.journal import JournalKind, decode_memo
@@ -22,9 +22,6 @@ from ledger.store import Store
 from tools import keys
 from tools.node_data import reading
 from tools.terminal import DEFAULT_DATA, FINDINGS, FINE, CannotRun, print_json, print_table, say
-
-STATEMENT_KINDS = (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.RECEIVABLE)
-"""A subaccount's accounts, in the order they are shown."""
 
 
 def trial_balance(data: Path, database: str | None, as_of: int | None, as_json: bool) -> int:

@@ -11,12 +11,10 @@ from api.errors import ApiError, not_found
 from api.requests import asset_of
 from api.rest.route import Answer, Call, Route, page_of, paged
 from ledger.amounts import format_decimal
-from ledger.balances import NoSuchBlock, statement, subaccount_balances
+from ledger.balances import STATEMENT_KINDS, NoSuchBlock, statement, subaccount_balances
 from ledger.chart import AccountKind, account_id, account_name, kind_of, owner_of
 from ledger.journal import JournalKind, SealedTransaction
 from ledger.receipts import make_receipt
-
-_OWNED_KINDS = (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.RECEIVABLE)
 
 
 class StatementQuery(Query):
@@ -63,7 +61,7 @@ async def get_receipt(call: Call) -> dict[str, Any]:
         raise not_found()
     store = call.node.store
     user = call.state.users[call.key.user_id]
-    own = {account_id(kind, number) for kind in _OWNED_KINDS for number in user.subaccount_ids}
+    own = {account_id(kind, number) for kind in STATEMENT_KINDS for number in user.subaccount_ids}
 
     def read() -> dict[str, Any] | None:
         entry = next(iter(store.journal(seq, seq)), None)
@@ -88,7 +86,7 @@ async def get_statement(call: Call) -> Answer:
     query: StatementQuery = call.query
     page = page_of(query.limit, query.offset)
     state, reader = call.state, call.node.store.engine
-    accounts = [account_id(kind, call.key.subaccount_id) for kind in _OWNED_KINDS]
+    accounts = [account_id(kind, call.key.subaccount_id) for kind in STATEMENT_KINDS]
     asset_id = None if query.symbol is None else asset_of(query.symbol, state)
 
     def read() -> list[StatementRow]:
