@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.commands import Side
+from engine.events import LendingEvent, LendingSource
 
 
 class TradeRow(msgspec.Struct, frozen=True):
@@ -73,6 +74,68 @@ class FillRow(msgspec.Struct, frozen=True):
     fee_atoms: int
     is_maker: bool
     at_us: int
+
+
+class MovementRow(msgspec.Struct, frozen=True):
+    """One movement of a loan, and the loan after it.   [B-12]"""
+
+    asset_id: int
+    event: LendingEvent
+    source: LendingSource
+    atoms: int
+    position_atoms: int
+    position_id: int
+    order_id: int
+    at_us: int
+
+
+class LoanRow(msgspec.Struct, frozen=True):
+    """A loan as its last movement left it.   [B-12]
+
+    `flow_atoms` is what was lent less what was redeemed (borrowed less repaid): the rest of it is interest.
+    `atom_ms` is Σ atoms × ms up to the last movement, with the atoms as each movement left them.
+    """
+
+    position_id: int
+    asset_id: int
+    is_debt: bool
+    source: LendingSource
+    opened_at_us: int
+    is_open: bool
+    moved_at_us: int
+    moved_atoms: int
+    position_atoms: int
+    position_shares: int
+    flow_atoms: int
+    atom_ms: int
+
+
+class PoolRow(msgspec.Struct, frozen=True):
+    """A money market at the beginning of an hour since 1970, interest included; rates annual in 1e-18.   [B-13]"""
+
+    asset_id: int
+    hour: int
+    lent_atoms: int
+    borrowed_atoms: int
+    fee_atoms: int
+    lend_shares: int
+    debt_shares: int
+    borrow_rate: int
+    fee_rate: int
+    """The pool's cut, in 1e-9."""
+
+
+class InterestRow(msgspec.Struct, frozen=True):
+    """What a loan earned or cost in the period that ended at `hour`; `rate` annual in 1e-18.   [B-4]"""
+
+    asset_id: int
+    position_id: int
+    is_debt: bool
+    hour: int
+    hours: int
+    """Length of the period: 1, unless the exchange stood still."""
+    atoms: int
+    rate: int
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from api.candles import Candle
-from api.rows import FillRow, TradeRow
-from engine.commands import OrderType, SelfTrade, Side, TimeInForce
-from engine.events import DepositView, ExpiryReason, OrderStatus, OrderView, Trade, WithdrawalView
+from api.history.loans import Movement
+from api.rows import FillRow, LoanRow, MovementRow, PoolRow, TradeRow
+from engine.commands import LendingSide, OrderType, SelfTrade, Side, TimeInForce
+from engine.events import (
+    DepositView,
+    ExpiryReason,
+    LendingEvent,
+    LendingSource,
+    OrderStatus,
+    OrderView,
+    PoolAccrued,
+    Trade,
+    WithdrawalView,
+)
 
 
 def order_row(order: OrderView) -> tuple[Any, ...]:
@@ -198,6 +209,84 @@ def withdrawal_from(row: Any) -> WithdrawalView:
         row.tx_id,
         row.reason,
         row.created_at_us,
+    )
+
+
+def movement_row(movement: Movement) -> tuple[Any, ...]:
+    moved = movement.moved
+    return (
+        movement.command_seq,
+        movement.ordinal,
+        moved.subaccount_id,
+        moved.asset_id,
+        int(moved.event),
+        int(moved.source),
+        str(moved.atoms),
+        str(moved.position_atoms),
+        moved.position_shares,
+        moved.position_id,
+        moved.order_id,
+        movement.at_us,
+        movement.period,
+    )
+
+
+def movement_from(row: Any) -> MovementRow:
+    return MovementRow(
+        row.asset_id,
+        LendingEvent(row.event),
+        LendingSource(row.source),
+        int(row.atoms),
+        int(row.position_atoms),
+        row.position_id,
+        row.order_id,
+        row.at_us,
+    )
+
+
+def loan_from(row: Any) -> LoanRow:
+    return LoanRow(
+        row.position_id,
+        row.asset_id,
+        row.side == LendingSide.BORROW,
+        LendingSource(row.source),
+        row.opened_at_us,
+        row.last_period is None,
+        row.moved_at_us,
+        int(row.moved_atoms),
+        int(row.position_atoms),
+        int(row.position_shares),
+        int(row.flow_atoms),
+        int(row.atom_ms),
+    )
+
+
+def pool_row(accrued: PoolAccrued, period: int) -> tuple[Any, ...]:
+    return (
+        accrued.asset_id,
+        period,
+        accrued.hour,
+        str(accrued.lent_atoms),
+        str(accrued.borrowed_atoms),
+        str(accrued.fee_atoms),
+        accrued.lend_shares,
+        accrued.debt_shares,
+        str(accrued.borrow_rate),
+        accrued.fee_rate,
+    )
+
+
+def pool_from(row: Any) -> PoolRow:
+    return PoolRow(
+        row.asset_id,
+        row.hour,
+        int(row.lent_atoms),
+        int(row.borrowed_atoms),
+        int(row.fee_atoms),
+        int(row.lend_shares),
+        int(row.debt_shares),
+        int(row.borrow_rate),
+        row.fee_rate,
     )
 
 

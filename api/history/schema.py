@@ -153,4 +153,66 @@ withdrawal = sa.Table(
 )
 """Every withdrawal as it last stood; columns as the fields of `WithdrawalView`."""
 
-TABLES = (order, fill, trade, kline, deposit, withdrawal, cursor)
+lending = sa.Table(
+    "history_lending",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("subaccount_id"),
+    _int("asset_id"),
+    _int("event"),
+    _int("source"),
+    _digits("atoms"),
+    _digits("position_atoms"),
+    _digits("position_shares"),
+    _int("position_id"),
+    _int("order_id"),
+    _int("at_us"),
+    _int("period"),
+    sa.Index("ix_history_lending_subaccount_id", "subaccount_id", "command_seq", "ordinal"),
+    sa.Index("ix_history_lending_position_id", "position_id", "command_seq", "ordinal"),
+)
+"""Every movement of a loan, as `LendingMoved` has it; `ordinal` counts within the command. `period` is the period of
+interest that it fell in: the one that row `period` of the asset's `history_pool` closes."""
+
+loan = sa.Table(
+    "history_loan",
+    metadata,
+    _key("position_id"),
+    _int("subaccount_id"),
+    _int("asset_id"),
+    _int("side"),
+    _int("source"),
+    _int("opened_at_us"),
+    _int("first_period"),
+    _int("closed_at_us", nullable=True),
+    _int("last_period", nullable=True),
+    _int("moved_at_us"),
+    _digits("moved_atoms"),
+    _digits("position_atoms"),
+    _digits("position_shares"),
+    _digits("flow_atoms"),
+    _digits("atom_ms"),
+    sa.Index("ix_history_loan_subaccount_id", "subaccount_id", "position_id"),
+)
+"""Every loan as its last movement (at `moved_at_us`, of `moved_atoms`) left it. `flow_atoms`: lent less redeemed, or
+borrowed less repaid; `atom_ms`: its atoms after each movement times the ms until the next."""
+
+pool = sa.Table(
+    "history_pool",
+    metadata,
+    _key("asset_id"),
+    _key("period"),
+    _int("hour"),
+    _digits("lent_atoms"),
+    _digits("borrowed_atoms"),
+    _digits("fee_atoms"),
+    _digits("lend_shares"),
+    _digits("debt_shares"),
+    _digits("borrow_rate"),
+    _int("fee_rate"),
+)
+"""Every money market at the beginning of each hour, as `PoolAccrued` has it; its periods are numbered from 1 without a
+gap, and row n closes period n."""
+
+TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, cursor)

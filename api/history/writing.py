@@ -9,23 +9,28 @@ from sqlalchemy import event as sa_event
 
 from api.candles import HOUR, MINUTE, Candle
 from api.history import schema
+from api.history.loans import Loan, Movement, moved_loans, running_periods
 from api.history.records import (
     candle_from,
     candle_row,
     deposit_row,
     fill_row,
+    movement_row,
     order_row,
+    pool_row,
     trade_row,
     withdrawal_row,
 )
 from engine.events import (
     DepositChanged,
     DepositView,
+    LendingMoved,
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
     OrderView,
     Outcome,
+    PoolAccrued,
     Trade,
     WithdrawalChanged,
     WithdrawalView,
@@ -42,13 +47,14 @@ def open_for_writing(url: str) -> sa.Engine:
 
 
 class Writer:
-    """Turns outcomes into rows and writes them, on one connection; knows the newest candles."""
+    """Turns outcomes into rows and writes them, on one connection; knows the newest candles and periods of interest."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._postgresql = connection.dialect.name == "postgresql"
         with connection.begin():
             self._newest = _newest_candles(connection)
+            self._closed_periods = running_periods(connection)
             if self._postgresql:
                 for table in schema.TABLES:
                     connection.exec_driver_sql(
@@ -62,6 +68,8 @@ class Writer:
             for outcome in outcomes:
                 self._collect(batch, outcome)
         with self._connection.begin():
+            if batch.movements:
+                batch.loans = moved_loans(self._connection, batch.movements)
             for table, rows in batch.rows():
                 if rows:
                     self._upsert(table, rows)
@@ -69,6 +77,7 @@ class Writer:
 
     def _collect(self, batch: Batch, outcome: Outcome) -> None:
         ordinal = 0
+        movements = 0
         for event in outcome.events:
             kind = type(event)
             if kind is Trade:
@@ -82,6 +91,13 @@ class Writer:
                 batch.deposits[event.deposit.deposit_id] = event.deposit
             elif kind is WithdrawalChanged:
                 batch.withdrawals[event.withdrawal.withdrawal_id] = event.withdrawal
+            elif kind is LendingMoved:
+                period = self._closed_periods.get(event.asset_id, 0) + 1
+                batch.movements.append(Movement(event, outcome.seq, movements, outcome.at_us, period))
+                movements += 1
+            elif kind is PoolAccrued:
+                period = self._closed_periods[event.asset_id] = self._closed_periods.get(event.asset_id, 0) + 1
+                batch.pools.append(pool_row(event, period))
 
     def _collect_trade(self, batch: Batch, trade: Trade, outcome: Outcome, ordinal: int) -> None:
         seq, at_us = outcome.seq, outcome.at_us
@@ -127,6 +143,9 @@ class Batch:
         self.candles: dict[tuple[int, int, int], Candle] = {}
         self.deposits: dict[int, DepositView] = {}
         self.withdrawals: dict[int, WithdrawalView] = {}
+        self.movements: list[Movement] = []
+        self.loans: list[Loan] = []
+        self.pools: list[tuple[Any, ...]] = []
 
     def rows(self) -> list[tuple[sa.Table, list[tuple[Any, ...]]]]:
         """By table, in the order of its columns."""
@@ -137,6 +156,9 @@ class Batch:
             (schema.kline, [candle_row(*key[:2], candle) for key, candle in self.candles.items()]),
             (schema.deposit, [deposit_row(deposit) for deposit in self.deposits.values()]),
             (schema.withdrawal, [withdrawal_row(withdrawal) for withdrawal in self.withdrawals.values()]),
+            (schema.lending, [movement_row(movement) for movement in self.movements]),
+            (schema.loan, [loan.row() for loan in self.loans]),
+            (schema.pool, self.pools),
         ]
 
 
