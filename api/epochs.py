@@ -16,6 +16,7 @@ from api.recount import require_recount
 from engine import liabilities
 from engine.events import EpochClosed
 from engine.parameters import PRICE_SCALE, USD_SCALE
+from engine.pricing import has_price
 from engine.sequencer import Halted
 from engine.state import ASSET_BITS, State, balance_key
 from ledger import schema
@@ -203,11 +204,16 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         ],
         opened=0,
         closed=0,
-        # A price that a sandbox was fed stays live until it is replaced, so it is as old as the epoch.   [P-1, W-9]
+        # The prices that the leaves are valued at. A mark that has its data is of this very second; one that has none
+        # is as old as the index it was made of.   [P-1, P-2, W-9]
         prices=sorted(
             (
-                Price(symbols[asset_id], price, at_us if state.devnet else state.price_at_us[asset_id])
-                for asset_id, price in state.prices.items()
+                Price(
+                    symbols[asset_id],
+                    mark,
+                    at_us if state.devnet or has_price(state, asset_id) else state.price_at_us[asset_id],
+                )
+                for asset_id, mark in state.marks.items()
             ),
             key=lambda line: line.asset,
         ),
@@ -237,9 +243,9 @@ def kind_name(kind: int) -> str:
 
 
 def insurance_value(state: State) -> int:
-    """What the insurance fund holds, in 1e-8 USD at index prices, rounded down per asset.   [R-7]"""
+    """What the insurance fund holds, in 1e-8 USD at mark prices, rounded down per asset.   [R-7]"""
     value = 0
-    for asset_id, price in state.prices.items():
+    for asset_id, price in state.marks.items():
         atoms = -state.balances.get(balance_key(INSURANCE_FUND, asset_id), 0)
         value += mul_div_down(atoms, price, 10 ** state.assets[asset_id].decimals * (PRICE_SCALE // USD_SCALE))
     return max(0, value)

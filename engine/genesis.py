@@ -20,6 +20,9 @@ from engine import markets
 from engine.commands import ConfigureAsset, ConfigureChain, ConfigureFees, ConfigureMarket, ConfigureToken
 from engine.events import Outcome
 from engine.parameters import (
+    DEFAULT_CLAMP,
+    DEFAULT_HAND_PRICE_STALE_MS,
+    DEFAULT_MARK_BOUND,
     PRICE_SCALE,
     RATE_SCALE,
     USD_SCALE,
@@ -30,11 +33,13 @@ from engine.parameters import (
     FeeSchedule,
     FeeTier,
     GenesisParameters,
+    IndexParameters,
     LendingParameters,
     Limits,
     MarketParameters,
     MarketType,
     PerpetualParameters,
+    PriceSource,
     TokenParameters,
     WeightKind,
 )
@@ -129,8 +134,11 @@ class Table:
         value: int = self._typed(key, int, "a whole number", default)
         return value
 
-    def decimal(self, key: str, decimals: int) -> int:
-        """A decimal string as an integer of this scale."""
+    def decimal(self, key: str, decimals: int, default: int | None = None) -> int:
+        """A decimal string as an integer of this scale; `default` is one already."""
+        if default is not None and key not in self._values:
+            self._read.add(key)
+            return default
         value = self._typed(key, str, 'a decimal number in quotes ("0.95")')
         try:
             return parse_decimal(value, decimals, limit=INT64_MAX)
@@ -235,6 +243,7 @@ def _asset(table: Table, assets: _Names) -> AssetParameters:
         mmf_base=table.decimal("mmf_base", RATE_DECIMALS),
         mmf_factor=table.decimal("mmf_factor", RATE_DECIMALS),
         lending=_lending(table.table("lending")) if table.has("lending") else None,
+        index=_index(table.table("index")) if table.has("index") else None,
     )
     table.done()
     return asset
@@ -253,6 +262,23 @@ def _lending(table: Table) -> LendingParameters:
     )
     table.done()
     return lending
+
+
+def _index(table: Table) -> IndexParameters:
+    """Without this table the asset's index is fed by hand.   [P-1]"""
+    index = IndexParameters(
+        sources=tuple(_source(source) for source in table.tables("source")),
+        minimum_sources=table.count("minimum_sources", 1),
+        clamp=table.decimal("clamp", RATE_DECIMALS, DEFAULT_CLAMP),
+    )
+    table.done()
+    return index
+
+
+def _source(table: Table) -> PriceSource:
+    source = PriceSource(table.text("name"), table.count("weight", 1), table.count("stale_ms"))
+    table.done()
+    return source
 
 
 def _chain(table: Table, assets: _Names, chains: _Names) -> ChainParameters:
@@ -321,6 +347,7 @@ def _market(table: Table, assets: _Names) -> MarketParameters:
             premium_tolerance=bands.decimal("premium_tolerance", RATE_DECIMALS),
         ),
         perpetual=_perpetual(table.table("perpetual"), base_decimals, lot_atoms) if table.has("perpetual") else None,
+        mark_bound=table.decimal("mark_bound", RATE_DECIMALS, DEFAULT_MARK_BOUND),
     )
     bands.done()
     table.done()
@@ -371,8 +398,10 @@ def _limits(table: Table) -> Limits:
         keys_per_user=table.count("keys_per_user"),
         open_orders_per_subaccount=table.count("open_orders_per_subaccount"),
         orders_per_batch=table.count("orders_per_batch"),
+        hand_price_stale_ms=table.count("hand_price_stale_ms", DEFAULT_HAND_PRICE_STALE_MS),
     )
-    for key in ("subaccounts_per_user", "keys_per_user", "open_orders_per_subaccount", "orders_per_batch"):
+    counts = ("subaccounts_per_user", "keys_per_user", "open_orders_per_subaccount", "orders_per_batch")
+    for key in (*counts, "hand_price_stale_ms"):
         if getattr(limits, key) < 1:
             raise GenesisError(table.at(key), f"{getattr(limits, key)} is below 1")
     if limits.subaccounts_per_user > 10:

@@ -34,6 +34,7 @@ from engine.formulas.spot import locked_atoms
 from engine.matching import NO_LIMIT, Stop, preview, take
 from engine.parameters import BookState
 from engine.posting import reserve
+from engine.pricing import is_cancel_only
 from engine.rejections import Rejection, RejectReason
 from engine.settlement import settle
 from engine.state import ASSET_BITS, Market, Order, State, Subaccount
@@ -157,6 +158,8 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     parameters = market.parameters
     if parameters.state is not _OPEN or command.reduce_only:
         clearing.require_market_takes(command, parameters)
+    if is_cancel_only(state, market):
+        raise Rejection(RejectReason.CANCEL_ONLY_MODE, market_id=command.market_id)
     clearing.require_well_formed(command, parameters)
     book: Book = market.book
     side = command.side

@@ -18,6 +18,10 @@ USD_SCALE = 10**8
 MAX_PRICE = INT64_MAX
 """Prices travel in MessagePack, whose integers end at 64 bits: 9.2 million USD per unit."""
 
+DEFAULT_CLAMP = 3_000_000
+DEFAULT_MARK_BOUND = 12_500_000
+DEFAULT_HAND_PRICE_STALE_MS = 60_000
+
 
 class MarketType(IntEnum):
     SPOT = 1
@@ -84,7 +88,7 @@ class IndexParameters(msgspec.Struct, frozen=True, array_like=True):
 
     sources: tuple[PriceSource, ...]
     minimum_sources: int = 1
-    clamp: int = 3_000_000
+    clamp: int = DEFAULT_CLAMP
 
 
 class AssetParameters(msgspec.Struct, frozen=True, array_like=True):
@@ -181,7 +185,7 @@ class MarketParameters(msgspec.Struct, frozen=True, array_like=True):
     state: BookState
     bands: BandParameters
     perpetual: PerpetualParameters | None = None
-    mark_bound: int = 12_500_000
+    mark_bound: int = DEFAULT_MARK_BOUND
     """The mark stays within index ± this, in 1e-9.   [P-2]"""
 
 
@@ -210,7 +214,7 @@ class Limits(msgspec.Struct, frozen=True, array_like=True):
     orders_per_batch: int = 50
     borrow_limit_usd: int = 10**8 * USD_SCALE
     """What one subaccount may owe in all money markets together.   [B-8]"""
-    hand_price_stale_ms: int = 60_000
+    hand_price_stale_ms: int = DEFAULT_HAND_PRICE_STALE_MS
     """How long an index price fed by hand lives, except on a devnet, where it lives until replaced.   [P-1]"""
 
 
