@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine import lending, margin, outflows
 from engine.commands import (
     AddKey,
     CancelOrder,
@@ -16,10 +17,10 @@ from engine.commands import (
 )
 from engine.events import KeyAdded, KeyRevoked, Outcome, SettingsChanged, SubaccountOpened, TransferMade, UserOpened
 from engine.parameters import RATE_SCALE
-from engine.posting import post, record
+from engine.posting import record
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import ApiKey, State, Subaccount, User
-from ledger.chart import available
+from ledger.amounts import INT64_MAX
 from ledger.journal import JournalKind
 
 MAX_LEVERAGE = 50 * RATE_SCALE
@@ -140,26 +141,10 @@ def transfer(state: State, command: Transfer, outcome: Outcome) -> TransferMade:
     )
     require(target is not source, RejectReason.SAME_SUBACCOUNT, subaccount_id=command.to_subaccount_id)
     require(command.asset_id in state.assets, RejectReason.UNKNOWN_ASSET, asset_id=command.asset_id)
-    require(command.atoms > 0, RejectReason.INVALID_QUANTITY, atoms=command.atoms)
-    withdrawable = state.withdrawable(command.from_subaccount_id, command.asset_id)
-    require(
-        command.atoms <= withdrawable,
-        RejectReason.INSUFFICIENT_FUNDS,
-        needed=command.atoms,
-        available=withdrawable,
-        asset_id=command.asset_id,
-    )
+    require(0 < command.atoms <= INT64_MAX, RejectReason.INVALID_QUANTITY, atoms=command.atoms, maximum=INT64_MAX)
+    taken = outflows.plan(state, source, command.asset_id, outcome.at_us, command.atoms, command.auto_borrow, True)
     # From here the command succeeds.
-    post(
-        state,
-        outcome,
-        JournalKind.TRANSFER,
-        (command.from_subaccount_id, command.to_subaccount_id),
-        [
-            (available(command.from_subaccount_id), command.asset_id, command.atoms),
-            (available(command.to_subaccount_id), command.asset_id, -command.atoms),
-        ],
-    )
+    outflows.transfer(state, outcome, source, target, command.asset_id, taken)
     made = TransferMade(command.from_subaccount_id, command.to_subaccount_id, command.asset_id, command.atoms)
     outcome.events.append(made)
     return made
@@ -174,8 +159,10 @@ def update(state: State, command: UpdateAccount, outcome: Outcome) -> None:
             asked=command.leverage_limit,
             maximum=MAX_LEVERAGE,
         )
-    # From here the command succeeds.
     subaccount = state.subaccounts[command.subaccount_id]
+    if command.leverage_limit is not None and command.leverage_limit < subaccount.leverage_limit:
+        _require_leverage(state, subaccount, command.leverage_limit, outcome.at_us)
+    # From here the command succeeds.
     for name in (
         "auto_lend",
         "auto_repay_borrows",
@@ -186,7 +173,33 @@ def update(state: State, command: UpdateAccount, outcome: Outcome) -> None:
         value = getattr(command, name)
         if value is not None:
             setattr(subaccount, name, value)
+    if subaccount.auto_lend or subaccount.auto_repay_borrows:
+        state.automatic[command.subaccount_id] = None
+        for asset_id in sorted(subaccount.asset_ids):
+            lending.settle_asset(state, outcome, subaccount, asset_id)
+    else:
+        state.automatic.pop(command.subaccount_id, None)
     outcome.events.append(SettingsChanged(command.subaccount_id))
+
+
+def _require_leverage(state: State, subaccount: Subaccount, leverage_limit: int, at_us: int) -> None:
+    """A lower limit raises initial margin at once; what would fail M-5 then is refused.   [M-10]"""
+    if not subaccount.margined:
+        return
+    before = subaccount.leverage_limit
+    subaccount.leverage_limit = leverage_limit
+    try:
+        after = margin.sums(state, subaccount, at_us)
+    finally:
+        subaccount.leverage_limit = before
+    equity = after.equity - margin.open_order_loss(state, subaccount)
+    if after.is_exposed and equity <= after.initial:
+        raise Rejection(
+            RejectReason.MAX_LEVERAGE,
+            asked=leverage_limit,
+            net_equity_usd=equity,
+            initial_margin_usd=after.initial,
+        )
 
 
 def _require_new_key(state: State, public_key: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.commands import (
+    AccrueInterest,
     AdvanceClock,
     ClockMode,
     CloseEpoch,
@@ -16,8 +17,10 @@ from engine.commands import (
     RotateKey,
     SampleMarks,
     SetClock,
+    UpdateThrottle,
 )
 from engine.events import EpochClosed, KeyRotated, Outcome
+from engine.lending import THROTTLE_SECONDS
 from engine.markets import configure_asset, configure_chain, configure_fees, configure_market, configure_token
 from engine.posting import record
 from engine.rejections import RejectReason, require
@@ -26,24 +29,32 @@ from ledger.journal import JournalKind
 
 HOUR_US = 3_600_000_000
 SECOND_US = 1_000_000
+TICK_US = THROTTLE_SECONDS * SECOND_US
 
 
 def due(state: State, now_us: int) -> tuple[int, Command] | None:
     """The next scheduled command due by `now_us`, with its due time; it runs before any later command.   [S-15]"""
     if state.sequence == 0:
         return None
-    hour = state.last_epoch_hour + 1
-    epoch_us = hour * HOUR_US
-    # The earliest of everything but samples; of what falls due at once, S-15's order decides.
-    other_us = epoch_us
+    epoch_us = (state.last_epoch_hour + 1) * HOUR_US
+    has_loans = state.next_position_id > 1
+    interest_us = (state.last_interest_hour + 1) * HOUR_US if has_loans else epoch_us
+    horizon = min(now_us, epoch_us, interest_us)
+    # Nothing happens between two other commands, so the seconds up to the next are sampled in one go, and of several
+    # throttle ticks the last one decides alone.
+    tick_us = horizon - horizon % TICK_US if has_loans else 0
+    has_tick = tick_us > state.throttled_second * SECOND_US
     if state.prices:
-        # Nothing happens between two other commands, so the seconds up to the next are sampled in one go.
-        second = (now_us if now_us < other_us else other_us) // SECOND_US
+        second = (tick_us if has_tick else horizon) // SECOND_US
         if second > state.sampled_second:
             return second * SECOND_US, SampleMarks(second - state.sampled_second)
-    if other_us > now_us:
-        return None
-    return epoch_us, CloseEpoch(hour)
+    if has_loans and interest_us <= now_us and interest_us <= epoch_us and not (has_tick and tick_us < interest_us):
+        return interest_us, AccrueInterest(state.last_interest_hour + 1)
+    if has_tick:
+        return tick_us, UpdateThrottle()
+    if epoch_us <= now_us:
+        return epoch_us, CloseEpoch(state.last_epoch_hour + 1)
+    return None
 
 
 def begin(state: State, command: Genesis, outcome: Outcome) -> None:

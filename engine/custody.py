@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
+from engine import outflows
 from engine.commands import (
     ApproveWithdrawal,
     CreditDeposit,
@@ -30,7 +33,7 @@ from engine.events import (
 from engine.parameters import TokenParameters
 from engine.posting import post
 from engine.rejections import Rejection, RejectReason, require
-from engine.state import State, balance_key
+from engine.state import ASSET_BITS, State, balance_key
 from ledger.amounts import INT64_MAX
 from ledger.chart import (
     HOT_WALLET,
@@ -95,6 +98,8 @@ def finalize_deposit(state: State, command: FinalizeDeposit, outcome: Outcome) -
     deposit = _deposit(state, command, "provisional")
     # From here the command succeeds.
     _add_provisional(state, deposit, -1)
+    # What may be lent or repaid by itself now is looked at as if it had come in.
+    outcome.touched[deposit.subaccount_id << ASSET_BITS | deposit.asset_id] = None
     return _set_deposit(state, msgspec.structs.replace(deposit, state="final"), outcome)
 
 
@@ -182,13 +187,10 @@ def request_withdrawal(state: State, command: RequestWithdrawal, outcome: Outcom
         maximum=token.maximum_withdrawal_atoms,
         asset_id=command.asset_id,
     )
-    withdrawable = state.withdrawable(command.subaccount_id, command.asset_id)
-    require(
-        command.atoms <= withdrawable,
-        RejectReason.INSUFFICIENT_FUNDS,
-        needed=command.atoms,
-        available=withdrawable,
-        asset_id=command.asset_id,
+    if command.auto_borrow and not command.auto_lend_redeem and command.asset_id in subaccount.lent:
+        raise Rejection(RejectReason.BORROW_REQUIRES_LEND_REDEEM, asset_id=command.asset_id)
+    taken = outflows.plan(
+        state, subaccount, command.asset_id, outcome.at_us, command.atoms, command.auto_borrow, as_shares=False
     )
     # From here the command succeeds.
     withdrawal = WithdrawalView(
@@ -208,13 +210,23 @@ def request_withdrawal(state: State, command: RequestWithdrawal, outcome: Outcom
     state.next_withdrawal_id += 1
     if command.client_id:
         state.withdrawal_keys[command.subaccount_id, command.client_id] = withdrawal.withdrawal_id
-    memo = (withdrawal.withdrawal_id, command.subaccount_id, command.chain_id, command.address, withdrawal.fee_atoms)
+    memo: tuple[Any, ...] = (
+        withdrawal.withdrawal_id,
+        command.subaccount_id,
+        command.chain_id,
+        command.address,
+        withdrawal.fee_atoms,
+    )
+    moved = outflows.redeem_and_borrow(state, outcome, subaccount, command.asset_id, taken)
+    if moved.memos:
+        memo = (*memo, tuple(moved.memos))
     post(
         state,
         outcome,
         JournalKind.WITHDRAWAL_REQUESTED,
         memo,
         [
+            *moved.postings,
             (available(command.subaccount_id), command.asset_id, command.atoms),
             (withdrawing(command.subaccount_id), command.asset_id, -command.atoms),
         ],

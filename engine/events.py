@@ -253,8 +253,8 @@ class PoolAccrued(_Fact):
     lend_shares: str
     debt_shares: str
     """Shares as decimal strings: they need not fit 64 bits."""
-    borrow_rate: int
-    """Annual, 1e-18."""
+    borrow_rate: str
+    """Annual, in 1e-18."""
     fee_rate: int = 0
     """The pool's cut of the interest, 1e-9: the lend rate follows.   [B-3]"""
 

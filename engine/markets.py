@@ -19,6 +19,7 @@ from engine.commands import (
 )
 from engine.events import AssetConfigured, MarketConfigured, Outcome
 from engine.fees import set_tiers
+from engine.lending import begin, open_pool
 from engine.orders import Touched, report_levels, withdraw
 from engine.parameters import (
     MAX_PRICE,
@@ -27,6 +28,7 @@ from engine.parameters import (
     AssetParameters,
     BookState,
     FeeTier,
+    IndexParameters,
     LendingParameters,
     MarketParameters,
     MarketType,
@@ -42,7 +44,9 @@ from ledger.journal import JournalKind
 
 MAX_DECIMALS = 18
 MAX_CHAIN_DECIMALS = 36
+MAX_SOURCES = 32
 _SYMBOL = re.compile(r"[A-Z0-9][A-Za-z0-9.]{0,15}")
+_SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _CHAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .-]{0,31}")
 
 
@@ -56,8 +60,17 @@ def configure_asset(state: State, command: ConfigureAsset, outcome: Outcome) -> 
     elif any(other.symbol == asset.symbol for other in state.assets.values()):
         raise _invalid("symbol", f"{asset.symbol} is listed already")
     _require_asset(asset)
+    if asset.asset_id in state.pools and asset.lending is None:
+        raise _invalid("lending", "a money market is closed by its state, it does not go away")
 
     # From here the command succeeds.
+    if asset.lending is not None:
+        if asset.asset_id in state.pools:
+            # What has passed was at the rates that held.
+            begin(state, outcome, asset.asset_id)
+            state.pools[asset.asset_id].projected_ms = -1
+        else:
+            open_pool(state, asset.asset_id, asset.lending, outcome.at_us)
     if known is None:
         record(outcome, JournalKind.ASSET_LISTED, (asset.asset_id, asset.symbol, asset.decimals))
     state.assets[asset.asset_id] = asset
@@ -203,6 +216,8 @@ def _require_asset(asset: AssetParameters) -> None:
     _require_margin_fractions(asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor)
     if asset.lending is not None:
         _require_lending(asset.lending)
+    if asset.index is not None:
+        _require_index(asset.index)
 
 
 def _require_margin_fractions(imf_base: int, imf_factor: int, mmf_base: int, mmf_factor: int) -> None:
@@ -227,6 +242,31 @@ def _require_lending(lending: LendingParameters) -> None:
     _require_range(lending.throttle_threshold, 0, RATE_SCALE, "lending.throttle_threshold")
     _require_range(lending.throttle_fraction, 0, RATE_SCALE, "lending.throttle_fraction")
     _require_range(lending.max_utilization, 1, RATE_SCALE, "lending.max_utilization")
+    _require_range(lending.open_limit_atoms, 0, INT64_MAX, "lending.open_limit")
+    _require_range(lending.staked_share, 0, RATE_SCALE, "lending.staked_share")
+    _require_range(lending.yield_period_ms, 3_600_000, 366 * 86_400_000, "lending.yield_period")
+
+
+def _require_index(index: IndexParameters) -> None:
+    """Sources by different names, no more needed than there are.   [P-1]"""
+    if not 1 <= len(index.sources) <= MAX_SOURCES:
+        raise _invalid("index.source", f"there are {len(index.sources)} sources, 1 to {MAX_SOURCES} can be")
+    names = [source.name for source in index.sources]
+    for number, source in enumerate(index.sources):
+        if not _SOURCE_NAME.fullmatch(source.name):
+            raise _invalid(f"index.source.{number}.name", f"{source.name[:40]!r} is not a source's name")
+        if names.index(source.name) != number:
+            raise _invalid(f"index.source.{number}.name", f"{source.name} is declared twice")
+        _require_range(source.weight, 1, RATE_SCALE, f"index.source.{number}.weight")
+        _require_range(source.stale_ms, 1, 86_400_000, f"index.source.{number}.stale_ms")
+    _require_range(index.minimum_sources, 1, len(index.sources), "index.minimum_sources")
+    _require_range(index.clamp, 0, RATE_SCALE - 1, "index.clamp")
+
+
+def _require_mark_bound(mark_bound: int, mmf_base: int, field: str) -> None:
+    """At most half of the base maintenance fraction, unless that is above 10 %.   [P-2]"""
+    most = mmf_base // 2 if 0 < mmf_base <= RATE_SCALE // 10 else RATE_SCALE - 1
+    _require_range(mark_bound, 1, most, field)
 
 
 def _require_market(state: State, market: MarketParameters) -> None:
@@ -251,6 +291,8 @@ def _require_market(state: State, market: MarketParameters) -> None:
     _require_range(market.min_lots, 1, INT64_MAX, "min_quantity")
     _require_range(market.max_lots, market.min_lots, INT64_MAX // market.lot_atoms, "max_quantity")
 
+    # An asset that is no collateral has no maintenance fraction: nobody is liquidated by its mark.
+    _require_mark_bound(market.mark_bound, base.mmf_base, "mark_bound")
     bands = market.bands
     _require_range(bands.limit_min, 0, RATE_SCALE, "bands.limit_min")
     _require_range(bands.limit_max, RATE_SCALE, 1000 * RATE_SCALE, "bands.limit_max")
@@ -278,7 +320,7 @@ def _require_perpetual(perpetual: PerpetualParameters) -> None:
     _require_range(perpetual.funding_upper_bps, 0, 10_000, "perpetual.funding_upper_bps")
     _require_range(perpetual.funding_lower_bps, -10_000, 0, "perpetual.funding_lower_bps")
     _require_range(perpetual.open_interest_limit_lots, 0, INT64_MAX, "perpetual.open_interest_limit")
-    _require_range(perpetual.mark_bound, 1, RATE_SCALE, "perpetual.mark_bound")
+    _require_mark_bound(perpetual.mark_bound, perpetual.mmf_base, "perpetual.mark_bound")
 
 
 def _require_tiers(tiers: tuple[FeeTier, ...], table: str) -> None:

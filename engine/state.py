@@ -192,7 +192,7 @@ class Subaccount:
         self.lent: dict[AssetId, Loan] = {}
         self.debts: dict[AssetId, Loan] = {}
         self.margined = False
-        """Whether it owes or has promised anything: if not, it has no exposure, and no order of it needs margin. [M-9]"""
+        """Whether it owes or has promised anything: if not, it has no exposure, and its orders need no margin. [M-9]"""
         self.provisional: dict[AssetId, int] = {}
         """Atoms credited but not final on chain: neither withdrawn nor transferred.   [D-5]"""
         self.frozen_withdrawals = 0

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from engine import accounts, clock, custody, markets, orders, pricing
+from engine import accounts, clock, custody, lending, loans, markets, orders, pricing, yields
 from engine.commands import (
     USER_COMMANDS,
+    AccrueInterest,
     AddKey,
     AdvanceClock,
     ApproveWithdrawal,
+    BorrowLend,
     CancelAllOrders,
     CancelOrder,
     CloseEpoch,
+    CloseYieldPeriod,
+    CollectPoolFees,
     Command,
     ConfigureAsset,
     ConfigureChain,
     ConfigureFees,
     ConfigureMarket,
     ConfigureToken,
+    ConvertDust,
     CreditDeposit,
     FeedQuotes,
     FinalizeDeposit,
@@ -29,6 +34,7 @@ from engine.commands import (
     OrphanDeposit,
     PlaceOrder,
     PlaceOrders,
+    ReceiveYield,
     RecordSweep,
     RegisterKey,
     RejectWithdrawal,
@@ -42,9 +48,12 @@ from engine.commands import (
     SetClock,
     SetPrices,
     SettleWithdrawal,
+    StakeAssets,
     StopWithdrawals,
     Transfer,
+    UnstakeAssets,
     UpdateAccount,
+    UpdateThrottle,
 )
 from engine.events import BalanceChanged, Outcome
 from engine.rejections import Rejection, RejectReason, require
@@ -62,6 +71,10 @@ OPERATOR_COMMANDS: tuple[type, ...] = (
     RegisterKey,
     SetPrices,
     FeedQuotes,
+    CollectPoolFees,
+    StakeAssets,
+    UnstakeAssets,
+    ReceiveYield,
     RotateKey,
 )
 """Commands that an operator's key must sign, except on a devnet.   [W-7, W-9]"""
@@ -101,6 +114,8 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
     if request is not None:
         _remember(state, asked, request, outcome.reply)
     if outcome.touched:
+        if state.automatic:
+            lending.settle_idle(state, outcome)
         _report_balances(state, outcome)
     return outcome
 
@@ -182,6 +197,24 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
             return clock.rotate_key(state, command, outcome)
         case Genesis():
             return clock.begin(state, command, outcome)
+        case BorrowLend():
+            return loans.borrow_lend(state, command, outcome)
+        case ConvertDust():
+            return loans.convert_dust(state, command, outcome)
+        case AccrueInterest():
+            return loans.begin_hour(state, command, outcome)
+        case UpdateThrottle():
+            return lending.update_throttle(state, command, outcome)
+        case CollectPoolFees():
+            return lending.collect_fees(state, command, outcome)
+        case StakeAssets():
+            return yields.stake(state, command, outcome)
+        case UnstakeAssets():
+            return yields.unstake(state, command, outcome)
+        case ReceiveYield():
+            return yields.receive(state, command, outcome)
+        case CloseYieldPeriod():
+            return yields.close_period(state, command, outcome)
         case _:
             assert_never(command)
 

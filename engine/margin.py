@@ -1,0 +1,417 @@
+"""What a subaccount is worth and what its risk asks for: net equity, exposures, margins, and the checks made of them.
+
+Everything here reads; nothing changes. A check judges an account as it would stand after some `Changes`.   [C-1 … M-12]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from engine import lending
+from engine.events import ExpiryReason
+from engine.formulas.collateral import weight_at
+from engine.formulas.lending import claim_atoms, debt_atoms
+from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
+from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, WeightKind
+from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up
+from engine.rejections import Rejection, RejectReason
+from engine.state import ASSET_BITS, Order, State, Subaccount
+from ledger.chart import AccountKind, AssetId, account_id, available, borrowed, debt_share, lend_share, lent
+
+Change = tuple[int, int, int, int]
+"""What changes of one asset: held (locked included), lent, owed, and what open orders would pay away; atoms."""
+Changes = Mapping[AssetId, Change]
+NO_CHANGES: Changes = {}
+_NONE: Change = (0, 0, 0, 0)
+
+_VALUE_ONE = PRICE_SCALE * RATE_SCALE // USD_SCALE
+_PRICE_IN_USD = PRICE_SCALE // USD_SCALE
+_INVERSE_SQRT = WeightKind.INVERSE_SQRT
+_RECEIVABLE = account_id(AccountKind.RECEIVABLE)
+
+
+class Holding(NamedTuple):
+    """One asset of a subaccount: quantities in atoms, values in USD (1e-8).   [C-1, M-1, M-3]"""
+
+    asset_id: AssetId
+    held: int
+    """Available and locked."""
+    lent: int
+    owed: int
+    paying: int
+    """What open orders would pay away.   [M-1]"""
+    mark: int
+    weight: int
+    value: int
+    """Held and lent × mark × weight, rounded down."""
+    liability: int
+    exposure: int
+    """X of M-1, in atoms."""
+    notional: int
+    initial: int
+    maintenance: int
+
+
+class Sums(NamedTuple):
+    """A subaccount in USD (1e-8).   [C-3, M-4 … M-7]"""
+
+    equity: int
+    """Net equity: values less liabilities."""
+    initial: int
+    maintenance: int
+    notional: int
+    """Σ exposure notional."""
+    is_unpriced: bool
+    """Something is owed or promised that has no price: no margin can be said for it."""
+
+    @property
+    def is_exposed(self) -> bool:
+        return self.notional > 0 or self.is_unpriced
+
+
+def sums(
+    state: State,
+    subaccount: Subaccount,
+    at_us: int,
+    changes: Changes = NO_CHANGES,
+    *,
+    is_strict: bool = False,
+    is_stressed: bool = False,
+) -> Sums:
+    """Net equity and margins after `changes`.   [C-1 … C-4, M-1 … M-3]
+
+    `is_strict`: what has no live price counts as nothing, or, owed, as unpriced: no live price, no new risk.
+    `is_stressed`: what is long at the lowest, what is owed at the highest of mark, index and 5-minute mean.   [M-12]
+    """
+    balances, assets, pools, marks = state.balances, state.assets, state.pools, state.marks
+    number = subaccount.subaccount_id
+    held_key = available(number) << ASSET_BITS
+    owed_key = (_RECEIVABLE | number) << ASSET_BITS
+    lent_loans, debts = subaccount.lent, subaccount.debts
+    reserved, promised = subaccount.reserved, subaccount.promised
+    leverage_base = leverage_fraction(subaccount.leverage_limit)
+    equity = initial = maintenance = notional = 0
+    is_unpriced = False
+
+    walked = subaccount.asset_ids
+    if changes and not changes.keys() <= walked.keys():
+        walked = {**walked, **dict.fromkeys(changes)}
+    for asset_id in walked:
+        quantity = -balances.get(held_key | asset_id, 0)
+        owed = balances.get(owed_key | asset_id, 0)
+        if asset_id in lent_loans:
+            pool = lending.totals(state, pools[asset_id], at_us)
+            shares = -balances.get(lent(number) << ASSET_BITS | lend_share(asset_id), 0)
+            quantity += claim_atoms(shares, pool.lent, pool.lend_shares)
+        if asset_id in debts:
+            pool = lending.totals(state, pools[asset_id], at_us)
+            shares = balances.get(borrowed(number) << ASSET_BITS | debt_share(asset_id), 0)
+            owed += debt_atoms(shares, pool.borrowed, pool.debt_shares)
+        paying = reserved.get(asset_id, 0) + promised.get(asset_id, 0)
+        if asset_id in changes:
+            held_change, lent_change, owed_change, paying_change = changes[asset_id]
+            quantity += held_change + lent_change
+            owed += owed_change
+            paying += paying_change
+        exposure = paying + owed - quantity
+        if not quantity and not owed and exposure <= 0:
+            continue
+
+        asset = assets[asset_id]
+        unit = 10**asset.decimals
+        price = short_price = marks.get(asset_id, 0) or mark_price(state, asset_id)
+        if is_strict and not is_live(state, asset_id, at_us):
+            price = short_price = 0
+        elif is_stressed and price:
+            price, short_price = _low_price(state, asset_id), _high_price(state, asset_id)
+        if quantity > 0 and asset.weight and price:
+            weight = asset.weight
+            if asset.weight_kind is _INVERSE_SQRT:
+                weight = weight_at(quantity, unit, weight, asset.weight_base, asset.weight_penalty)
+            equity += quantity * price * weight // (unit * _VALUE_ONE)
+        if owed:
+            if short_price:
+                equity -= -(-owed * short_price // (unit * _PRICE_IN_USD))
+            else:
+                is_unpriced = True
+        if exposure > 0:
+            if short_price:
+                exposed = -(-exposure * short_price // (unit * _PRICE_IN_USD))
+                line = margin_line(
+                    exposed, asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base
+                )
+                notional += exposed
+                initial += line[0]
+            else:
+                is_unpriced = True
+        # Maintenance leaves open orders out.   [M-1]
+        if owed > quantity and short_price:
+            bare = -(-(owed - quantity) * short_price // (unit * _PRICE_IN_USD))
+            line = margin_line(
+                bare, asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base
+            )
+            maintenance += line[1]
+    return Sums(equity, initial, maintenance, notional, is_unpriced)
+
+
+def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
+    """The account line by line, by asset id: what `sums` adds up, for people.   [C-1, M-1, M-3]"""
+    number = subaccount.subaccount_id
+    leverage_base = leverage_fraction(subaccount.leverage_limit)
+    lines = []
+    for asset_id in sorted(subaccount.asset_ids):
+        asset = state.assets[asset_id]
+        unit = 10**asset.decimals
+        held = state.held(number, asset_id)
+        claim = lending.claim(state, subaccount, asset_id, at_us)
+        owed = owed_atoms(state, subaccount, asset_id, at_us)
+        paying = subaccount.reserved.get(asset_id, 0) + subaccount.promised.get(asset_id, 0)
+        quantity = held + claim
+        exposure = max(0, paying + owed - quantity)
+        if not quantity and not owed and not exposure:
+            continue
+        mark = mark_price(state, asset_id)
+        weight = asset.weight
+        if weight and asset.weight_kind is _INVERSE_SQRT:
+            weight = weight_at(quantity, unit, weight, asset.weight_base, asset.weight_penalty)
+        notional = notional_usd(exposure, mark, unit)
+        margins = (asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base)
+        bare = notional_usd(max(0, owed - quantity), mark, unit)
+        lines.append(
+            Holding(
+                asset_id,
+                held,
+                claim,
+                owed,
+                paying,
+                mark,
+                weight,
+                quantity * mark * weight // (unit * _VALUE_ONE),
+                notional_usd(owed, mark, unit),
+                exposure,
+                notional,
+                margin_line(notional, *margins)[0],
+                margin_line(bare, *margins)[1],
+            )
+        )
+    return lines
+
+
+def owed_atoms(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int) -> int:
+    """Debt with interest, and what a reversed deposit left unpaid.   [C-3, D-5]"""
+    receivable = state.balances.get((_RECEIVABLE | subaccount.subaccount_id) << ASSET_BITS | asset_id, 0)
+    return lending.debt(state, subaccount, asset_id, at_us) + receivable
+
+
+def exposures(state: State, subaccount: Subaccount, at_us: int, changes: Changes = NO_CHANGES) -> dict[AssetId, int]:
+    """X of M-1 per asset in atoms, those above zero.   [M-1]"""
+    found = {}
+    for asset_id in {**subaccount.asset_ids, **dict.fromkeys(changes)}:
+        held, claimed, owing, paying = changes.get(asset_id, _NONE)
+        quantity = state.held(subaccount.subaccount_id, asset_id) + held + claimed
+        quantity += lending.claim(state, subaccount, asset_id, at_us)
+        owing += owed_atoms(state, subaccount, asset_id, at_us)
+        paying += subaccount.reserved.get(asset_id, 0) + subaccount.promised.get(asset_id, 0)
+        if paying + owing > quantity:
+            found[asset_id] = paying + owing - quantity
+    return found
+
+
+def open_order_loss(state: State, subaccount: Subaccount) -> int:
+    """Σ over open orders of remaining × max(0, side × (price − mark)) in USD (1e-8).   [M-9, C-4]"""
+    return sum(order_loss(state, order, order.lots - order.executed_lots) for order in subaccount.orders.values())
+
+
+def order_loss(state: State, order: Order, lots: int) -> int:
+    """What `lots` of an open order would lose against the mark, in USD (1e-8), rounded up.   [M-9]"""
+    return loss_at(state, order.market.parameters.market_id, order.side == 1, order.price_ticks, lots)
+
+
+def loss_at(state: State, market_id: int, is_buy: bool, price_ticks: int, lots: int) -> int:
+    """What `lots` at this price would lose against the mark, in USD (1e-8), rounded up; without a mark nothing is said.
+
+    [M-9]
+    """
+    parameters = state.markets[market_id].parameters
+    mark, quote_mark = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
+    if not mark or not quote_mark:
+        return 0
+    unit = 10 ** state.assets[parameters.base_asset_id].decimals
+    order_price = price_ticks * parameters.tick_price * quote_mark
+    return order_loss_usd(lots, parameters.lot_atoms, unit, order_price, mark, is_buy)
+
+
+def require_risk(
+    state: State,
+    subaccount: Subaccount,
+    at_us: int,
+    changes: Changes,
+    charges: int = 0,
+    reducing: Changes | None = None,
+) -> None:
+    """M-5 and M-9 after `changes`: net equity less `charges` (fees, the order's own loss) less open orders' loss must
+    exceed Σ initial margin.
+
+    What would, filled as `reducing` says, lower an exposure and raise none is exempt; an account without exposure and
+    without charges has nothing to show.   [M-5, M-9]
+    """
+    after = sums(state, subaccount, at_us, changes, is_strict=True)
+    if after.is_unpriced:
+        raise Rejection(RejectReason.NO_PRICE, subaccount_id=subaccount.subaccount_id)
+    if not after.notional:
+        return
+    loss = charges + open_order_loss(state, subaccount)
+    if after.equity - loss > after.initial:
+        return
+    if reducing is not None and _only_reduces(state, subaccount, at_us, reducing):
+        return
+    raise Rejection(
+        RejectReason.INSUFFICIENT_MARGIN,
+        subaccount_id=subaccount.subaccount_id,
+        net_equity_usd=after.equity - loss,
+        initial_margin_usd=after.initial,
+    )
+
+
+def fill_refusal(
+    state: State,
+    subaccount: Subaccount,
+    at_us: int,
+    changes: Changes,
+    filled_loss: int,
+    is_better_than_mark: bool,
+) -> ExpiryReason | None:
+    """Why a fill may not be, judged as if filled; `filled_loss`: what of the open orders' loss the fill takes away.
+
+    A fill that only reduces passes when it is better than the mark net of fee, or leaves the account no nearer to
+    liquidation.   [M-9]
+    """
+    after = sums(state, subaccount, at_us, changes, is_strict=True)
+    if not after.is_exposed:
+        return None
+    if not after.is_unpriced:
+        loss = open_order_loss(state, subaccount) - filled_loss if subaccount.orders else 0
+        if after.equity - loss > after.initial:
+            return None
+    if _only_reduces(state, subaccount, at_us, changes):
+        if is_better_than_mark:
+            return None
+        # What counts here is where the account stands, not whether its prices are live.
+        before, after = sums(state, subaccount, at_us), sums(state, subaccount, at_us, changes)
+        if after.equity >= 0 and after.equity * before.maintenance >= before.equity * after.maintenance:
+            return None
+    return ExpiryReason.NEGATIVE_EQUITY if after.equity < 0 else ExpiryReason.INSUFFICIENT_MARGIN
+
+
+def require_outflow(state: State, subaccount: Subaccount, at_us: int, changes: Changes) -> None:
+    """M-12: what takes value out satisfies M-5 at mark, and again with each price at its worst of three.
+
+    Provisional deposits of the whole user do not count: their value is taken off, and what has no value must still be
+    there.   [M-12, D-5]
+    """
+    provisional = _provisional_usd(state, subaccount, changes)
+    for is_stressed in (False, True):
+        after = sums(state, subaccount, at_us, changes, is_strict=True, is_stressed=is_stressed)
+        if after.is_unpriced:
+            raise Rejection(RejectReason.NO_PRICE, subaccount_id=subaccount.subaccount_id)
+        if not after.notional and not provisional:
+            return
+        equity = after.equity - provisional
+        if after.notional:
+            equity -= open_order_loss(state, subaccount)
+        if equity > after.initial or (not after.notional and equity >= 0):
+            continue
+        raise Rejection(
+            RejectReason.INSUFFICIENT_MARGIN,
+            subaccount_id=subaccount.subaccount_id,
+            net_equity_usd=equity,
+            initial_margin_usd=after.initial,
+            at_worst_prices=int(is_stressed),
+        )
+    for asset_id in exposures(state, subaccount, at_us, changes):
+        if not has_price(state, asset_id):
+            raise Rejection(RejectReason.NO_PRICE, subaccount_id=subaccount.subaccount_id, asset_id=asset_id)
+
+
+def debts_usd(state: State, subaccount: Subaccount, at_us: int) -> int:
+    """All it owes to money markets, in USD (1e-8), rounded up.   [B-8]"""
+    return sum(
+        notional_usd(
+            lending.debt(state, subaccount, asset_id, at_us),
+            mark_price(state, asset_id),
+            10 ** state.assets[asset_id].decimals,
+        )
+        for asset_id in subaccount.debts
+    )
+
+
+def borrow_refusal(
+    state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, atoms: int
+) -> RejectReason | None:
+    """Why this subaccount may not borrow, margin aside: market, caps, its own limit, no live price.  [B-8, B-11]"""
+    reason = lending.borrow_refusal(state, asset_id, at_us, atoms)
+    if reason is not None:
+        return reason
+    if not is_live(state, asset_id, at_us):
+        return RejectReason.NO_PRICE
+    new = notional_usd(atoms, mark_price(state, asset_id), 10 ** state.assets[asset_id].decimals)
+    if debts_usd(state, subaccount, at_us) + new > state.limits.borrow_limit_usd:
+        return RejectReason.BORROW_LIMIT
+    return None
+
+
+def is_better_than_mark(state: State, market_id: int, is_buy: bool, price_ticks: int, fee_rate: int) -> bool:
+    """Whether a fill improves on the mark net of its fee; multiplied across.   [M-9]"""
+    parameters = state.markets[market_id].parameters
+    mark, quote_mark = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
+    price = price_ticks * parameters.tick_price * quote_mark
+    if is_buy:
+        return price * (RATE_SCALE + fee_rate) <= mark * PRICE_SCALE * RATE_SCALE
+    return price * (RATE_SCALE - fee_rate) >= mark * PRICE_SCALE * RATE_SCALE
+
+
+def add(changes: dict[AssetId, Change], asset_id: AssetId, held: int, lent: int, owed: int, paying: int) -> None:
+    """Put one asset's change on top of what is there."""
+    before = changes.get(asset_id, _NONE)
+    changes[asset_id] = (before[0] + held, before[1] + lent, before[2] + owed, before[3] + paying)
+
+
+def _only_reduces(state: State, subaccount: Subaccount, at_us: int, changes: Changes) -> bool:
+    """No exposure rises and one falls.   [M-9]"""
+    before, after = exposures(state, subaccount, at_us), exposures(state, subaccount, at_us, changes)
+    if any(after[asset_id] > before.get(asset_id, 0) for asset_id in after):
+        return False
+    return any(before[asset_id] > after.get(asset_id, 0) for asset_id in before)
+
+
+def _low_price(state: State, asset_id: AssetId) -> int:
+    prices = (mark_price(state, asset_id), index_price(state, asset_id), mean_mark(state, asset_id))
+    return min(price for price in prices if price)
+
+
+def _high_price(state: State, asset_id: AssetId) -> int:
+    return max(mark_price(state, asset_id), index_price(state, asset_id), mean_mark_up(state, asset_id) or 0)
+
+
+def _provisional_usd(state: State, subaccount: Subaccount, changes: Changes) -> int:
+    """Weighted value of all the user's provisional deposits, rounded up.   [D-5]
+
+    What gives no value cannot be taken off, so it must still be where it was credited.
+    """
+    total = 0
+    for number in subaccount.user.subaccount_ids:
+        owner = state.subaccounts[number]
+        for asset_id, atoms in owner.provisional.items():
+            asset, price = state.assets[asset_id], mark_price(state, asset_id)
+            if asset.weight and price:
+                total -= -atoms * price * asset.weight // (10**asset.decimals * _VALUE_ONE)
+                continue
+            held = state.held(number, asset_id)
+            if owner is subaccount:
+                held += changes.get(asset_id, _NONE)[0]
+            if held < atoms:
+                raise Rejection(
+                    RejectReason.PROVISIONAL_FUNDS, asset_id=asset_id, provisional_atoms=atoms, held_atoms=held
+                )
+    return total
