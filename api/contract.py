@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 Decimal = Annotated[str, Meta(extra_json_schema={"format": "decimal"})]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 NaiveTime = Annotated[str, Meta(extra_json_schema={"format": "naive-date-time"})]
 Base64 = Annotated[str, Meta(description="bytes in base64")]
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra_json_schema={"format": "int32"})]
@@ -63,6 +64,29 @@ SystemOrderName = Literal[
     "LiquidatePositionOnBackstop",
     "OrderBookClosed",
 ]
+
+LendingEventName = Literal["Borrow", "BorrowRepay", "Lend", "LendRedeem"]
+LendingSideName = Literal["Borrow", "Lend"]
+LendingSourceName = Literal[
+    "AdlProvider",
+    "AutoBorrowRepay",
+    "AutoLend",
+    "BackstopProvider",
+    "DustConversion",
+    "Interest",
+    "Liquidation",
+    "LiquidationAdl",
+    "LiquidationBackstop",
+    "Manual",
+    "Reconciliation",
+    "Rfq",
+    "SpotMargin",
+    "Withdrawal",
+]
+LoanStateName = Literal["Open", "Closed"]
+PaymentName = Literal["EntryFee", "Borrow", "Lend", "UnrealizedPositivePnl", "UnrealizedNegativePnl"]
+PaymentSourceName = Literal["UnrealizedPnl", "BorrowLend"]
+PoolSpanName = Literal["1d", "1w", "1month", "1year"]
 
 ErrorCode = Literal[
     "ACCOUNT_DEACTIVATED",
@@ -287,6 +311,41 @@ class FillsQuery(Query):
     fill_type: FillTypeName | None = None
     market_type: list[MarketTypeName] = []
     sort_direction: SortName | None = None
+
+
+class LendingHistoryQuery(Query):
+    type_: LendingEventName | None = msgspec.field(name="type", default=None)
+    sources: str | None = None
+    """Names, separated by commas."""
+    position_id: str | None = None
+    symbol: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
+
+
+class LoanHistoryQuery(Query):
+    symbol: str | None = None
+    side: LendingSideName | None = None
+    state: LoanStateName | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
+
+
+class InterestHistoryQuery(Query):
+    asset: str | None = None
+    symbol: str | None = None
+    position_id: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    source: PaymentSourceName | None = None
+    sort_direction: SortName | None = None
+
+
+class PoolHistoryQuery(Query):
+    interval: PoolSpanName
+    symbol: str | None = None
 
 
 class OrderHistoryQuery(Query):
@@ -642,6 +701,50 @@ class Withdrawal(Wire):
     subaccount_id: UInt16 | UnsetType = UNSET
     transaction_hash: str | UnsetType = UNSET
     trigger_at: NaiveTime | UnsetType = UNSET
+
+
+class BorrowLendMovement(Wire):
+    event_type: LendingEventName
+    position_id: str
+    quantity: Decimal
+    source: LendingSourceName
+    symbol: str
+    timestamp: NaiveTime
+    position_quantity: Decimal | UnsetType = UNSET
+    spot_margin_order_id: str | UnsetType = UNSET
+
+
+class BorrowLendPositionRow(Wire):
+    position_id: str
+    quantity: Decimal
+    """Open: with interest up to now; closed: what its last movement took off it."""
+    symbol: str
+    source: LendingSourceName
+    cumulative_interest: Decimal
+    avg_interest_rate: Decimal
+    side: LendingSideName
+    created_at: NaiveTime
+
+
+class InterestPayment(Wire):
+    payment_type: PaymentName
+    interest_rate: Decimal
+    interval: UInt64
+    """In ms."""
+    market_symbol: str
+    position_id: str
+    quantity: Decimal
+    symbol: str
+    timestamp: NaiveTime
+
+
+class BorrowLendHistory(Wire):
+    borrow_interest_rate: Decimal
+    borrowed_quantity: Decimal
+    lend_interest_rate: Decimal
+    lent_quantity: Decimal
+    timestamp: Time
+    utilization: Decimal
 
 
 class PlacedLimitOrder(LimitOrder, kw_only=True, tag_field="orderType", tag="Limit"):

@@ -16,7 +16,6 @@ GET    /api/v1/borrowLend/positions
 GET    /api/v1/borrowLend/position/liquidationPrice
 POST   /api/v1/borrowLend
 GET    /api/v1/borrowLend/markets
-GET    /api/v1/borrowLend/markets/history
 GET    /api/v1/borrowLend/apy
 GET    /api/v1/capital/collateral
 GET    /api/v1/prediction
@@ -46,9 +45,6 @@ GET    /api/v1/vaults/history
 GET    /wapi/v1/capital/withdrawals/delay
 POST   /wapi/v1/capital/withdrawals/delay
 PATCH  /wapi/v1/capital/withdrawals/delay
-GET    /wapi/v1/history/borrowLend
-GET    /wapi/v1/history/interest
-GET    /wapi/v1/history/borrowLend/positions
 GET    /wapi/v1/history/dust
 GET    /wapi/v1/history/funding
 GET    /wapi/v1/history/rfq

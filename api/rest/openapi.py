@@ -17,7 +17,9 @@ from api.rest.route import Route
 _REFERENCE = "#/components/schemas/{name}"
 _JSON = "application/json; charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
-_PAGE_HEADERS = ("ACCESS-CONTROL-EXPOSE-HEADERS", "X-PAGE-COUNT", "X-CURRENT-PAGE", "X-PAGE-SIZE", "X-TOTAL")
+_PAGE_HEADERS = (
+    "ACCESS-CONTROL-EXPOSE-HEADERS", "CACHE-CONTROL", "X-PAGE-COUNT", "X-CURRENT-PAGE", "X-PAGE-SIZE", "X-TOTAL"
+)
 _STATUS_TEXTS = {
     204: "No data",
     400: "Refused: the code and the message say why",

@@ -120,4 +120,5 @@ def paged(rows: list[Any], page: Page, total: int) -> Answer:
     values = (-(-total // page.limit), page.offset // page.limit + 1, page.limit, total)
     headers = {name: str(value) for name, value in zip(names, values, strict=True)}
     headers["ACCESS-CONTROL-EXPOSE-HEADERS"] = ", ".join(names)
+    headers["CACHE-CONTROL"] = "no-store"
     return Answer(rows, headers=headers)
