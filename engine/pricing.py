@@ -254,26 +254,34 @@ def _sample(state: State, asset_id: int, market: Market | None, first: int, samp
     """Sample seconds `first` … of one asset: those while its index lives, then those after. Whether its mark moved."""
     pricing = state.pricing[asset_id]
     live = min(max(pricing.live_until_us // SECOND_US - first + 1, 0), samples)
-    mid = _mid(state, market)
-    mark = 0
-    for done in range(1, live + 1):
-        before = pricing.deviation
-        if mid:
-            pricing.deviation = formulas.next_deviation(before, mid, state.prices[asset_id])
-            pricing.silent_seconds = 0
-        else:
-            _pass_silently(pricing, 1)
-        left = live - done
-        settled = pricing.deviation == before and (mid > 0 or pricing.silent_seconds == SILENT_SECONDS)
-        if settled or left < MARK_SAMPLES:
-            mark = _mark(state, asset_id, market, True)
-            _record(pricing, first + done - 1, mark, left + 1 if settled else 1)
-        if settled:
-            break
+    moved = _sample_live(state, asset_id, market, first, live) if live else False
     if live < samples:
+        # Nothing of what the mark is made of changes any more: all these seconds have the same.
         _pass_silently(pricing, samples - live)
         mark = _mark(state, asset_id, market, False)
         _record(pricing, first + live, mark, samples - live)
+        moved = _set_mark(state, asset_id, pricing, mark) or moved
+    return moved
+
+
+def _sample_live(state: State, asset_id: int, market: Market | None, first: int, samples: int) -> bool:
+    """Seconds with a live index, one by one until the moving average stands still; only the last 300 are kept."""
+    pricing = state.pricing[asset_id]
+    mid, index, mark = _mid(state, market), state.prices[asset_id], 0
+    for second in range(first, first + samples):
+        before = pricing.deviation
+        if mid:
+            pricing.deviation = formulas.next_deviation(before, mid, index)
+            pricing.silent_seconds = 0
+        else:
+            _pass_silently(pricing, 1)
+        left = first + samples - 1 - second
+        is_still = pricing.deviation == before and (mid > 0 or pricing.silent_seconds == SILENT_SECONDS)
+        if is_still or left < MARK_SAMPLES:
+            mark = _mark(state, asset_id, market, True)
+            _record(pricing, second, mark, left + 1 if is_still else 1)
+        if is_still:
+            break
     return _set_mark(state, asset_id, pricing, mark)
 
 

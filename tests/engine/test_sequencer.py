@@ -13,7 +13,7 @@ import pytest
 
 from engine import genesis, snapshot
 from engine.clock import HOUR_US
-from engine.commands import AdvanceClock, ClockMode, CloseEpoch, Genesis, RegisterKey, RotateKey, SetClock
+from engine.commands import AdvanceClock, ClockMode, CloseEpoch, Genesis, RegisterKey, RotateKey, SetClock, SetPrices
 from engine.events import EpochClosed, Outcome
 from engine.replay import Divergence, replay_block
 from engine.sequencer import Halted, Overloaded, Sequencer
@@ -151,6 +151,29 @@ async def test_an_advanced_clock_runs_every_hour_in_order_and_each_epoch_ends_it
         assert [at for at, _height in hours] == [first, first + HOUR_US, first + 2 * HOUR_US]
         assert [image[0] for image in run.images] == [height for _at, height in hours]
         assert run.sequencer.now_us() == start + 3 * HOUR_US
+        assert snapshot.state_hash(run.replay()) == snapshot.state_hash(run.state)
+
+
+async def test_the_seconds_of_a_priced_exchange_are_sampled_up_to_each_hour_and_replay(tmp_path: Path) -> None:
+    """P-2, S-15: an hour in which nothing happens is one command of samples, and the epoch comes after it."""
+    async with running(tmp_path) as run:
+        await run.sequencer.submit(SetClock(ClockMode.MANUAL))
+        await run.sequencer.submit(SetPrices(((5, 150 * 10**12),)))
+        start = run.sequencer.now_us()
+
+        await run.sequencer.submit(AdvanceClock(start + 2 * HOUR_US))
+
+        first = (start // HOUR_US + 1) * HOUR_US
+        end = (start + 2 * HOUR_US) // 1_000_000 * 1_000_000
+        ticks = [
+            (command.kind, command.at_us)
+            for block, _ in run.published
+            for command in block.commands
+            if command.kind in ("SampleMarks", "CloseEpoch")
+        ]
+        hours = [(kind, at) for at in (first, first + HOUR_US) for kind in ("SampleMarks", "CloseEpoch")]
+        assert ticks == [*hours, ("SampleMarks", end)]
+        assert run.state.sampled_second * 1_000_000 == end
         assert snapshot.state_hash(run.replay()) == snapshot.state_hash(run.state)
 
 
