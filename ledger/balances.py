@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from ledger import schema
+from ledger import schema, shares
 from ledger.amounts import ATOMS_SPLIT, format_decimal, join_atoms
 from ledger.chart import (
     OWNER_BITS,
+    POOL_SHARES,
+    SHARE_BITS,
     AccountId,
     AccountKind,
     AccountType,
@@ -22,19 +24,30 @@ from ledger.chart import (
     account_id,
     account_name,
     account_type,
+    asset_decimals,
+    asset_symbol,
+    debt_share,
     kind_of,
+    lend_share,
     owner_of,
+    underlying,
 )
 from ledger.database import reading
 from ledger.journal import JournalKind, decode_memo
 from ledger.store import batch_of
 
-STATEMENT_KINDS = (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.RECEIVABLE)
+STATEMENT_KINDS = (
+    AccountKind.AVAILABLE,
+    AccountKind.LENT,
+    AccountKind.BORROWED,
+    AccountKind.WITHDRAWING,
+    AccountKind.RECEIVABLE,
+)
 """A subaccount's own accounts, in the order in which a statement shows them; a receipt is for who has one of them."""
 
 
 class Asset(NamedTuple):
-    """An asset as the journal listed it."""
+    """An asset as the journal listed it, or the shares in its money market (`SOL.lend`, `SOL.debt`)."""
 
     id: AssetId
     symbol: str
@@ -74,6 +87,8 @@ class StatementLine(NamedTuple):
     asset: AssetId
     atoms: int
     balance: int
+    worth: int | None = None
+    """Of a balance in shares: atoms of their asset that it is worth after the transaction, as signed.   [B-4]"""
 
 
 class NoSuchBlock(LookupError):
@@ -81,14 +96,21 @@ class NoSuchBlock(LookupError):
 
 
 def assets(engine: sa.Engine, as_of: int | None = None) -> dict[AssetId, Asset]:
-    """The assets listed up to block `as_of` (None: so far), by id; a later record of an id (a rename) wins.   [A-12]"""
+    """The assets listed up to block `as_of` (None: so far) and the shares in them, by id.   [A-12]
+
+    A later record of an id (a rename) wins.
+    """
     table = schema.journal
     query = sa.select(table.c.memo).where(table.c.kind == JournalKind.ASSET_LISTED).order_by(table.c.seq)
     if as_of is not None:
         query = query.where(table.c.block_height <= as_of)
     with reading(engine) as connection:
         records = [decode_memo(memo) for (memo,) in connection.execute(query)]
-    return {record[0]: Asset(record[0], record[1], record[2]) for record in records}
+    return {
+        one: Asset(one, asset_symbol(one, record[1]), asset_decimals(one, record[2]))
+        for record in records
+        for one in (record[0], lend_share(record[0]), debt_share(record[0]))
+    }
 
 
 def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | None = None) -> int:
@@ -108,12 +130,23 @@ def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | 
 def subaccount_balances(
     engine: sa.Engine, subaccount_id: int, as_of: int | None = None
 ) -> dict[tuple[AccountKind, AssetId], int]:
-    """What a subaccount holds per kind of account and asset, without zeros. Positive: it is owed.   [A-12]"""
+    """What a subaccount holds per kind of account and asset, without zeros. Positive: it is owed.   [A-12]
+
+    All in atoms: what is lent and what is borrowed (negative) as its shares are worth, under the asset itself.
+    """
     holdings: dict[tuple[AccountKind, AssetId], int] = {}
-    for kind in (AccountKind.AVAILABLE, AccountKind.WITHDRAWING):
+    for kind in STATEMENT_KINDS:
         for asset, atoms in account_balances(engine, account_id(kind, subaccount_id), as_of).items():
-            holdings[kind, asset] = -atoms
+            if asset >> SHARE_BITS:
+                atoms = shares.worth(pool_of(engine, asset, as_of), atoms)
+            holdings[kind, underlying(asset)] = -atoms
     return holdings
+
+
+def pool_of(engine: sa.Engine, share: AssetId, as_of: int | None = None) -> shares.Pool:
+    """What all shares of this kind divide, after block `as_of` (None: now).   [A-12, B-4]"""
+    atoms = balance(engine, shares.pool_account(share), underlying(share), as_of)
+    return shares.Pool(atoms, balance(engine, POOL_SHARES, share, as_of))
 
 
 def account_balances(engine: sa.Engine, account: AccountId, as_of: int | None = None) -> dict[AssetId, int]:
@@ -151,9 +184,13 @@ def trial_balance(engine: sa.Engine, as_of: int | None = None) -> TrialBalance:
 
 
 def trial_balance_json(engine: sa.Engine, as_of: int | None = None) -> dict[str, Any]:
-    """The trial balance as `satchel trial-balance --json` prints it: names, and decimal strings."""
+    """The trial balance as `satchel trial-balance --json` prints it: names, and decimal strings.
+
+    Rows in shares say what they are `worth` in their asset, on whichever side they are.   [B-4]
+    """
     listed = assets(engine)
     trial = trial_balance(engine, as_of)
+    signed = {(row.account, row.asset): row.debit - row.credit for row in trial.rows}
 
     def text(atoms: int, asset: AssetId) -> str:
         return format_decimal(atoms, listed[asset].decimals) if asset in listed else str(atoms)
@@ -161,18 +198,26 @@ def trial_balance_json(engine: sa.Engine, as_of: int | None = None) -> dict[str,
     def symbol(asset: AssetId) -> str:
         return listed[asset].symbol if asset in listed else f"asset/{asset}"
 
+    def worth(row: TrialRow) -> dict[str, str]:
+        share, asset = row.asset, underlying(row.asset)
+        if share == asset:
+            return {}
+        pool = shares.Pool(signed.get((shares.pool_account(share), asset), 0), signed.get((POOL_SHARES, share), 0))
+        return {"worth": text(abs(shares.worth(pool, row.debit - row.credit)), asset)}
+
+    def line(row: TrialRow) -> dict[str, str]:
+        return {
+            "account": account_name(row.account),
+            "type": _type_name(row.account),
+            "asset": symbol(row.asset),
+            "debit": text(row.debit, row.asset),
+            "credit": text(row.credit, row.asset),
+            **worth(row),
+        }
+
     return {
         "asOf": trial.as_of,
-        "rows": [
-            {
-                "account": account_name(row.account),
-                "type": _type_name(row.account),
-                "asset": symbol(row.asset),
-                "debit": text(row.debit, row.asset),
-                "credit": text(row.credit, row.asset),
-            }
-            for row in trial.rows
-        ],
+        "rows": [line(row) for row in trial.rows],
         "totals": {
             symbol(asset): {"debit": text(debit, asset), "credit": text(credit, asset)}
             for asset, (debit, credit) in sorted(trial.totals.items())
@@ -194,12 +239,11 @@ def statement(
     }
     legs = sorted(_legs(engine, accounts, before, last))
     facts = _facts(engine, sorted({leg[0] for leg in legs}))
+    pools = _pools(engine, from_block, before, legs)
     for seq, _order, account, asset, atoms in legs:
-        running[account, asset] = running.get((account, asset), 0) + atoms
-        command_seq, height, at_us, kind, memo = facts[seq]
-        yield StatementLine(
-            seq, command_seq, height, at_us, kind, memo, account, asset, atoms, running[account, asset]
-        )
+        held = running[account, asset] = running.get((account, asset), 0) + atoms
+        worth = shares.worth(pools[asset][seq], held) if asset in pools else None
+        yield StatementLine(seq, *facts[seq], account, asset, atoms, held, worth)
 
 
 def last_journal(connection: sa.Connection, as_of: int | None) -> int:
@@ -283,6 +327,22 @@ def _legs(
                 yield row.journal_seq, row.line, account, row.asset, join_atoms(row.atoms_high, row.atoms)
             for seq, atoms, asset in _batches_of(connection, account, None, after, last):
                 yield seq, order, account, asset, atoms
+
+
+def _pools(
+    engine: sa.Engine, from_block: int, before: int, legs: Sequence[tuple[int, int, AccountId, AssetId, int]]
+) -> dict[AssetId, dict[int, shares.Pool]]:
+    """Share → journal transaction → what the shares divide after it, for those in which the legs move shares."""
+    wanted: dict[AssetId, dict[int, None]] = {}
+    for seq, _order, _account, asset, _atoms in legs:
+        if asset >> SHARE_BITS:
+            wanted.setdefault(asset, {})[seq] = None
+    pools = {}
+    for share, seqs in wanted.items():
+        opening = pool_of(engine, share, from_block - 1) if from_block > 0 else shares.Pool(0, 0)
+        with reading(engine) as connection:
+            pools[share] = shares.pools_after(connection, share, opening, before, list(seqs))
+    return pools
 
 
 def _facts(engine: sa.Engine, seqs: Sequence[int]) -> dict[int, tuple[int, int, int, int, bytes]]:

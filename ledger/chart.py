@@ -84,6 +84,9 @@ CHART: dict[int, ChartLine] = {
 
 SHARE_BITS = 20
 """Asset ids end below 2^20; the bits above say what kind of share in that asset's money market an id means."""
+SHARE_DECIMALS = 9
+"""A new money market gives 10^9 shares for an atom, so shares are read with nine decimals more than their asset: `1`
+SOL buys `1` SOL.lend on its first day.   [B-4]"""
 _LEND_SHARE = 1 << SHARE_BITS
 _DEBT_SHARE = 2 << SHARE_BITS
 
@@ -131,6 +134,11 @@ def asset_symbol(asset_id: AssetId, symbol: str) -> str:
     """The id's symbol, given its underlying's: `SOL`, `SOL.lend`, `SOL.debt`."""
     share = asset_id >> SHARE_BITS
     return symbol if not share else f"{symbol}.{ {1: 'lend', 2: 'debt'}.get(share, share)}"
+
+
+def asset_decimals(asset_id: AssetId, decimals: int) -> int:
+    """The id's decimals, given its underlying's."""
+    return decimals + SHARE_DECIMALS if asset_id >> SHARE_BITS else decimals
 
 
 def lent(subaccount_id: int) -> AccountId:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from ledger import balances, schema
+from ledger import balances, schema, shares
 from ledger.amounts import format_decimal
 from ledger.balances import STATEMENT_KINDS, Asset, NoSuchBlock
-from ledger.chart import AccountId, AccountKind, AssetId, account_id, account_name, kind_of
+from ledger.chart import AccountId, AccountKind, AssetId, account_id, account_name, asset_symbol, kind_of, underlying
 from ledger.decoding import EncodingError, decode_header
 from ledger.journal import JournalKind, decode_memo
 from ledger.receipts import ReceiptError, make_receipt, verify_receipt
@@ -35,9 +35,11 @@ def trial_balance(data: Path, database: str | None, as_of: int | None, as_json: 
     if as_json:
         print_json(document)
     else:
-        rows = [[row[name] for name in ("account", "type", "asset", "debit", "credit")] for row in document["rows"]]
-        rows += [["total", "", asset, total["debit"], total["credit"]] for asset, total in document["totals"].items()]
-        print_table(("account", "type", "asset", "debit", "credit"), rows, numbers=(3, 4))
+        names = ["account", "type", "asset", "debit", "credit", *_worth_column(document["rows"])]
+        rows = [[_with_asset(row, name) for name in names] for row in document["rows"]]
+        totals = document["totals"].items()
+        rows += [["total", "", asset, total["debit"], total["credit"], ""][: len(names)] for asset, total in totals]
+        print_table(names, rows, numbers=(3, 4, 5))
         print(f"as of block {document['asOf']}")
     for asset in unequal:
         total = document["totals"][asset]
@@ -63,11 +65,13 @@ def statement(
     if as_json:
         print_json(document)
         return FINE
-    names = ("time", "block", "journal", "kind", "account", "asset", "amount", "balance")
+    names = ["time", "block", "journal", "kind", "account", "asset", "amount", "balance"]
+    names += _worth_column(document["lines"])
     print(f"subaccount {subaccount}, blocks {document['fromBlock']} … {document['toBlock']}")
-    print_table(names, [[str(line[name]) for name in names] for line in document["lines"]], numbers=(1, 2, 6, 7))
+    rows = [[_with_asset(line, name) for name in names] for line in document["lines"]]
+    print_table(names, rows, numbers=(1, 2, 6, 7, 8))
     for title in ("opening", "closing"):
-        held = [f"{row['balance']} {row['asset']} {row['account']}" for row in document[title]]
+        held = [_holding_in_words(row) for row in document[title]]
         print(f"{title}: {', '.join(held) or 'nothing'}")
     return FINE
 
@@ -128,6 +132,7 @@ def _statement(
                     "asset": _symbol(listed, line.asset),
                     "amount": _owed(listed, line.account, line.asset, line.atoms),
                     "balance": _owed(listed, line.account, line.asset, line.balance),
+                    **_worth(listed, line.account, line.asset, line.worth),
                 }
             )
     return {
@@ -161,11 +166,14 @@ def _holdings(
     for account in accounts:
         held = balances.account_balances(engine, account, as_of)
         for asset, atoms in sorted(held.items()):
+            is_share = asset != underlying(asset)
+            worth = shares.worth(balances.pool_of(engine, asset, as_of), atoms) if is_share else None
             rows.append(
                 {
                     "account": _kept_as(account),
                     "asset": _symbol(listed, asset),
                     "balance": _owed(listed, account, asset, atoms),
+                    **_worth(listed, account, asset, worth),
                 }
             )
     return rows
@@ -232,8 +240,36 @@ def _symbol(listed: Mapping[AssetId, Asset], asset: AssetId) -> str:
     return listed[asset].symbol if asset in listed else f"asset/{asset}"
 
 
+def _worth(
+    listed: Mapping[AssetId, Asset], account: AccountId, asset: AssetId, atoms: int | None
+) -> dict[str, str]:
+    """Of a balance in shares: what it is worth in their asset.   [B-4]"""
+    return {} if atoms is None else {"worth": _owed(listed, account, underlying(asset), atoms)}
+
+
+def _worth_column(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A column for what shares are worth, where there are any."""
+    return ["worth"] if any("worth" in row for row in rows) else []
+
+
+def _with_asset(row: Mapping[str, Any], name: str) -> str:
+    """A field of a row; what shares are worth with the asset that it is in, and nothing where there are none."""
+    if name != "worth":
+        return str(row[name])
+    return f"{row['worth']} {_underlying_symbol(row['asset'])}" if "worth" in row else ""
+
+
+def _holding_in_words(row: Mapping[str, str]) -> str:
+    words = f"{row['balance']} {row['asset']} {row['account']}"
+    return f"{words} (worth {_with_asset(row, 'worth')})" if "worth" in row else words
+
+
+def _underlying_symbol(symbol: str) -> str:
+    return symbol.rsplit(".", 1)[0]
+
+
 def _owed(listed: Mapping[AssetId, Asset], account: AccountId, asset: AssetId, atoms: int) -> str:
-    """As the customer reads it: positive is theirs; what they owe the exchange (a receivable) is negative."""
+    """As the customer reads it: positive is theirs; what they owe (a loan, a receivable) is negative."""
     assert kind_of(account) in STATEMENT_KINDS
     return format_decimal(-atoms, listed[asset].decimals) if asset in listed else str(-atoms)
 
@@ -294,7 +330,7 @@ def _verify_receipt(file: Path, public_key: str | None, listed: Mapping[AssetId,
     )
     for account, asset, atoms in facts.postings:
         side = "debit " if atoms > 0 else "credit"
-        amount = f"{abs(atoms)} atoms of asset {asset}"
+        amount = f"{abs(atoms)} atoms of asset {asset_symbol(asset, str(underlying(asset)))}"
         if asset in listed:
             amount = f"{format_decimal(abs(atoms), listed[asset].decimals)} {listed[asset].symbol}"
         print(f"  {side} {account_name(account)}  {amount}")

@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from api.codec import naive_iso
 from api.contract import Decimal, NaiveTime, Query, UInt64, Wire
 from api.errors import ApiError, not_found
 from api.requests import asset_of
 from api.rest.route import Answer, Call, Route, page_of, paged
+from engine.state import State
 from ledger.amounts import format_decimal
 from ledger.balances import STATEMENT_KINDS, NoSuchBlock, statement, subaccount_balances
-from ledger.chart import AccountKind, account_id, account_name, kind_of, owner_of
+from ledger.chart import (
+    AccountKind,
+    AssetId,
+    account_id,
+    account_name,
+    asset_decimals,
+    asset_symbol,
+    kind_of,
+    owner_of,
+    underlying,
+)
 from ledger.journal import JournalKind, SealedTransaction
 from ledger.receipts import make_receipt
 
@@ -42,12 +55,17 @@ class StatementRow(Wire):
     symbol: str
     quantity: Decimal
     balance: Decimal
+    worth: Decimal | UnsetType = UNSET
+    """Of a balance in shares (`SOL.lend`, `SOL.debt`): what it is worth in their asset then; a debt is below zero."""
 
 
 class AsOfBalance(Wire):
     held: Decimal
     """All that the subaccount has, what its open orders lock included: postings do not split the two."""
     withdrawing: Decimal
+    lent: Decimal
+    """With the interest that was posted by then; so is `borrowed`."""
+    borrowed: Decimal
 
 
 async def get_receipt(call: Call) -> dict[str, Any]:
@@ -98,13 +116,14 @@ async def get_statement(call: Call) -> Answer:
                 at=naive_iso(line.at_us),
                 kind=JournalKind(line.kind).name,
                 account=account_name(line.account),
-                symbol=state.assets[line.asset].symbol,
+                symbol=asset_symbol(line.asset, state.assets[underlying(line.asset)].symbol),
                 # What the exchange owes is a credit in its books, and the customer's own.
-                quantity=format_decimal(-line.atoms, state.assets[line.asset].decimals),
-                balance=format_decimal(-line.balance, state.assets[line.asset].decimals),
+                quantity=_amount(state, line.asset, -line.atoms),
+                balance=_amount(state, line.asset, -line.balance),
+                worth=UNSET if line.worth is None else _amount(state, underlying(line.asset), -line.worth),
             )
             for line in statement(reader, accounts, query.from_block, query.to_block)
-            if asset_id is None or line.asset == asset_id
+            if asset_id is None or underlying(line.asset) == asset_id
         ]
 
     rows = await _as_of(read)
@@ -117,13 +136,19 @@ async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     holdings = await _as_of(lambda: subaccount_balances(reader, call.key.subaccount_id, call.query.block))
     rows: dict[str, AsOfBalance] = {}
     for asset_id, asset in state.assets.items():
-        kept = holdings.get((AccountKind.AVAILABLE, asset_id), 0)
-        withdrawing = holdings.get((AccountKind.WITHDRAWING, asset_id), 0)
-        if kept or withdrawing:
-            rows[asset.symbol] = AsOfBalance(
-                format_decimal(kept, asset.decimals), format_decimal(withdrawing, asset.decimals)
-            )
+        kept, withdrawing, lent, borrowed = (
+            holdings.get((kind, asset_id), 0)
+            for kind in (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.LENT, AccountKind.BORROWED)
+        )
+        if kept or withdrawing or lent or borrowed:
+            amounts = (_amount(state, asset_id, atoms) for atoms in (kept, withdrawing, lent, -borrowed))
+            rows[asset.symbol] = AsOfBalance(*amounts)
     return rows
+
+
+def _amount(state: State, asset_id: AssetId, atoms: int) -> str:
+    """Of an asset, or of shares in its money market."""
+    return format_decimal(atoms, asset_decimals(asset_id, state.assets[underlying(asset_id)].decimals))
 
 
 async def _as_of(read: Any) -> Any:
