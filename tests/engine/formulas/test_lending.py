@@ -1,4 +1,7 @@
-"""The money market's arithmetic keeps its promises for any pool, not only for the published ones.   [B-1, B-2, B-3, B-4, B-7]"""
+"""The money market's arithmetic keeps its promises for any pool, not only the published ones.
+
+[B-1, B-2, B-3, B-4, B-7]
+"""
 
 from __future__ import annotations
 
