@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
-from engine.commands import OrderType, PlaceOrder, TimeInForce
+from typing import NamedTuple
+
+from engine import lending, margin
+from engine.commands import OrderType, PlaceOrder, Side, TimeInForce
 from engine.formulas.bands import Fraction, active_price, is_inside_limit_band, mark_in_ticks
+from engine.formulas.fees import fee_atoms
+from engine.formulas.margin import notional_usd
 from engine.parameters import BookState, MarketParameters, MarketType
 from engine.pricing import mark_price
 from engine.rejections import Rejection, RejectReason
+from engine.spot_margin import promise_rate
 from engine.state import ASSET_BITS, Market, State, Subaccount
 from ledger.amounts import INT64_MAX
 from ledger.chart import available
@@ -48,6 +54,7 @@ def require_well_formed(command: PlaceOrder, parameters: MarketParameters) -> No
 def require_market_takes(command: PlaceOrder, parameters: MarketParameters) -> None:
     """The market's state lets such an order in.   [S-7]"""
     if parameters.type != MarketType.SPOT or command.reduce_only:
+        # Perpetuals come later; a spot order cannot reduce a position.
         raise Rejection(RejectReason.NOT_SUPPORTED, market_id=command.market_id, reduce_only=int(command.reduce_only))
     match parameters.state:
         case BookState.OPEN:
@@ -91,10 +98,89 @@ def require_inside_limit_band(state: State, market: Market, price_ticks: int) ->
         )
 
 
-def require_free(state: State, subaccount: Subaccount, asset_id: int, atoms: int) -> None:
-    """The subaccount can spend this much now: held less what other orders lock.   [S-1]"""
+def require_free(state: State, subaccount: Subaccount, asset_id: int, atoms: int, at_us: int) -> int:
+    """The subaccount can spend this much now: held less what other orders lock, then what it lends, which is redeemed
+    when the order enters.   [S-1]
+
+    Gives the atoms to redeem, nearly always 0.
+    """
     # `state.held`, written out; a holding is a liability, so it is negative.
     balance = state.balances.get((_AVAILABLE | subaccount.subaccount_id) << ASSET_BITS | asset_id, 0)
     free = -balance - subaccount.reserved.get(asset_id, 0)
-    if atoms > free:
-        raise Rejection(RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=atoms, free_atoms=free)
+    if atoms <= free:
+        return 0
+    claim = lending.claim(state, subaccount, asset_id, at_us) if asset_id in subaccount.lent else 0
+    if atoms > free + claim:
+        raise Rejection(
+            RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=atoms, free_atoms=free + claim
+        )
+    lending.require_supply(state, asset_id, at_us, atoms - free, 0)
+    return atoms - free
+
+
+class Spend(NamedTuple):
+    """What an order would pay away at most, and how many lots at which price that is."""
+
+    asset_id: int
+    atoms: int
+    """Without fee."""
+    price_ticks: int
+    lots: int
+
+
+def require_spend(
+    state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, spend: Spend, at_us: int
+) -> int:
+    """An order that locks must find its spend, one that spends at its fills the margin for it; gives what to redeem.
+
+    In a subaccount without any exposure a lock is enough.   [S-1, S-2, M-9]
+    """
+    if not command.auto_borrow and not command.auto_lend_redeem:
+        redeemed = require_free(state, subaccount, spend.asset_id, spend.atoms, at_us)
+        if subaccount.margined:
+            change = (redeemed, -redeemed, 0, spend.atoms)
+            _require_risk(state, subaccount, market, command, spend, change, at_us)
+        return redeemed
+
+    asset_id = spend.asset_id
+    if command.auto_borrow and not command.auto_lend_redeem and asset_id in subaccount.lent:
+        raise Rejection(RejectReason.BORROW_REQUIRES_LEND_REDEEM, asset_id=asset_id)
+    if not command.auto_borrow:
+        free = state.free(subaccount.subaccount_id, asset_id) + lending.claim(state, subaccount, asset_id, at_us)
+        if spend.atoms > free:
+            raise Rejection(
+                RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=spend.atoms, free_atoms=free
+            )
+    fee = fee_atoms(spend.atoms, promise_rate(state)) if command.side is Side.BID else 0
+    _require_risk(state, subaccount, market, command, spend, (0, 0, 0, spend.atoms + fee), at_us)
+    return 0
+
+
+def require_flags(subaccount: Subaccount, command: PlaceOrder, parameters: MarketParameters) -> None:
+    """What is lent must not stand beside a debt of the same asset.   [B-9, S-3]"""
+    if command.auto_lend and not command.auto_borrow_repay:
+        asset_id = parameters.base_asset_id if command.side is Side.BID else parameters.quote_asset_id
+        if asset_id in subaccount.debts:
+            raise Rejection(RejectReason.LEND_REQUIRES_BORROW_REPAY, asset_id=asset_id)
+
+
+def _require_risk(
+    state: State,
+    subaccount: Subaccount,
+    market: Market,
+    command: PlaceOrder,
+    spend: Spend,
+    change: margin.Change,
+    at_us: int,
+) -> None:
+    """M-9 as if the order rested: its fee and its loss against the mark are taken off."""
+    parameters = market.parameters
+    buys = command.side is Side.BID
+    quote, base_atoms = parameters.quote_asset_id, spend.lots * parameters.lot_atoms
+    quote_atoms = spend.lots * spend.price_ticks * parameters.tick_value_atoms
+    fee = fee_atoms(quote_atoms, promise_rate(state))
+    charges = notional_usd(fee, mark_price(state, quote), 10 ** state.assets[quote].decimals)
+    charges += margin.loss_at(state, parameters.market_id, buys, spend.price_ticks, spend.lots)
+    got = (parameters.base_asset_id, base_atoms) if buys else (quote, max(0, quote_atoms - fee))
+    filled = {spend.asset_id: (-spend.atoms, 0, 0, 0), got[0]: (got[1], 0, 0, 0)}
+    margin.require_risk(state, subaccount, at_us, {spend.asset_id: change}, charges, filled)

@@ -24,9 +24,7 @@ from ledger.chart import (
     POOL_LENT,
     POOL_SHARES,
     ROUNDING,
-    AccountKind,
     AssetId,
-    account_id,
     available,
     borrowed,
     debt_share,
@@ -118,7 +116,7 @@ def totals(state: State, pool: Pool, at_us: int) -> Totals:
     found.lend_shares = balances.get(_SHARES_KEY | lend_share(asset_id), 0)
     found.debt_shares = -balances.get(_SHARES_KEY | debt_share(asset_id), 0)
     parameters = lending_parameters(state, asset_id)
-    found.staked = staked_atoms(state, asset_id) if parameters.staked_share else 0
+    found.staked = pool.staked
     found.interest = found.fee = 0
     found.carry, found.fee_carry = pool.carry, pool.fee_carry
     if found.borrowed:
@@ -173,14 +171,6 @@ def lending_parameters(state: State, asset_id: AssetId) -> LendingParameters:
     parameters = state.assets[asset_id].lending
     assert parameters is not None, f"asset {asset_id} has a pool and no parameters for it"
     return parameters
-
-
-def staked_atoms(state: State, asset_id: AssetId) -> int:
-    """What of the asset is staked, on all chains.   [B-14, Y-1]"""
-    return sum(
-        state.balances.get(account_id(AccountKind.STAKED, chain_id) << ASSET_BITS | asset_id, 0)
-        for chain_id in state.chains
-    )
 
 
 def claim(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int) -> int:
@@ -411,8 +401,11 @@ def supply_refusal(
     pool = state.pools[asset_id]
     now = totals(state, pool, at_us)
     parameters = lending_parameters(state, asset_id)
-    if formulas.is_at_or_over(now.borrowed, now.lent, now.fees, parameters.throttle_threshold):
-        return RejectReason.INSUFFICIENT_SUPPLY
+    # Once a command has found the pool below the threshold, its further fills are judged by the bound alone.
+    if pool.open_at != state.sequence:
+        if formulas.is_at_or_over(now.borrowed, now.lent, now.fees, parameters.throttle_threshold):
+            return RejectReason.INSUFFICIENT_SUPPLY
+        pool.open_at = state.sequence
     after_lent, after_borrowed = now.lent + lent - redeemed, now.borrowed + borrowed - repaid
     if after_lent + now.fees - after_borrowed - now.staked < 0:
         return RejectReason.INSUFFICIENT_SUPPLY
@@ -577,7 +570,6 @@ def _loan(state: State, outcome: Outcome, loans: dict[AssetId, Loan], asset_id: 
             state.last_interest_hour = outcome.at_us // HOUR_US
             state.throttled_second = outcome.at_us // 1_000_000
         loan = loans[asset_id] = Loan(state.next_position_id, outcome.at_us)
-        loan.since_ms = outcome.at_us // 1_000
         state.next_position_id += 1
     return loan
 

@@ -101,15 +101,7 @@ def _lend(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: Asse
 
 
 def _borrow(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, atoms: int) -> None:
-    claim = lending.claim(state, subaccount, asset_id, outcome.at_us)
-    _require_step(state, asset_id, atoms, claim)
-    redeemed = min(atoms, claim)
-    borrowed = atoms - redeemed
-    if borrowed:
-        require_borrow(state, subaccount, asset_id, outcome.at_us, borrowed)
-    lending.require_supply(state, asset_id, outcome.at_us, redeemed, borrowed)
-    if borrowed:
-        margin.require_outflow(state, subaccount, outcome.at_us, {asset_id: (atoms, -redeemed, borrowed, 0)})
+    redeemed, borrowed = require_borrowing(state, subaccount, asset_id, outcome.at_us, atoms)
     # From here the command succeeds.
     if redeemed:
         into = lending.Movements()
@@ -119,6 +111,22 @@ def _borrow(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: As
         into = lending.Movements()
         lending.borrow(state, outcome, into, subaccount, asset_id, borrowed, MANUAL)
         lending.post_alone(state, outcome, into)
+
+
+def require_borrowing(
+    state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, atoms: int
+) -> tuple[int, int]:
+    """(redeemed, borrowed) of a loan taken by hand, or a Rejection.   [B-7, B-8, M-12]"""
+    claim = lending.claim(state, subaccount, asset_id, at_us)
+    _require_step(state, asset_id, atoms, claim)
+    redeemed = min(atoms, claim)
+    borrowed = atoms - redeemed
+    if borrowed:
+        require_borrow(state, subaccount, asset_id, at_us, borrowed)
+    lending.require_supply(state, asset_id, at_us, redeemed, borrowed)
+    if borrowed:
+        margin.require_outflow(state, subaccount, at_us, {asset_id: (atoms, -redeemed, borrowed, 0)})
+    return redeemed, borrowed
 
 
 def require_borrow(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, atoms: int) -> None:

@@ -16,7 +16,8 @@ from engine.formulas.margin import leverage_fraction, margin_line, notional_usd,
 from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, WeightKind
 from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up
 from engine.rejections import Rejection, RejectReason
-from engine.state import ASSET_BITS, Order, State, Subaccount
+from engine.state import ASSET_BITS, Order, ShareTime, State, Subaccount
+from engine.yields import uncollected
 from ledger.chart import AccountKind, AssetId, account_id, available, borrowed, debt_share, lend_share, lent
 
 Change = tuple[int, int, int, int]
@@ -24,6 +25,7 @@ Change = tuple[int, int, int, int]
 Changes = Mapping[AssetId, Change]
 NO_CHANGES: Changes = {}
 _NONE: Change = (0, 0, 0, 0)
+_NO_SHARE_TIMES: Mapping[AssetId, ShareTime] = {}
 
 _VALUE_ONE = PRICE_SCALE * RATE_SCALE // USD_SCALE
 _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
@@ -51,13 +53,16 @@ class Holding(NamedTuple):
     notional: int
     initial: int
     maintenance: int
+    uncollected: int
+    """Yield of closed periods, in atoms; it counts at weight 1.   [C-3, Y-3]"""
+    uncollected_value: int
 
 
 class Sums(NamedTuple):
     """A subaccount in USD (1e-8).   [C-3, M-4 … M-7]"""
 
     equity: int
-    """Net equity: values less liabilities."""
+    """Net equity: values and uncollected yield less liabilities."""
     initial: int
     maintenance: int
     notional: int
@@ -78,19 +83,24 @@ def sums(
     *,
     is_strict: bool = False,
     is_stressed: bool = False,
+    marks: Mapping[AssetId, int] | None = None,
 ) -> Sums:
     """Net equity and margins after `changes`.   [C-1 … C-4, M-1 … M-3]
 
     `is_strict`: what has no live price counts as nothing, or, owed, as unpriced: no live price, no new risk.
+    `marks` stand in for the state's.
     `is_stressed`: what is long at the lowest, what is owed at the highest of mark, index and 5-minute mean.   [M-12]
     """
-    balances, assets, pools, marks = state.balances, state.assets, state.pools, state.marks
+    balances, assets, pools = state.balances, state.assets, state.pools
+    if marks is None:
+        marks = state.marks
     number = subaccount.subaccount_id
     held_key = available(number) << ASSET_BITS
     owed_key = (_RECEIVABLE | number) << ASSET_BITS
     lent_loans, debts = subaccount.lent, subaccount.debts
     reserved, promised = subaccount.reserved, subaccount.promised
     leverage_base = leverage_fraction(subaccount.leverage_limit)
+    share_times = subaccount.share_times if state.has_yields else _NO_SHARE_TIMES
     equity = initial = maintenance = notional = 0
     is_unpriced = False
 
@@ -115,7 +125,8 @@ def sums(
             owed += owed_change
             paying += paying_change
         exposure = paying + owed - quantity
-        if not quantity and not owed and exposure <= 0:
+        earned = uncollected(state, subaccount, asset_id) if asset_id in share_times else 0
+        if not quantity and not owed and exposure <= 0 and not earned:
             continue
 
         asset = assets[asset_id]
@@ -130,6 +141,8 @@ def sums(
             if asset.weight_kind is _INVERSE_SQRT:
                 weight = weight_at(quantity, unit, weight, asset.weight_base, asset.weight_penalty)
             equity += quantity * price * weight // (unit * _VALUE_ONE)
+        if earned:
+            equity += earned * price // (unit * _PRICE_IN_USD)
         if owed:
             if short_price:
                 equity -= -(-owed * short_price // (unit * _PRICE_IN_USD))
@@ -169,7 +182,8 @@ def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
         paying = subaccount.reserved.get(asset_id, 0) + subaccount.promised.get(asset_id, 0)
         quantity = held + claim
         exposure = max(0, paying + owed - quantity)
-        if not quantity and not owed and not exposure:
+        earned = uncollected(state, subaccount, asset_id)
+        if not quantity and not owed and not exposure and not earned:
             continue
         mark = mark_price(state, asset_id)
         weight = asset.weight
@@ -193,6 +207,8 @@ def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
                 notional,
                 margin_line(notional, *margins)[0],
                 margin_line(bare, *margins)[1],
+                earned,
+                earned * mark // (unit * _PRICE_IN_USD),
             )
         )
     return lines

@@ -20,7 +20,7 @@ from engine.commands import (
 from engine.events import AssetConfigured, MarketConfigured, Outcome
 from engine.fees import set_tiers
 from engine.lending import begin, open_pool
-from engine.orders import Touched, report_levels, withdraw
+from engine.orders import Touched, promise, report_levels, withdraw
 from engine.parameters import (
     MAX_PRICE,
     PRICE_SCALE,
@@ -37,7 +37,8 @@ from engine.parameters import (
 )
 from engine.posting import record
 from engine.rejections import Rejection, RejectReason
-from engine.state import Market, State
+from engine.state import SPENDS_AT_FILL, Market, State
+from engine.yields import period_ms
 from ledger.amounts import INT64_MAX
 from ledger.chart import SHARE_BITS
 from ledger.journal import JournalKind
@@ -62,6 +63,9 @@ def configure_asset(state: State, command: ConfigureAsset, outcome: Outcome) -> 
     _require_asset(asset)
     if asset.asset_id in state.pools and asset.lending is None:
         raise _invalid("lending", "a money market is closed by its state, it does not go away")
+    if asset.lending is not None and asset.asset_id in state.pools and state.pools[asset.asset_id].period >= 0:
+        # Share-time is counted per period: the first loan fixes where periods begin.   [Y-3]
+        _require_unchanged(period_ms(state, asset.asset_id), asset.lending.yield_period_ms, "lending.yield_period")
 
     # From here the command succeeds.
     if asset.lending is not None:
@@ -138,7 +142,12 @@ def configure_fees(state: State, command: ConfigureFees, outcome: Outcome) -> No
         _require_range(user.granted_futures_tier, -1, len(fees.futures) - 1, "futures", user=user.user_id)
 
     # From here the command succeeds.
+    promising = [order for order in state.orders.values() if order.flags & SPENDS_AT_FILL]
+    for order in promising:
+        promise(state, order, order.executed_lots - order.lots)
     state.fees = fees
+    for order in promising:
+        promise(state, order, order.lots - order.executed_lots)
     for user in state.users.values():
         set_tiers(state, user)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from engine.book import Ladder
 from engine.commands import SelfTrade
-from engine.state import Order, User
+from engine.state import PLAIN_FLAGS, Order, User
 
 _REJECT_MAKER = SelfTrade.REJECT_MAKER
 _REJECT_BOTH = SelfTrade.REJECT_BOTH
@@ -31,10 +31,12 @@ class Stop(IntEnum):
     """Nobody is left on the other side."""
     SELF_TRADE = 3
     """It met an order of its own user and may not go on."""
+    JUDGE = 4
+    """The next fill borrows, redeems, repays or may break a margin: it is judged before it is made.   [S-8]"""
 
 
 # Looking a member up on its enum costs more than a comparison with it.
-_NOT, _PRICE, _EMPTY, _SELF_TRADE = Stop.NOT, Stop.PRICE, Stop.EMPTY, Stop.SELF_TRADE
+_NOT, _PRICE, _EMPTY, _SELF_TRADE, _JUDGE = Stop.NOT, Stop.PRICE, Stop.EMPTY, Stop.SELF_TRADE, Stop.JUDGE
 
 Fills = list[tuple[Order, int]]
 """(maker, lots) in the order of matching; the maker's `executed_lots` is already what it is afterwards."""
@@ -48,14 +50,21 @@ class Preview(NamedTuple):
 
 
 def take(
-    ladder: Ladder, user: User, self_trade: SelfTrade, bound_key: int, lots: int, quote_ticks: int | None = None
+    ladder: Ladder,
+    user: User,
+    self_trade: SelfTrade,
+    bound_key: int,
+    lots: int,
+    quote_ticks: int | None = None,
+    is_judged: bool = False,
 ) -> tuple[Fills, Stop, list[Order]]:
     """Match up to `lots` against the ladder, best price first, first come first, to `bound_key` and no further.   [S-7]
 
     With `quote_ticks` the wish is an amount of quote (in price ticks × lots): at each level as many whole lots as the
     rest of it pays, rounded down; it has all it wanted when the rest pays no lot at the price reached. Filled makers
-    leave the book; a partly filled one keeps its place. Gives the fills, why it stopped, and the makers that self-trade
-    prevention took out of the book.
+    leave the book; a partly filled one keeps its place. Stops before a maker with margin, or (`is_judged`) before any,
+    with JUDGE: the first order of the best level is the one to look at. Gives the fills, why it stopped, and the makers
+    that self-trade prevention took out of the book.
     """
     fills: Fills = []
     withdrawn: list[Order] = []
@@ -85,6 +94,8 @@ def take(
                         maker = after
                         continue
                 return fills, _SELF_TRADE, withdrawn
+            if is_judged or maker.flags > PLAIN_FLAGS or maker.subaccount.margined:
+                return fills, _JUDGE, withdrawn
 
             remaining = maker.lots - maker.executed_lots
             if remaining > lots:
@@ -117,10 +128,40 @@ def take(
             quote_ticks -= (wanted - lots) * level.price_ticks
 
 
+def best_maker(ladder: Ladder) -> Order:
+    """The order that a taker meets first; the ladder is not empty."""
+    maker = ladder.levels[ladder.heap[0] * ladder.sign].first
+    assert maker is not None, "a level without orders"
+    return maker
+
+
+def fill_best(ladder: Ladder, maker: Order, lots: int) -> None:
+    """Fill the best maker by `lots`, at most what is left of it.   [S-8]"""
+    level = ladder.levels[maker.price_ticks]
+    maker.executed_lots += lots
+    level.lots -= lots
+    if maker.executed_lots < maker.lots:
+        return
+    after = maker.next
+    level.first = after
+    maker.next = None
+    if after is None:
+        level.last = None
+        ladder.close(level)
+    else:
+        after.previous = None
+
+
 def preview(
-    ladder: Ladder, user: User, self_trade: SelfTrade, bound_key: int, lots: int, quote_ticks: int | None = None
+    ladder: Ladder,
+    user: User,
+    self_trade: SelfTrade,
+    bound_key: int,
+    lots: int,
+    quote_ticks: int | None = None,
+    only_sure: bool = False,
 ) -> Preview:
-    """What `take` would fill, without touching anything.   [S-7]"""
+    """What `take` would fill, without touching anything; `only_sure`: by makers that need no judgement.   [S-7, S-8]"""
     filled = spent = 0
     for level in ladder.from_best():
         if quote_ticks is not None:
@@ -132,6 +173,9 @@ def preview(
         maker = level.first
         while maker is not None and filled < lots:
             if maker.subaccount.user is not user:
+                if only_sure and (maker.flags > PLAIN_FLAGS or maker.subaccount.margined):
+                    maker = maker.next
+                    continue
                 part = min(maker.lots - maker.executed_lots, lots - filled)
                 filled += part
                 spent += part * level.price_ticks

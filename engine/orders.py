@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from engine import clearing
+from engine import clearing, lending, spot_margin
 from engine.book import Book, Ladder, Level
 from engine.commands import (
     CancelAllOrders,
@@ -20,6 +20,7 @@ from engine.commands import (
 from engine.events import (
     BookLevel,
     ExpiryReason,
+    LendingSource,
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
@@ -30,14 +31,13 @@ from engine.events import (
     Trade,
 )
 from engine.formulas.bands import buy_impact_bound, sell_impact_bound
-from engine.formulas.spot import locked_atoms
-from engine.matching import NO_LIMIT, Stop, preview, take
+from engine.matching import NO_LIMIT, Stop, best_maker, fill_best, preview, take
 from engine.parameters import BookState
 from engine.posting import reserve
 from engine.pricing import is_cancel_only
 from engine.rejections import Rejection, RejectReason
 from engine.settlement import settle
-from engine.state import ASSET_BITS, Market, Order, State, Subaccount
+from engine.state import ASSET_BITS, PLAIN_FLAGS, SPENDS_AT_FILL, Market, Order, State, Subaccount
 from ledger.amounts import INT64_MAX
 
 _BID = Side.BID
@@ -166,7 +166,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     ladder, opposite = (book.bids, book.asks) if side is _BID else (book.asks, book.bids)
     heap = opposite.heap
     price, lots = command.price_ticks, command.lots
-    lock_asset = lock_atoms = 0
+    lock_asset = lock_atoms = redeemed = 0
     if command.order_type is _LIMIT:
         clearing.require_inside_limit_band(state, market, price)
         limit_key = price * opposite.sign
@@ -184,11 +184,17 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
             lock_asset, lock_atoms = parameters.quote_asset_id, lots * price * parameters.tick_value_atoms
         else:
             lock_asset, lock_atoms = parameters.base_asset_id, lots * parameters.lot_atoms
-        clearing.require_free(state, subaccount, lock_asset, lock_atoms)
+        spend = clearing.Spend(lock_asset, lock_atoms, price, lots)
+        redeemed = clearing.require_spend(state, subaccount, market, command, spend, outcome.at_us)
     else:
         limit_key = NO_LIMIT
         crosses = bool(heap)
-    taking = _prepare(state, subaccount, market, command, opposite, limit_key) if crosses else None
+    if command.auto_lend:
+        clearing.require_flags(subaccount, command, parameters)
+    taking = None
+    if crosses:
+        taking = prepare(state, subaccount, market, command, opposite, limit_key, outcome.at_us)
+        redeemed = redeemed or taking.redeemed
 
     # From here the command succeeds.
     order_id = state.next_order_id
@@ -210,12 +216,16 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     )
     view = order.view()
     outcome.events.append(OrderAccepted(view))
+    if redeemed:
+        asset_id = parameters.quote_asset_id if side is _BID else parameters.base_asset_id
+        into = lending.Movements()
+        lending.redeem(state, outcome, into, subaccount, asset_id, redeemed, LendingSource.SPOT_MARGIN, order_id)
+        lending.post_alone(state, outcome, into)
     if taking is not None:
         ended = _take(state, outcome, order, opposite, taking, limit_key, touched)
         if ended is not None:
             return ended
         view = order.view()
-        lock_atoms = _locked(order)
     elif command.time_in_force is not _GTC or command.order_type is not _LIMIT:
         return _expire(outcome, order, _why_ended(order, Stop.EMPTY, opposite, limit_key))
 
@@ -229,7 +239,12 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     subaccount.orders[order_id] = order
     if client_id is not None:
         subaccount.client_ids[client_id] = order
+    if order.flags & SPENDS_AT_FILL:
+        promise(state, order, lots - order.executed_lots)
+        return view
     reserved = subaccount.reserved
+    if taking is not None:
+        lock_atoms = spot_margin.spend(state, order, lots - order.executed_lots)[1]
     reserved[lock_asset] = reserved.get(lock_asset, 0) + lock_atoms
     outcome.touched[command.subaccount_id << ASSET_BITS | lock_asset] = None
     return view
@@ -243,14 +258,23 @@ class Wish(NamedTuple):
     """A market order's quote quantity in ticks × lots; what is left over could never be paid."""
     is_killed: bool
     """Fill-or-kill, and the book does not fill it."""
+    redeemed: int = 0
+    """Lent atoms that a market order needs.   [S-1]"""
 
 
-def _prepare(
-    state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, opposite: Ladder, limit_key: int
+def prepare(
+    state: State,
+    subaccount: Subaccount,
+    market: Market,
+    command: PlaceOrder,
+    opposite: Ladder,
+    limit_key: int,
+    at_us: int,
 ) -> Wish:
     """Bound a taker by its limit and the impact band; look ahead where that decides whether it may enter.   [P-11]
 
-    A market order must be able to pay what it is going to spend; one that buys for a quote quantity all of that.  [S-1]
+    A market order must be able to pay what it is going to spend; one that buys for a quote quantity all of that. Who
+    fills or kills counts on no maker that might be refused at its fill.   [S-1, S-8]
     """
     bound_key = _bound(market, opposite, limit_key)
     is_limit, is_fok = command.order_type is _LIMIT, command.time_in_force is _FOK
@@ -258,17 +282,21 @@ def _prepare(
         return Wish(bound_key, None, False)
     parameters = market.parameters
     quote_ticks = command.quote_atoms // parameters.tick_value_atoms if command.quote_atoms else None
-    ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, command.lots, quote_ticks)
+    ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, command.lots, quote_ticks, is_fok)
+    redeemed = 0
     if not is_limit:
         proceeds = ahead.quote_ticks * parameters.tick_value_atoms
         if proceeds > INT64_MAX:
             raise Rejection(RejectReason.INVALID_QUANTITY, lots=command.lots, quote_atoms=proceeds)
+        bound = bound_key * opposite.sign
         if command.side is _BID:
-            clearing.require_free(state, subaccount, parameters.quote_asset_id, command.quote_atoms or proceeds)
+            atoms, lots = command.quote_atoms or proceeds, ahead.lots
+            spend = clearing.Spend(parameters.quote_asset_id, atoms, bound, lots)
         else:
-            base_atoms = (command.lots or ahead.lots) * parameters.lot_atoms
-            clearing.require_free(state, subaccount, parameters.base_asset_id, base_atoms)
-    return Wish(bound_key, quote_ticks, is_fok and not (ahead.stop is Stop.NOT and ahead.lots))
+            lots = command.lots or ahead.lots
+            spend = clearing.Spend(parameters.base_asset_id, lots * parameters.lot_atoms, bound, lots)
+        redeemed = clearing.require_spend(state, subaccount, market, command, spend, at_us)
+    return Wish(bound_key, quote_ticks, is_fok and not (ahead.stop is Stop.NOT and ahead.lots), redeemed)
 
 
 def _take(
@@ -280,23 +308,9 @@ def _take(
     """
     if wish.is_killed:
         return _expire(outcome, taker, ExpiryReason.FILL_OR_KILL)
-    fills, stop, withdrawn = take(
-        opposite, taker.subaccount.user, taker.self_trade, wish.bound_key, taker.lots, wish.quote_ticks
-    )
-    market = taker.market
-    market_id = market.parameters.market_id
-    if fills:
-        settle(state, outcome, market, taker, fills)
-        for maker, _lots in fills:
-            touched[opposite, maker.price_ticks] = market_id
-            if maker.executed_lots == maker.lots:
-                _forget(state, maker)
-    for maker in withdrawn:
-        view = maker.view(OrderStatus.EXPIRED, ExpiryReason.SELF_TRADE_PREVENTION)
-        _release(state, outcome, maker)
-        touched[opposite, maker.price_ticks] = market_id
-        outcome.events.append(OrderExpired(view))
-
+    stop, refused = _match(state, outcome, taker, opposite, wish, touched)
+    if refused is not None:
+        return _expire(outcome, taker, refused)
     if stop is not Stop.NOT:
         if stop is not Stop.SELF_TRADE and taker.order_type is _LIMIT and taker.time_in_force is _GTC:
             # What crosses beyond the impact band may not rest: it would cross the book.
@@ -307,6 +321,70 @@ def _take(
         # By quote quantity, and it does not pay for a single lot.
         return _expire(outcome, taker, ExpiryReason.INVALID_QUANTITY)
     return taker.view() if wish.quote_ticks is None else _filled_by_quote(outcome, taker)
+
+
+def _match(
+    state: State, outcome: Outcome, taker: Order, opposite: Ladder, wish: Wish, touched: Touched
+) -> tuple[Stop, ExpiryReason | None]:
+    """Fill the taker as far as it goes; plain fills in one stretch, judged ones one by one.   [S-7, S-8]
+
+    A maker that fails its judgement expires and matching goes on; a taker that fails stops, the reason is given.
+    """
+    subaccount, market = taker.subaccount, taker.market
+    market_id, tick_value = market.parameters.market_id, market.parameters.tick_value_atoms
+    is_judged = taker.flags > PLAIN_FLAGS or subaccount.margined
+    while True:
+        lots = taker.lots - taker.executed_lots
+        quote_ticks = wish.quote_ticks
+        if quote_ticks is not None:
+            quote_ticks -= taker.executed_quote_atoms // tick_value
+        fills, stop, withdrawn = take(
+            opposite, subaccount.user, taker.self_trade, wish.bound_key, lots, quote_ticks, is_judged
+        )
+        if fills:
+            settle(state, outcome, market, taker, fills)
+            for maker, part in fills:
+                touched[opposite, maker.price_ticks] = market_id
+                if maker.executed_lots == maker.lots:
+                    _forget(state, maker)
+                lots -= part
+                if quote_ticks is not None:
+                    quote_ticks -= part * maker.price_ticks
+        for maker in withdrawn:
+            _expire_maker(state, outcome, maker, ExpiryReason.SELF_TRADE_PREVENTION, opposite, touched)
+        if stop is not Stop.JUDGE:
+            return stop, None
+
+        maker = best_maker(opposite)
+        if quote_ticks is not None:
+            lots = quote_ticks // maker.price_ticks
+        lots = min(lots, maker.lots - maker.executed_lots)
+        verdict = spot_margin.judge(state, outcome.at_us, market, taker, maker, lots)
+        if isinstance(verdict, spot_margin.Refused):
+            if not verdict.is_maker:
+                return stop, verdict.reason
+            opposite.remove(maker)
+            _expire_maker(state, outcome, maker, verdict.reason, opposite, touched)
+            # What the taker counted on is gone: from here it has to show that it can pay.
+            is_judged = True
+            continue
+        fill_best(opposite, maker, lots)
+        spot_margin.settle(state, outcome, market, *verdict, lots)
+        touched[opposite, maker.price_ticks] = market_id
+        if maker.executed_lots == maker.lots:
+            _forget(state, maker)
+        if wish.quote_ticks is None and taker.executed_lots == taker.lots:
+            return Stop.NOT, None
+
+
+def _expire_maker(
+    state: State, outcome: Outcome, maker: Order, reason: ExpiryReason, ladder: Ladder, touched: Touched
+) -> None:
+    """A maker that is out of its book already ends, without its owner's asking."""
+    view = maker.view(OrderStatus.EXPIRED, reason)
+    _release(state, outcome, maker)
+    touched[ladder, maker.price_ticks] = maker.market.parameters.market_id
+    outcome.events.append(OrderExpired(view))
 
 
 def _bound(market: Market, opposite: Ladder, limit_key: int) -> int:
@@ -374,11 +452,29 @@ def _flags(command: PlaceOrder) -> int:
     )
 
 
+def promise(state: State, order: Order, lots: int) -> None:
+    """Count what `lots` of an order that locks nothing would pay away, or with `lots` < 0 count it off.   [M-1]"""
+    subaccount = order.subaccount
+    asset_id, atoms = spot_margin.spend(state, order, abs(lots))
+    promised = subaccount.promised
+    left = promised.get(asset_id, 0) + (atoms if lots > 0 else -atoms)
+    assert left >= 0, f"subaccount {subaccount.subaccount_id}: promised {left} of asset {asset_id}"
+    if left:
+        promised[asset_id] = left
+        subaccount.asset_ids[asset_id] = None
+    else:
+        promised.pop(asset_id, None)
+    subaccount.margined = bool(promised or subaccount.debts)
+
+
 def _release(state: State, outcome: Outcome, order: Order) -> None:
     """An order has left its book unfilled: what it locks is free again, its ids are forgotten.   [S-1]"""
-    parameters = order.market.parameters
-    asset = parameters.quote_asset_id if order.side is _BID else parameters.base_asset_id
-    reserve(state, outcome, order.subaccount.subaccount_id, asset, -_locked(order))
+    left = order.lots - order.executed_lots
+    if order.flags & SPENDS_AT_FILL:
+        promise(state, order, -left)
+    else:
+        asset_id, atoms = spot_margin.spend(state, order, left)
+        reserve(state, outcome, order.subaccount.subaccount_id, asset_id, -atoms)
     _forget(state, order)
 
 
@@ -388,17 +484,6 @@ def _forget(state: State, order: Order) -> None:
     del subaccount.orders[order.order_id]
     if order.client_id is not None:
         del subaccount.client_ids[order.client_id]
-
-
-def _locked(order: Order) -> int:
-    parameters = order.market.parameters
-    return locked_atoms(
-        order.side is _BID,
-        order.price_ticks,
-        order.lots - order.executed_lots,
-        parameters.tick_value_atoms,
-        parameters.lot_atoms,
-    )
 
 
 def _ladder(order: Order) -> Ladder:

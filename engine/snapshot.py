@@ -16,7 +16,6 @@ from engine import events
 from engine.book import Book, queue
 from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, WithdrawalView
-from engine.formulas.spot import locked_atoms
 from engine.parameters import (
     AssetParameters,
     ChainParameters,
@@ -25,25 +24,29 @@ from engine.parameters import (
     MarketParameters,
     TokenParameters,
 )
+from engine.spot_margin import spend
 from engine.state import (
     ASSET_BITS,
+    SPENDS_AT_FILL,
     ApiKey,
     AssetPricing,
     Loan,
     Market,
     Order,
     Pool,
+    ShareTime,
     State,
     Subaccount,
     User,
 )
+from engine.yields import next_close_us
 from ledger.amounts import join_atoms, split_atoms
-from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind, underlying
+from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind, account_id, underlying
 
 VERSION = 2
 
 _ASSET_MASK = (1 << ASSET_BITS) - 1
-_SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED)
+_SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED, AccountKind.RECEIVABLE)
 
 
 class SnapshotError(ValueError):
@@ -122,6 +125,7 @@ def load(content: bytes) -> State:
         number: None for number, each in state.subaccounts.items() if each.auto_lend or each.auto_repay_borrows
     }
     _load_asset_ids(state)
+    _load_yields(state)
     _load_markets(state, image.markets)
     return state
 
@@ -211,9 +215,15 @@ class _Loan(_Row, frozen=True):
     position_id: int
     opened_at_us: int
     flow_atoms: int
-    since_ms: int
-    share_ms: str
+
+
+class _ShareTime(_Row, frozen=True):
+    asset_id: int
     period: int
+    since_ms: int
+    prefix: str
+    share_ms: str
+    carry: str
 
 
 class _Subaccount(_Row, frozen=True):
@@ -229,6 +239,7 @@ class _Subaccount(_Row, frozen=True):
     leverage_limit: int
     lent: list[_Loan]
     debts: list[_Loan]
+    share_times: list[_ShareTime]
 
 
 class _Pool(_Row, frozen=True):
@@ -242,10 +253,11 @@ class _Pool(_Row, frozen=True):
     period: int
     share_ms: str
     share_since_ms: int
-    pending_yield: int
-    closed_period: int
-    closed_share_ms: str
+    pending_yield: str
+    residue: str
+    closes_ms: int
     period_rates: list[tuple[int, str]]
+    rate_prefix: str
 
 
 class _Pricing(_Row, frozen=True):
@@ -349,6 +361,7 @@ def _subaccount(subaccount: Subaccount) -> _Subaccount:
         subaccount.leverage_limit,
         [_loan(asset, subaccount.lent[asset]) for asset in sorted(subaccount.lent)],
         [_loan(asset, subaccount.debts[asset]) for asset in sorted(subaccount.debts)],
+        [_share_time(asset, subaccount.share_times[asset]) for asset in sorted(subaccount.share_times)],
     )
 
 
@@ -358,16 +371,16 @@ def _loan(asset_id: int, loan: Loan) -> _Loan:
         loan.position_id,
         loan.opened_at_us,
         loan.flow_atoms,
-        loan.since_ms,
-        str(loan.share_ms),
-        loan.period,
     )
+
+
+def _share_time(asset_id: int, time: ShareTime) -> _ShareTime:
+    return _ShareTime(asset_id, time.period, time.since_ms, str(time.prefix), str(time.share_ms), str(time.carry))
 
 
 def _load_loan(row: _Loan) -> Loan:
     loan = Loan(row.position_id, row.opened_at_us)
     loan.flow_atoms = row.flow_atoms
-    loan.since_ms, loan.share_ms, loan.period = row.since_ms, int(row.share_ms), row.period
     return loan
 
 
@@ -381,10 +394,11 @@ def _pool(pool: Pool) -> _Pool:
         pool.period,
         str(pool.share_ms),
         pool.share_since_ms,
-        pool.pending_yield,
-        pool.closed_period,
-        str(pool.closed_share_ms),
+        str(pool.pending_yield),
+        str(pool.residue),
+        pool.closes_ms,
         [(period, str(rate)) for period, rate in sorted(pool.period_rates.items())],
+        str(pool.rate_prefix),
     )
 
 
@@ -392,9 +406,9 @@ def _load_pool(row: _Pool) -> Pool:
     pool = Pool(row.asset_id, row.accrued_ms, row.bound)
     pool.carry, pool.fee_carry = int(row.carry), int(row.fee_carry)
     pool.period, pool.share_ms, pool.share_since_ms = row.period, int(row.share_ms), row.share_since_ms
-    pool.pending_yield = row.pending_yield
-    pool.closed_period, pool.closed_share_ms = row.closed_period, int(row.closed_share_ms)
+    pool.pending_yield, pool.residue, pool.closes_ms = int(row.pending_yield), int(row.residue), row.closes_ms
     pool.period_rates = {period: int(rate) for period, rate in row.period_rates}
+    pool.rate_prefix = int(row.rate_prefix)
     return pool
 
 
@@ -421,11 +435,22 @@ def _load_pricing(row: _Pricing) -> AssetPricing:
 
 
 def _load_asset_ids(state: State) -> None:
-    """What a subaccount holds, lends or owes; what it promised follows from its orders."""
+    """What a subaccount holds, lends, owes or may collect; what it promised follows from its orders."""
+    for subaccount in state.subaccounts.values():
+        subaccount.asset_ids.update(dict.fromkeys(subaccount.share_times))
     for key in state.balances:
         account = key >> ASSET_BITS
         if account >> OWNER_BITS in _SUBACCOUNT_KINDS:
             state.subaccounts[account & OWNER_MASK].asset_ids[underlying(key & _ASSET_MASK)] = None
+
+
+def _load_yields(state: State) -> None:
+    """What follows from the pools and from what is staked.   [Y-1, Y-3]"""
+    for asset_id, pool in state.pools.items():
+        staked = (account_id(AccountKind.STAKED, chain_id) << ASSET_BITS | asset_id for chain_id in state.chains)
+        pool.staked = sum(state.balances.get(key, 0) for key in staked)
+    state.has_yields = any(pool.period_rates for pool in state.pools.values())
+    state.yield_due_us = next_close_us(state)
 
 
 def _load_user(row: _User) -> User:
@@ -451,6 +476,10 @@ def _load_subaccount(state: State, row: _Subaccount) -> Subaccount:
     subaccount.leverage_limit = row.leverage_limit
     subaccount.lent = {loan.asset_id: _load_loan(loan) for loan in row.lent}
     subaccount.debts = {loan.asset_id: _load_loan(loan) for loan in row.debts}
+    subaccount.share_times = {
+        time.asset_id: ShareTime(time.period, time.since_ms, int(time.prefix), int(time.share_ms), int(time.carry))
+        for time in row.share_times
+    }
     return subaccount
 
 
@@ -469,20 +498,19 @@ def _load_markets(state: State, rows: list[_Market]) -> None:
                 ladder.rest(order)
                 orders.append(order)
     for order in sorted(orders, key=lambda order: order.order_id):
-        subaccount, parameters = order.subaccount, order.market.parameters
+        subaccount = order.subaccount
         state.orders[order.order_id] = order
         subaccount.orders[order.order_id] = order
         if order.client_id is not None:
             subaccount.client_ids[order.client_id] = order
-        is_bid = order.side == Side.BID
-        asset = parameters.quote_asset_id if is_bid else parameters.base_asset_id
-        subaccount.reserved[asset] = subaccount.reserved.get(asset, 0) + locked_atoms(
-            is_bid,
-            order.price_ticks,
-            order.lots - order.executed_lots,
-            parameters.tick_value_atoms,
-            parameters.lot_atoms,
-        )
+        asset, atoms = spend(state, order, order.lots - order.executed_lots)
+        if order.flags & SPENDS_AT_FILL:
+            subaccount.promised[asset] = subaccount.promised.get(asset, 0) + atoms
+            subaccount.asset_ids[asset] = None
+        else:
+            subaccount.reserved[asset] = subaccount.reserved.get(asset, 0) + atoms
+    for each in state.subaccounts.values():
+        each.margined = bool(each.debts or each.promised)
 
 
 def _load_order(state: State, market: Market, side: Side, row: _Resting) -> Order:

@@ -30,6 +30,7 @@ MARK_SAMPLES = 300
 
 POST_ONLY, REDUCE_ONLY, AUTO_LEND, AUTO_LEND_REDEEM, AUTO_BORROW, AUTO_BORROW_REPAY = 1, 2, 4, 8, 16, 32
 """Flags of an order, in one int: a million of them rest."""
+PLAIN_FLAGS = POST_ONLY | REDUCE_ONLY
 SPENDS_AT_FILL = AUTO_LEND_REDEEM | AUTO_BORROW
 """An order with one of these locks nothing: what it pays is found when it fills.   [S-1, S-2]"""
 
@@ -137,19 +138,30 @@ class User:
 
 
 class Loan:
-    """What a subaccount lends to, or owes, one money market; the shares themselves are balances.   [B-4, B-12, Y-3]"""
+    """What a subaccount lends to, or owes, one money market; the shares themselves are balances.   [B-4, B-12]"""
 
-    __slots__ = ("flow_atoms", "opened_at_us", "period", "position_id", "share_ms", "since_ms")
+    __slots__ = ("flow_atoms", "opened_at_us", "position_id")
 
     def __init__(self, position_id: int, opened_at_us: int) -> None:
         self.position_id = position_id
         self.opened_at_us = opened_at_us
         self.flow_atoms = 0
         """What was lent (or borrowed) less what was redeemed (or repaid): the rest of the claim is interest."""
-        self.since_ms = 0
-        self.share_ms = 0
-        """Σ shares × time of the period `period`, up to `since_ms`.   [Y-3]"""
-        self.period = 0
+
+
+class ShareTime(msgspec.Struct):
+    """For how long a subaccount has lent how much; outlives the loan until its periods are collected.   [Y-3]"""
+
+    period: int
+    """The yield period that `share_ms` belongs to."""
+    since_ms: int
+    prefix: int
+    """The pool's `rate_prefix` when that period began."""
+    share_ms: int = 0
+    """Σ lend shares × ms of that period up to `since_ms`."""
+    carry: int = 0
+    """What it earned and is not an atom yet, in 1e-27 atoms."""
+
 
 
 class Subaccount:
@@ -172,6 +184,7 @@ class Subaccount:
         "promised",
         "provisional",
         "reserved",
+        "share_times",
         "subaccount_id",
         "user",
     )
@@ -191,6 +204,8 @@ class Subaccount:
         """Every asset that it ever held, lent, owed or promised: what a margin summary walks.   [C-1, M-1]"""
         self.lent: dict[AssetId, Loan] = {}
         self.debts: dict[AssetId, Loan] = {}
+        self.share_times: dict[AssetId, ShareTime] = {}
+        """What its share of extra yields is computed from, also after a loan has ended.   [Y-3]"""
         self.margined = False
         """Whether it owes or has promised anything: if not, it has no exposure, and its orders need no margin. [M-9]"""
         self.provisional: dict[AssetId, int] = {}
@@ -212,16 +227,19 @@ class Pool:
         "asset_id",
         "bound",
         "carry",
-        "closed_period",
-        "closed_share_ms",
+        "closes_ms",
         "fee_carry",
+        "open_at",
         "pending_yield",
         "period",
         "period_rates",
         "projected",
         "projected_ms",
+        "rate_prefix",
+        "residue",
         "share_ms",
         "share_since_ms",
+        "staked",
     )
 
     def __init__(self, asset_id: AssetId, now_ms: int, bound: int) -> None:
@@ -234,16 +252,25 @@ class Pool:
         self.projected_ms = -1
         self.projected: Any = None
         """The totals with interest up to `projected_ms`: a cache, dropped when the pool changes."""
-        self.period = 0
-        """The running yield period: exchange time in ms ÷ the period's length.   [Y-3]"""
+        self.open_at = 0
+        """The command that found the pool below its threshold: U is tested once a command. Not part of the snapshot."""
+        self.staked = 0
+        """Atoms of the asset that are staked, on all chains: what the STAKED accounts add up to.   [B-14, Y-1]"""
+        self.period = -1
+        """The yield period of `share_ms`: exchange time in ms ÷ the period's length; −1: nobody ever lent.   [Y-3]"""
         self.share_ms = 0
+        """Σ of all lend shares × ms of that period, up to `share_since_ms`.   [Y-3]"""
         self.share_since_ms = now_ms
         self.pending_yield = 0
-        """Atoms received in the running period, and what the periods before left undivided.   [Y-1, Y-2]"""
-        self.closed_period = -1
-        self.closed_share_ms = 0
+        """Atoms received and not shared out yet.   [Y-1, Y-2]"""
+        self.residue = 0
+        """What earlier periods' divisions left over, in 1e-27 atoms: shared out with the next yield.   [Y-3]"""
+        self.closes_ms = 0
+        """When the running period shares out what is pending; 0: nothing is due.   [Y-3]"""
         self.period_rates: dict[int, int] = {}
-        """Closed period → ρ, atoms per share and ms, in 1e-27; only periods with a yield.   [Y-3]"""
+        """Closed period → ρ, 1e-27 atoms per share and ms; only periods with a yield.   [Y-3]"""
+        self.rate_prefix = 0
+        """Σ ρ × length of all closed periods: what a share earned that was always there.   [Y-3]"""
 
 
 class AssetPricing:
@@ -344,6 +371,10 @@ class State:
         """The exchange second of the last 10-second tick.   [B-7]"""
         self.automatic: dict[int, None] = {}
         """Subaccounts that lend or repay by themselves.   [B-5, B-10]"""
+        self.yield_due_us = 0
+        """When the next yield period closes, 0: none is due. Follows from the pools.   [Y-3]"""
+        self.has_yields = False
+        """Whether any yield was ever shared out: if not, nobody has one to collect. Follows from the pools.   [Y-3]"""
         self.small_debts: dict[tuple[int, AssetId], None] = {}
         """(subaccount, asset) of debts that a repayment left under one lot: judged at the hourly tick.   [S-3]"""
         self.deposits: dict[tuple[int, str, int], DepositView] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engine.parameters import RATE_SCALE
+
 
 def notional_atoms(price_ticks: int, lots: int, tick_value_atoms: int) -> int:
     """lots · price · tick value, in quote atoms: exact, since one tick × one lot is whole atoms.   [A-3, S-7]"""
@@ -14,3 +16,13 @@ def locked_atoms(is_bid: bool, price_ticks: int, lots: int, tick_value_atoms: in
     [S-1, F-1]
     """
     return lots * price_ticks * tick_value_atoms if is_bid else lots * lot_atoms
+
+
+def promised_atoms(
+    is_bid: bool, price_ticks: int, lots: int, tick_value_atoms: int, lot_atoms: int, fee_rate: int
+) -> int:
+    """What `lots` of an order that locks nothing would pay away: a bid its quote with the fee, rounded up.   [M-1]"""
+    if not is_bid:
+        return lots * lot_atoms
+    notional = lots * price_ticks * tick_value_atoms
+    return notional - (-notional * fee_rate // RATE_SCALE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from engine import genesis
+from engine.clock import due
 from engine.commands import Command, CreditDeposit, Genesis, RegisterKey
 from engine.events import Outcome
 from engine.state import State
@@ -34,6 +35,16 @@ class Exchange:
         outcome = apply(self.state, self.state.sequence + 1, self.at_us, command, request)
         self.outcomes.append(outcome)
         return outcome
+
+    def advance(self, seconds: int) -> list[Outcome]:
+        """Let exchange time pass: every tick due in between runs at its due time, as the sequencer runs it."""
+        until_us = self.at_us + seconds * 1_000_000
+        outcomes = []
+        while (tick := due(self.state, until_us)) is not None:
+            self.at_us, command = tick
+            outcomes.append(self.do(command))
+        self.at_us = until_us
+        return outcomes
 
     def signed(self, key: bytes, *, received_ms: int = 1_000, window_ms: int = 5_000) -> SignedRequest:
         """A request by this API key, different from every other."""

@@ -1,0 +1,211 @@
+"""Questions about what would be accepted now: the largest order, loan and withdrawal, and what an order would do.
+
+Each answer comes from the very check that the command meets, so one step more would be refused. Nothing changes.
+[M-11, M-13]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine import clearing, lending, loans, margin, orders, outflows
+from engine.commands import OrderType, PlaceOrder, Side
+from engine.matching import NO_LIMIT
+from engine.parameters import BookState, LendingState
+from engine.pricing import is_cancel_only, mark_price
+from engine.rejections import Rejection, RejectReason
+from engine.state import Market, State, Subaccount
+from ledger.amounts import INT64_MAX
+from ledger.chart import AssetId
+
+HIGHEST_FACTOR = 1_000
+"""An estimated liquidation price is looked for up to this many times the mark."""
+
+
+class Preview(NamedTuple):
+    """What an order would do: the account now, with the order resting, and with the order filled.   [M-13]"""
+
+    refusal: Rejection | None
+    before: margin.Sums
+    resting: margin.Sums
+    filled: margin.Sums
+    liquidation_price: int
+    """Estimated, of the base asset once filled, in PRICE_SCALE; 0: no price of it alone would do it."""
+
+
+def max_borrow(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int) -> int:
+    """The most that BorrowLend would lend out now, in atoms, a multiple of the asset's step.   [M-11, B-8]"""
+    if asset_id not in state.pools or subaccount.auto_lend:
+        return 0
+    if lending.lending_parameters(state, asset_id).state is LendingState.CLOSED:
+        return 0
+    step = state.assets[asset_id].step_atoms
+
+    def is_accepted(steps: int) -> bool:
+        return _passes(lambda: loans.require_borrowing(state, subaccount, asset_id, at_us, steps * step))
+
+    return step * _largest(is_accepted, INT64_MAX // step)
+
+
+def max_withdrawal(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, may_borrow: bool) -> int:
+    """The most that could leave now, in atoms; what chains can pay is another question.   [M-11, M-12, S-5]"""
+    if asset_id not in state.assets or subaccount.frozen_withdrawals or asset_id in state.stopped_withdrawals:
+        return 0
+
+    def is_accepted(atoms: int) -> bool:
+        return _passes(lambda: outflows.plan(state, subaccount, asset_id, at_us, atoms, may_borrow, False))
+
+    return _largest(is_accepted, INT64_MAX)
+
+
+def max_order(state: State, command: PlaceOrder, at_us: int) -> int:
+    """The most lots that this order could be placed with now; its own lots are not looked at.   [M-11]"""
+    market, subaccount = state.markets[command.market_id], state.subaccounts[command.subaccount_id]
+    parameters = market.parameters
+
+    def is_accepted(lots: int) -> bool:
+        return _passes(lambda: _require_order(state, market, subaccount, _with_lots(command, lots), at_us))
+
+    # Below the smallest order nothing is accepted, above it less is accepted the more it is.
+    if not is_accepted(parameters.min_lots):
+        return 0
+    return parameters.min_lots + _largest(
+        lambda more: is_accepted(parameters.min_lots + more), parameters.max_lots - parameters.min_lots
+    )
+
+
+def preview(state: State, command: PlaceOrder, at_us: int) -> Preview:
+    """What an order would do to the account, without sequencing anything.   [M-13]"""
+    market, subaccount = state.markets[command.market_id], state.subaccounts[command.subaccount_id]
+    parameters = market.parameters
+    refusal = None
+    try:
+        _require_order(state, market, subaccount, command, at_us)
+    except Rejection as rejection:
+        refusal = rejection
+    buys = command.side is Side.BID
+    price = command.price_ticks or _expected_price(market, command.side)
+    quote_atoms = command.quote_atoms or command.lots * price * parameters.tick_value_atoms
+    lots = command.lots or (quote_atoms // (price * parameters.tick_value_atoms) if price else 0)
+    base, quote = parameters.base_asset_id, parameters.quote_asset_id
+    pays, gets = (quote, base) if buys else (base, quote)
+    paid, got = (quote_atoms, lots * parameters.lot_atoms) if buys else (lots * parameters.lot_atoms, quote_atoms)
+    filled = _filled(state, subaccount, at_us, pays, paid, gets, got)
+    return Preview(
+        refusal,
+        margin.sums(state, subaccount, at_us),
+        margin.sums(state, subaccount, at_us, {pays: (0, 0, 0, paid)}),
+        margin.sums(state, subaccount, at_us, filled),
+        liquidation_price(state, subaccount, base, at_us, filled),
+    )
+
+
+def liquidation_price(
+    state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, changes: margin.Changes = margin.NO_CHANGES
+) -> int:
+    """The mark of this asset alone at which the account would be liquidated, in PRICE_SCALE; 0 for none.   [M-6]"""
+    mark = mark_price(state, asset_id)
+    if not mark:
+        return 0
+
+    def is_liquidated(price: int) -> bool:
+        marks = {**state.marks, asset_id: price}
+        found = margin.sums(state, subaccount, at_us, changes, marks=marks)
+        return found.equity < 0 or (found.maintenance > 0 and found.maintenance >= found.equity)
+
+    if is_liquidated(mark):
+        return mark
+    if is_liquidated(mark * HIGHEST_FACTOR):
+        # Owed: what is still safe above the mark ends one below the answer.
+        return mark + 1 + _largest(lambda more: not is_liquidated(mark + more), mark * (HIGHEST_FACTOR - 1))
+    if is_liquidated(1):
+        return mark - 1 - _largest(lambda less: not is_liquidated(mark - less), mark - 1)
+    return 0
+
+
+def _largest(is_accepted: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that is accepted, 0 when 1 is not; more is never accepted when less is not."""
+    if most < 1 or not is_accepted(1):
+        return 0
+    low, high = 1, 2
+    while high <= most and is_accepted(high):
+        low, high = high, high * 2
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if is_accepted(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _passes(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except Rejection:
+        return False
+    return True
+
+
+def _require_order(state: State, market: Market, subaccount: Subaccount, command: PlaceOrder, at_us: int) -> None:
+    """The checks that an order meets on its way in, in the same order.   [M-9, S-7]"""
+    parameters = market.parameters
+    if parameters.state is not BookState.OPEN or command.reduce_only:
+        clearing.require_market_takes(command, parameters)
+    if is_cancel_only(state, market):
+        raise Rejection(RejectReason.CANCEL_ONLY_MODE, market_id=command.market_id)
+    clearing.require_well_formed(command, parameters)
+    clearing.require_flags(subaccount, command, parameters)
+    opposite = market.book.asks if command.side is Side.BID else market.book.bids
+    if command.order_type is OrderType.LIMIT:
+        clearing.require_inside_limit_band(state, market, command.price_ticks)
+        if command.side is Side.BID:
+            atoms = command.lots * command.price_ticks * parameters.tick_value_atoms
+            spend = clearing.Spend(parameters.quote_asset_id, atoms, command.price_ticks, command.lots)
+        else:
+            atoms = command.lots * parameters.lot_atoms
+            spend = clearing.Spend(parameters.base_asset_id, atoms, command.price_ticks, command.lots)
+        clearing.require_spend(state, subaccount, market, command, spend, at_us)
+    elif opposite.heap:
+        orders.prepare(state, subaccount, market, command, opposite, NO_LIMIT, at_us)
+
+
+def _with_lots(command: PlaceOrder, lots: int) -> PlaceOrder:
+    return PlaceOrder(
+        command.subaccount_id,
+        command.market_id,
+        command.side,
+        command.order_type,
+        command.time_in_force,
+        command.price_ticks,
+        lots,
+        reduce_only=command.reduce_only,
+        auto_lend=command.auto_lend,
+        auto_lend_redeem=command.auto_lend_redeem,
+        auto_borrow=command.auto_borrow,
+        auto_borrow_repay=command.auto_borrow_repay,
+    )
+
+
+def _expected_price(market: Market, side: Side) -> int:
+    ladder = market.book.asks if side is Side.BID else market.book.bids
+    best: int = ladder.best_price_ticks()
+    return best or market.last_price_ticks
+
+
+def _filled(
+    state: State, subaccount: Subaccount, at_us: int, pays: AssetId, paid: int, gets: AssetId, got: int
+) -> dict[AssetId, margin.Change]:
+    """The account after the trade: from what is free, then lent, then borrowed; a debt of what comes in is repaid."""
+    free = max(0, state.free(subaccount.subaccount_id, pays))
+    claim = lending.claim(state, subaccount, pays, at_us)
+    from_free = min(free, paid)
+    redeemed = min(claim, paid - from_free)
+    borrowed = paid - from_free - redeemed
+    repaid = min(got, lending.debt(state, subaccount, gets, at_us))
+    changes: dict[AssetId, margin.Change] = {}
+    margin.add(changes, pays, -from_free, -redeemed, borrowed, 0)
+    margin.add(changes, gets, got - repaid, 0, -repaid, 0)
+    return changes

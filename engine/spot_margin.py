@@ -1,0 +1,303 @@
+"""Fills that borrow, redeem, repay or lend: planned for both sides, judged, then settled in one journal transaction.
+
+A side pays from what it holds, then from what it lends, then by borrowing; what it gets repays a debt first and is lent
+last, as its order's flags say.   [S-2, S-3, S-8, M-9]
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from engine import lending, margin
+from engine.commands import Side
+from engine.events import ExpiryReason, LendingSource, Outcome, Trade
+from engine.fees import HOUR_US, add_volume, spot_rates
+from engine.formulas.fees import fee_atoms, insurance_atoms, volume_usd
+from engine.formulas.spot import locked_atoms, promised_atoms
+from engine.posting import post
+from engine.pricing import mark_price
+from engine.rejections import RejectReason
+from engine.state import (
+    AUTO_BORROW,
+    AUTO_BORROW_REPAY,
+    AUTO_LEND,
+    AUTO_LEND_REDEEM,
+    SPENDS_AT_FILL,
+    Market,
+    Order,
+    State,
+    Subaccount,
+)
+from ledger.chart import FEE_INCOME, INSURANCE_FUND, AccountId, AssetId, available
+from ledger.journal import JournalKind, Posting
+
+_BID = Side.BID
+_EXPIRY = {
+    RejectReason.LENDING_CLOSED: ExpiryReason.INSUFFICIENT_BORROWABLE_QUANTITY,
+    RejectReason.BORROW_LIMIT: ExpiryReason.INSUFFICIENT_BORROWABLE_QUANTITY,
+    RejectReason.INSUFFICIENT_SUPPLY: ExpiryReason.INSUFFICIENT_BORROWABLE_QUANTITY,
+    RejectReason.NO_PRICE: ExpiryReason.INSUFFICIENT_MARGIN,
+}
+
+
+class Leg(NamedTuple):
+    """One side of a fill, in atoms: `pays` = held + redeemed + borrowed; of what it gets some repays, some is lent."""
+
+    order: Order
+    pays_asset: AssetId
+    pays: int
+    redeemed: int
+    borrowed: int
+    unlocked: int
+    """What its resting order no longer locks, or no longer promises."""
+    gets_asset: AssetId
+    gets: int
+    repaid: int
+    lent: int
+    fee_asset: AssetId
+    fee: int
+    fee_rate: int
+
+    @property
+    def subaccount(self) -> Subaccount:
+        return self.order.subaccount
+
+    def changes(self) -> dict[AssetId, margin.Change]:
+        """What the fill changes of the account, as `margin` judges it."""
+        changes: dict[AssetId, margin.Change] = {}
+        held = self.redeemed + self.borrowed - self.pays
+        margin.add(changes, self.pays_asset, held, -self.redeemed, self.borrowed, -self.unlocked)
+        margin.add(changes, self.gets_asset, self.gets - self.repaid - self.lent, self.lent, -self.repaid, 0)
+        return changes
+
+
+class Refused(NamedTuple):
+    """Which side cannot fill, and why.   [S-8]"""
+
+    is_maker: bool
+    reason: ExpiryReason
+
+
+def judge(
+    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int
+) -> tuple[Leg, Leg] | Refused:
+    """Both sides of a fill as they would be, or which of them cannot: the maker is asked first.   [S-8]"""
+    hour = at_us // HOUR_US
+    price = maker.price_ticks
+    maker_rate = spot_rates(state, maker.subaccount.user, hour).maker_rate
+    taker_rate = spot_rates(state, taker.subaccount.user, hour).taker_rate
+    maker_leg = _leg(state, at_us, market, maker, price, lots, maker_rate, is_resting=True)
+    if isinstance(maker_leg, ExpiryReason):
+        return Refused(True, maker_leg)
+    taker_leg = _leg(state, at_us, market, taker, price, lots, taker_rate, is_resting=False)
+    if isinstance(taker_leg, ExpiryReason):
+        return Refused(False, taker_leg)
+    for is_maker, leg, other in ((True, maker_leg, taker_leg), (False, taker_leg, maker_leg)):
+        reason = _refusal(state, at_us, market, price, lots, leg, other, is_maker)
+        if reason is not None:
+            return Refused(is_maker, reason)
+    return taker_leg, maker_leg
+
+
+def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Leg, lots: int) -> None:
+    """One fill in one journal transaction: redeem and borrow, trade, fees, repay and lend.   [S-2, S-3]
+
+    Memo: that of any TRADE, then the movements of the pools.
+    """
+    parameters = market.parameters
+    price = maker.order.price_ticks
+    quote_atoms = price * lots * parameters.tick_value_atoms
+    into = lending.Movements()
+    for leg in (taker, maker):
+        _draw(state, outcome, into, leg)
+    postings = into.postings
+    for leg in (taker, maker):
+        account = available(leg.subaccount.subaccount_id)
+        postings += ((account, leg.pays_asset, leg.pays), (account, leg.gets_asset, -leg.gets))
+        _add_fee(state, postings, leg)
+    for leg in (taker, maker):
+        _put(state, outcome, into, leg)
+    _unlock(state, outcome, maker)
+
+    trade_id = market.next_trade_id
+    memo: tuple[Any, ...] = (
+        parameters.market_id,
+        trade_id,
+        price,
+        lots,
+        taker.order.order_id,
+        maker.order.order_id,
+        taker.subaccount.subaccount_id,
+        maker.subaccount.subaccount_id,
+        int(taker.order.side),
+        taker.fee_asset,
+        taker.fee,
+        maker.fee_asset,
+        maker.fee,
+    )
+    if into.memos:
+        memo = (*memo, tuple(into.memos))
+    post(state, outcome, JournalKind.TRADE, memo, _merged(postings))
+
+    quote = parameters.quote_asset_id
+    usd = volume_usd(quote_atoms, mark_price(state, quote), 10 ** state.assets[quote].decimals)
+    hour = outcome.at_us // HOUR_US
+    for leg in (taker, maker):
+        add_volume(leg.subaccount.user, hour, usd)
+        leg.order.executed_quote_atoms += quote_atoms
+    taker.order.executed_lots += lots
+    market.next_trade_id = trade_id + 1
+    market.last_price_ticks = price
+    outcome.events.append(
+        Trade(
+            parameters.market_id,
+            trade_id,
+            price,
+            lots,
+            quote_atoms,
+            taker.order.view(),
+            maker.order.view(),
+            taker.fee_asset,
+            taker.fee,
+            maker.fee_asset,
+            maker.fee,
+        )
+    )
+
+
+def spend(state: State, order: Order, lots: int) -> tuple[AssetId, int]:
+    """(asset, atoms) that `lots` of a resting order lock, or promise when it spends at its fills.   [S-1, M-1]"""
+    parameters = order.market.parameters
+    is_bid = order.side is _BID
+    asset = parameters.quote_asset_id if is_bid else parameters.base_asset_id
+    numbers = (is_bid, order.price_ticks, lots, parameters.tick_value_atoms, parameters.lot_atoms)
+    if order.flags & SPENDS_AT_FILL:
+        return asset, promised_atoms(*numbers, promise_rate(state))
+    return asset, locked_atoms(*numbers)
+
+
+def promise_rate(state: State) -> int:
+    """The fee rate that promises reckon with: the highest there is, so that a change of tier moves none.   [M-1]"""
+    return state.fees.spot[0].taker_rate
+
+
+def _leg(
+    state: State, at_us: int, market: Market, order: Order, price: int, lots: int, fee_rate: int, is_resting: bool
+) -> Leg | ExpiryReason:
+    parameters = market.parameters
+    base, quote = parameters.base_asset_id, parameters.quote_asset_id
+    quote_atoms, base_atoms = price * lots * parameters.tick_value_atoms, lots * parameters.lot_atoms
+    subaccount, flags = order.subaccount, order.flags
+    buys = order.side is _BID
+    pays_asset, gets_asset = (quote, base) if buys else (base, quote)
+    owed = lending.debt(state, subaccount, gets_asset, at_us) if flags & AUTO_BORROW_REPAY else 0
+
+    unlocked = 0
+    locked = 0
+    if is_resting:
+        left = order.lots - order.executed_lots
+        unlocked = spend(state, order, left)[1] - spend(state, order, left - lots)[1]
+        locked = 0 if flags & SPENDS_AT_FILL else unlocked
+    free = state.free(subaccount.subaccount_id, pays_asset) + locked
+    claim = lending.claim(state, subaccount, pays_asset, at_us) if pays_asset in subaccount.lent else 0
+
+    # What repays a debt pays its fee in quote, so that buying 1 repays 1; a seller's fee is in quote anyway.   [S-3]
+    fee_in_quote = fee_atoms(quote_atoms, fee_rate)
+    pays, gets = (quote_atoms, base_atoms) if buys else (base_atoms, quote_atoms - fee_in_quote)
+    fee_asset, fee = quote, fee_in_quote
+    if buys:
+        can_redeem = claim if flags & AUTO_LEND_REDEEM else 0
+        if owed and (flags & AUTO_BORROW or quote_atoms + fee_in_quote <= free + can_redeem):
+            pays += fee_in_quote
+        else:
+            fee_asset, fee = base, fee_atoms(base_atoms, fee_rate)
+            gets -= fee
+
+    missing = max(0, pays - free)
+    redeemed = borrowed = 0
+    if missing:
+        if flags & AUTO_LEND_REDEEM:
+            redeemed = min(claim, missing)
+        borrowed = missing - redeemed
+        if borrowed and not flags & AUTO_BORROW:
+            return ExpiryReason.INSUFFICIENT_FUNDS
+        if borrowed and claim > redeemed:
+            return ExpiryReason.BORROW_REQUIRES_LEND_REDEEM
+    repaid = min(owed, gets)
+    lent = min(gets - repaid, lending.lend_room(state, gets_asset, at_us)) if flags & AUTO_LEND else 0
+    return Leg(
+        order, pays_asset, pays, redeemed, borrowed, unlocked, gets_asset, gets, repaid, lent, fee_asset, fee, fee_rate
+    )
+
+
+def _refusal(
+    state: State, at_us: int, market: Market, price: int, lots: int, leg: Leg, other: Leg, is_maker: bool
+) -> ExpiryReason | None:
+    subaccount = leg.subaccount
+    if leg.borrowed:
+        reason = margin.borrow_refusal(state, subaccount, leg.pays_asset, at_us, leg.borrowed)
+        if reason is not None:
+            return _EXPIRY[reason]
+    if leg.redeemed or leg.borrowed:
+        # The other side gets what this one pays: what it lends or repays of it counts in the net effect.
+        reason = lending.supply_refusal(
+            state, leg.pays_asset, at_us, leg.redeemed, leg.borrowed, other.lent, other.repaid
+        )
+        if reason is not None:
+            return _EXPIRY[reason]
+    if not subaccount.margined and not leg.borrowed:
+        return None
+    filled_loss = 0
+    if is_maker:
+        left = leg.order.lots - leg.order.executed_lots
+        filled_loss = margin.order_loss(state, leg.order, left) - margin.order_loss(state, leg.order, left - lots)
+    buys = leg.order.side is _BID
+    is_better = margin.is_better_than_mark(state, market.parameters.market_id, buys, price, leg.fee_rate)
+    return margin.fill_refusal(state, subaccount, at_us, leg.changes(), filled_loss, is_better)
+
+
+def _draw(state: State, outcome: Outcome, into: lending.Movements, leg: Leg) -> None:
+    order_id = leg.order.order_id
+    margin_source = LendingSource.SPOT_MARGIN
+    if leg.redeemed:
+        lending.redeem(state, outcome, into, leg.subaccount, leg.pays_asset, leg.redeemed, margin_source, order_id)
+    if leg.borrowed:
+        lending.borrow(state, outcome, into, leg.subaccount, leg.pays_asset, leg.borrowed, margin_source, order_id)
+
+
+def _put(state: State, outcome: Outcome, into: lending.Movements, leg: Leg) -> None:
+    order_id = leg.order.order_id
+    if leg.repaid:
+        source = LendingSource.AUTO_BORROW_REPAY
+        lending.repay(state, outcome, into, leg.subaccount, leg.gets_asset, leg.repaid, source, order_id)
+    if leg.lent:
+        source = LendingSource.AUTO_LEND
+        lending.lend(state, outcome, into, leg.subaccount, leg.gets_asset, leg.lent, source, order_id)
+
+
+def _unlock(state: State, outcome: Outcome, maker: Leg) -> None:
+    subaccount = maker.subaccount
+    book = subaccount.promised if maker.order.flags & SPENDS_AT_FILL else subaccount.reserved
+    left = book[maker.pays_asset] - maker.unlocked
+    assert left >= 0, f"order {maker.order.order_id}: {maker.unlocked} of asset {maker.pays_asset} unlocked"
+    if left:
+        book[maker.pays_asset] = left
+    else:
+        del book[maker.pays_asset]
+        subaccount.margined = bool(subaccount.debts or subaccount.promised)
+
+
+def _add_fee(state: State, postings: list[Posting], leg: Leg) -> None:
+    if not leg.fee:
+        return
+    insured = insurance_atoms(leg.fee, state.fees.insurance_share)
+    postings.append((FEE_INCOME, leg.fee_asset, insured - leg.fee))
+    postings.append((INSURANCE_FUND, leg.fee_asset, -insured))
+
+
+def _merged(postings: list[Posting]) -> list[Posting]:
+    """One posting per account and asset, in the order of their first; what cancels out is left out."""
+    sums: dict[tuple[AccountId, AssetId], int] = {}
+    for account, asset, atoms in postings:
+        sums[account, asset] = sums.get((account, asset), 0) + atoms
+    return [(account, asset, atoms) for (account, asset), atoms in sums.items() if atoms]
