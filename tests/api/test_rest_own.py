@@ -149,10 +149,11 @@ async def test_statement_and_balances_as_of_a_past_block(running: Venue) -> None
     rows = (await alice.send("GET", "/satchel/v1/statement", "statementQuery")).json
 
     assert bought.json["status"] == "Filled", bought
-    assert then.json == {"USDC": {"held": "5", "withdrawing": "0"}}
+    loans = {"lent": "0", "borrowed": "0"}
+    assert then.json == {"USDC": {"held": "5", "withdrawing": "0", **loans}}
     assert now.json == {
-        "USDC": {"held": "3", "withdrawing": "0"},
-        "SOL": {"held": "0.999", "withdrawing": "0"},
+        "USDC": {"held": "3", "withdrawing": "0", **loans},
+        "SOL": {"held": "0.999", "withdrawing": "0", **loans},
     }
     assert nowhere.status == 404
     last = {row["symbol"]: row["balance"] for row in rows}
