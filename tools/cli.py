@@ -280,6 +280,20 @@ def export(
 
 
 @app.command()
+def feed(
+    key: Annotated[Path, typer.Option("--key", help="File of an operator's key, of `satchel keygen --out`.")],
+    config: Annotated[Path, typer.Option("--config", help="Which sources are asked for which assets (TOML).")],
+    url: Annotated[str, typer.Option("--url", help="Where the exchange listens.")] = "http://127.0.0.1:8080",
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Stop after so many rounds.", min=1)] = None,
+    json: Annotated[bool, typer.Option("--json", help="Each quote as a line of JSON.")] = False,
+) -> None:
+    """Feed index prices from sources outside: ccxt tickers, recorded tapes. Ctrl-C stops it."""
+    from tools import feed as feeding
+
+    _end(lambda: feeding.run(url, key, config, rounds, json), json)
+
+
+@app.command()
 def bench(
     only: Annotated[list[str] | None, typer.Option("--only", help="Measure only this row; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the size: a smoke test, not a figure.")] = False,

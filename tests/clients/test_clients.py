@@ -88,3 +88,21 @@ async def test_bpx_py_does_a_days_work(bpx_python: Path, tmp_path: Path) -> None
     assert seen["positions"] == []
     assert seen["boolean on the query"] == "NOT_IMPLEMENTED"
     assert seen["async"] == {"placed": "New", "open": 1, "cancelled": "Cancelled", "balances": ["SOL", "USDC"]}
+
+
+async def test_the_feeds_ccxt_source_reads_an_exchange_and_survives_one_that_is_gone(
+    ccxt_python: Path, tmp_path: Path
+) -> None:
+    """P-1: bid and ask come from the book where the ticker has none, as text; nothing is believed without both."""
+    async with devnet(tmp_path) as world:
+        seen = await run(ccxt_python, "drive_feed.py", world)
+
+    quiet, unknown, gone = seen["before"]
+    assert quiet["asset"] == "SOL" and "reason" in quiet, "nothing was traded yet"
+    assert unknown["reason"].startswith("BadSymbol")
+    assert gone["source"] == "gone" and "NotAvailable" in gone["reason"]
+
+    told = seen["after"][0]
+    assert (told["best_bid"], told["best_ask"], told["last"]) == (149_250 * 10**9, 150_500 * 10**9, 150_500 * 10**9)
+    assert seen["now"] - 10_000 < told["at_ms"] <= seen["now"]
+    assert [answer.get("reason") for answer in seen["after"][1:]] == [unknown["reason"], gone["reason"]]
