@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import lending, margin, outflows
+from engine import lending, margin, outflows, yields
 from engine.commands import (
     AddKey,
     CancelOrder,
@@ -173,6 +173,7 @@ def update(state: State, command: UpdateAccount, outcome: Outcome) -> None:
         value = getattr(command, name)
         if value is not None:
             setattr(subaccount, name, value)
+    yields.collect_all(state, outcome, subaccount)
     if subaccount.auto_lend or subaccount.auto_repay_borrows:
         state.automatic[command.subaccount_id] = None
         for asset_id in sorted(subaccount.asset_ids):

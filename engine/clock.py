@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine import lending, yields
 from engine.commands import (
     AccrueInterest,
     AdvanceClock,
@@ -20,7 +21,6 @@ from engine.commands import (
     UpdateThrottle,
 )
 from engine.events import EpochClosed, KeyRotated, Outcome
-from engine.lending import THROTTLE_SECONDS
 from engine.markets import configure_asset, configure_chain, configure_fees, configure_market, configure_token
 from engine.posting import record
 from engine.rejections import RejectReason, require
@@ -29,7 +29,7 @@ from ledger.journal import JournalKind
 
 HOUR_US = 3_600_000_000
 SECOND_US = 1_000_000
-TICK_US = THROTTLE_SECONDS * SECOND_US
+TICK_US = lending.THROTTLE_SECONDS * SECOND_US
 
 
 def due(state: State, now_us: int) -> tuple[int, Command] | None:
@@ -39,7 +39,8 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
     epoch_us = (state.last_epoch_hour + 1) * HOUR_US
     has_loans = state.next_position_id > 1
     interest_us = (state.last_interest_hour + 1) * HOUR_US if has_loans else epoch_us
-    horizon = min(now_us, epoch_us, interest_us)
+    yield_us = state.yield_due_us or epoch_us
+    horizon = min(now_us, epoch_us, interest_us, yield_us)
     # Nothing happens between two other commands, so the seconds up to the next are sampled in one go, and of several
     # throttle ticks the last one decides alone.
     tick_us = horizon - horizon % TICK_US if has_loans else 0
@@ -48,8 +49,10 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
         second = (tick_us if has_tick else horizon) // SECOND_US
         if second > state.sampled_second:
             return second * SECOND_US, SampleMarks(second - state.sampled_second)
-    if has_loans and interest_us <= now_us and interest_us <= epoch_us and not (has_tick and tick_us < interest_us):
+    if has_loans and interest_us <= horizon and not (has_tick and tick_us < interest_us):
         return interest_us, AccrueInterest(state.last_interest_hour + 1)
+    if state.yield_due_us and yield_us <= horizon and not (has_tick and tick_us < yield_us):
+        return yield_us, yields.next_due(state)
     if has_tick:
         return tick_us, UpdateThrottle()
     if epoch_us <= now_us:
@@ -94,11 +97,16 @@ def advance(state: State, command: AdvanceClock, outcome: Outcome) -> None:
 
 
 def close_epoch(state: State, command: CloseEpoch, outcome: Outcome) -> EpochClosed:
-    """The epoch's image is taken at this command's block; `hour` 0 is an epoch on demand.   [R-1, R-24]"""
+    """The epoch's image is taken at this command's block; `hour` 0 is an epoch on demand.   [R-1, R-24]
+
+    Interest is posted first, so that leaves show claims and debts as the ledger has them.   [R-2, B-4]
+    """
     if command.hour:
         expected = state.last_epoch_hour + 1
         require(command.hour == expected, RejectReason.EPOCH_OUT_OF_ORDER, hour=command.hour, expected=expected)
         state.last_epoch_hour = command.hour
+    for asset_id in sorted(state.pools):
+        lending.begin(state, outcome, asset_id)
     epoch = state.next_epoch
     state.next_epoch = epoch + 1
     record(outcome, JournalKind.EPOCH_CLOSED, (epoch, command.hour))

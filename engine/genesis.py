@@ -26,6 +26,7 @@ from engine.parameters import (
     PRICE_SCALE,
     RATE_SCALE,
     USD_SCALE,
+    DAY_MS,
     AssetParameters,
     BandParameters,
     BookState,
@@ -259,6 +260,8 @@ def _lending(table: Table) -> LendingParameters:
         throttle_threshold=table.decimal("throttle_threshold", RATE_DECIMALS),
         throttle_fraction=table.decimal("throttle_fraction", RATE_DECIMALS),
         max_utilization=table.decimal("max_utilization", RATE_DECIMALS),
+        staked_share=table.decimal("staked_share", RATE_DECIMALS, 0),
+        yield_period_ms=table.count("yield_period_days", 7) * DAY_MS,
     )
     table.done()
     return lending

@@ -51,7 +51,8 @@ class LendingState(IntEnum):
     REPAY_ONLY = 3
 
 
-WEEK_MS = 7 * 86_400_000
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
 NO_LIMIT_ATOMS = (1 << 63) - 1
 
 

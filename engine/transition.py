@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from engine import accounts, clock, custody, lending, loans, markets, orders, pricing, yields
+from engine import accounts, clock, custody, lending, loans, markets, orders, pricing, staking, yields
 from engine.commands import (
     USER_COMMANDS,
     AccrueInterest,
@@ -114,6 +114,8 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
     if request is not None:
         _remember(state, asked, request, outcome.reply)
     if outcome.touched:
+        if state.has_yields:
+            yields.collect_touched(state, outcome)
         if state.automatic:
             lending.settle_idle(state, outcome)
         _report_balances(state, outcome)
@@ -208,9 +210,9 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
         case CollectPoolFees():
             return lending.collect_fees(state, command, outcome)
         case StakeAssets():
-            return yields.stake(state, command, outcome)
+            return staking.stake(state, command, outcome)
         case UnstakeAssets():
-            return yields.unstake(state, command, outcome)
+            return staking.unstake(state, command, outcome)
         case ReceiveYield():
             return yields.receive(state, command, outcome)
         case CloseYieldPeriod():
