@@ -114,8 +114,9 @@ def require_free(state: State, subaccount: Subaccount, asset_id: int, atoms: int
         raise Rejection(
             RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=atoms, free_atoms=free + claim
         )
-    lending.require_supply(state, asset_id, at_us, atoms - free, 0)
-    return atoms - free
+    redeemed = lending.redemption(state, subaccount, asset_id, at_us, atoms - free)
+    lending.require_supply(state, asset_id, at_us, redeemed, 0)
+    return redeemed
 
 
 class Spend(NamedTuple):

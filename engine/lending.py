@@ -17,6 +17,7 @@ from engine.posting import post
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import ASSET_BITS, Loan, Pool, State, Subaccount
 from engine.yields import weigh_shares
+from ledger.amounts import mul_div_up
 from ledger.chart import (
     FEE_INCOME,
     POOL_BORROWED,
@@ -35,6 +36,10 @@ from ledger.journal import JournalKind, Posting
 
 HOUR_US = 3_600_000_000
 THROTTLE_SECONDS = 10
+LEAST_SHARES = formulas.SHARES_PER_ATOM // 1_000
+"""Nobody keeps fewer lend shares than this.   [B-4]"""
+LEAST_SHARES_PER_ATOM = 1_000
+"""A pool whose shares have become worth more takes no new loans: roundings would be felt. Interest alone needs years."""
 
 _LEND, _REDEEM, _BORROW, _REPAY = (
     LendingEvent.LEND,
@@ -235,7 +240,10 @@ def redeem(
     source: LendingSource,
     order_id: int = 0,
 ) -> None:
-    """Lend shares become `atoms` available, rounded up; the whole claim burns them all.   [B-4, B-6]"""
+    """Lend shares become `atoms` available, rounded up; the whole claim burns them all.   [B-4, B-6]
+
+    `atoms` is what `redemption` says.
+    """
     now = begin(state, outcome, asset_id)
     number = subaccount.subaccount_id
     shares = -state.balances.get(lent(number) << ASSET_BITS | lend_share(asset_id), 0)
@@ -307,8 +315,8 @@ def repay(
 ) -> None:
     """`atoms` available pay a debt: shares burnt rounded down; the whole debt burns them all.   [B-4, B-10]
 
-    While others owe, the pool keeps an atom of debt: what the payer's rounding up would take from it goes to rounding,
-    or shares would be left that owe nothing and could owe again.
+    While others owe, their shares keep at least what they were minted for: what the payer's rounding up would take from
+    it goes to rounding. Or, in a pool of a few atoms, shares would be left that owe nothing, or grow without end.
     """
     now = begin(state, outcome, asset_id)
     number = subaccount.subaccount_id
@@ -320,7 +328,7 @@ def repay(
     loan.flow_atoms -= atoms
     now.debt_shares -= burnt
     shares -= burnt
-    cut = atoms if not now.debt_shares else min(atoms, now.borrowed - 1)
+    cut = min(atoms, now.borrowed - mul_div_up(now.debt_shares, 1, formulas.SHARES_PER_ATOM))
     now.borrowed -= cut
     into.postings += (
         (available(number), asset_id, atoms),
@@ -358,6 +366,8 @@ def pass_shares(
     whole = formulas.claim_atoms(given, now.lent, now.lend_shares)
     assert 0 < atoms <= whole, f"subaccount {giver} passes on {atoms} of {whole} of asset {asset_id}"
     passed = given if atoms == whole else formulas.redeem_burn(atoms, now.lent, now.lend_shares)
+    if given - passed < LEAST_SHARES:
+        passed = given
     for subaccount in (source, target):
         weigh_shares(state, outcome, subaccount, asset_id, now.lend_shares)
     loan, other = source.lent[asset_id], _loan(state, outcome, target.lent, asset_id)
@@ -385,6 +395,21 @@ def post_alone(state: State, outcome: Outcome, into: Movements) -> None:
         (number, asset_id, source, atoms, shares, position_id),
         into.postings,
     )
+
+
+def redemption(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, atoms: int) -> int:
+    """What to redeem to have `atoms`: no more than the claim, and all of it where only crumbs of shares would be left.
+
+    Whoever could hold a handful of shares could, by coming and going, make one share worth many atoms, and then every
+    rounding of a share would cost the other lenders that much.   [B-4]
+    """
+    now = totals(state, state.pools[asset_id], at_us)
+    shares = -state.balances.get(lent(subaccount.subaccount_id) << ASSET_BITS | lend_share(asset_id), 0)
+    claim = formulas.claim_atoms(shares, now.lent, now.lend_shares)
+    if atoms >= claim:
+        return claim
+    left = shares - formulas.redeem_burn(atoms, now.lent, now.lend_shares)
+    return atoms if left >= LEAST_SHARES else claim
 
 
 # --- whether a pool lets it pass ----------------------------------------------------------------------------------
@@ -422,8 +447,11 @@ def borrow_refusal(state: State, asset_id: AssetId, at_us: int, atoms: int) -> R
     parameters = lending_parameters(state, asset_id)
     if parameters.state is not LendingState.OPEN:
         return RejectReason.LENDING_CLOSED
-    if totals(state, pool, at_us).borrowed + atoms > parameters.open_limit_atoms:
+    now = totals(state, pool, at_us)
+    if now.borrowed + atoms > parameters.open_limit_atoms:
         return RejectReason.BORROW_LIMIT
+    if now.debt_shares < now.borrowed * LEAST_SHARES_PER_ATOM:
+        return RejectReason.INSUFFICIENT_SUPPLY
     return None
 
 
@@ -435,7 +463,10 @@ def lend_room(state: State, asset_id: AssetId, at_us: int) -> int:
     parameters = lending_parameters(state, asset_id)
     if parameters.state is not LendingState.OPEN:
         return 0
-    return max(0, parameters.open_limit_atoms - totals(state, pool, at_us).lent)
+    now = totals(state, pool, at_us)
+    if now.lend_shares < now.lent * LEAST_SHARES_PER_ATOM:
+        return 0
+    return max(0, parameters.open_limit_atoms - now.lent)
 
 
 def require_supply(state: State, asset_id: AssetId, at_us: int, redeemed: int, borrowed: int) -> None:

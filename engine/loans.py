@@ -119,8 +119,8 @@ def require_borrowing(
     """(redeemed, borrowed) of a loan taken by hand, or a Rejection.   [B-7, B-8, M-12]"""
     claim = lending.claim(state, subaccount, asset_id, at_us)
     _require_step(state, asset_id, atoms, claim)
-    redeemed = min(atoms, claim)
-    borrowed = atoms - redeemed
+    redeemed = lending.redemption(state, subaccount, asset_id, at_us, atoms) if claim else 0
+    borrowed = max(0, atoms - redeemed)
     if borrowed:
         require_borrow(state, subaccount, asset_id, at_us, borrowed)
     lending.require_supply(state, asset_id, at_us, redeemed, borrowed)

@@ -32,7 +32,10 @@ def plan(
     number = subaccount.subaccount_id
     free = max(0, state.withdrawable(number, asset_id))
     claim = lending.claim(state, subaccount, asset_id, at_us) if atoms > free else 0
-    taken = Taken(min(free, atoms), min(claim, max(0, atoms - free)), max(0, atoms - free - claim))
+    redeemed = lending.redemption(state, subaccount, asset_id, at_us, atoms - free) if claim else 0
+    if as_shares:
+        redeemed = min(redeemed, atoms - free)
+    taken = Taken(min(free, atoms), redeemed, max(0, atoms - free - claim))
     if taken.borrowed:
         if not may_borrow:
             raise Rejection(
@@ -43,7 +46,7 @@ def plan(
         lending.require_supply(state, asset_id, at_us, 0 if as_shares else taken.lent, taken.borrowed)
     # Without a debt, a promise or a provisional deposit there is nothing that M-12 could find.
     if taken.borrowed or subaccount.margined or _has_provisional(state, subaccount):
-        change = (-taken.available, -taken.lent, taken.borrowed, 0)
+        change = (taken.lent + taken.borrowed - atoms, -taken.lent, taken.borrowed, 0)
         margin.require_outflow(state, subaccount, at_us, {asset_id: change})
     return taken
 

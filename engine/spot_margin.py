@@ -216,9 +216,9 @@ def _leg(
     missing = max(0, pays - free)
     redeemed = borrowed = 0
     if missing:
-        if flags & AUTO_LEND_REDEEM:
-            redeemed = min(claim, missing)
-        borrowed = missing - redeemed
+        if flags & AUTO_LEND_REDEEM and claim:
+            redeemed = lending.redemption(state, subaccount, pays_asset, at_us, missing)
+        borrowed = max(0, missing - redeemed)
         if borrowed and not flags & AUTO_BORROW:
             return ExpiryReason.INSUFFICIENT_FUNDS
         if borrowed and claim > redeemed:
