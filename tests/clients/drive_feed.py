@@ -1,4 +1,4 @@
-"""Run under ccxt's own interpreter: the feed's ccxt source asks a running exchange, one that is gone, and a wrong market.
+"""Run under ccxt's own interpreter: the feed's ccxt source asks a running exchange, a gone one, and a wrong market.
 
 Usage: drive_feed.py JSON. Prints one JSON document: what each asked said, before and after somebody quotes.
 """

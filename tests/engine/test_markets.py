@@ -10,12 +10,14 @@ import pytest
 from engine import genesis
 from engine.commands import ConfigureAsset, ConfigureFees, ConfigureMarket, ConfigureToken, SetPrices
 from engine.genesis import GenesisError
-from engine.parameters import RATE_SCALE, BookState, MarketType
+from engine.parameters import RATE_SCALE, BookState, IndexParameters, MarketType, PriceSource
 from engine.rejections import RejectReason
 from ledger.journal import JournalKind
 from tests.engine.exchange import Exchange
 
 PACKAGE = Path(genesis.__file__).parent / "genesis"
+NORTH = PriceSource("north", 1, 10_000)
+SOURCE = '[[asset.index.source]]\nname = "north"\n'
 
 
 @pytest.fixture
@@ -73,12 +75,35 @@ def test_tick_and_lot_and_assets_of_a_market_never_change(
         ({"weight": RATE_SCALE + 1}, "weight"),
         ({"step_atoms": 0}, "step"),
         ({"collateral": False}, "weight"),
+        ({"index": IndexParameters(())}, "index.source"),
+        ({"index": IndexParameters((NORTH, NORTH))}, "index.source.1.name"),
+        ({"index": IndexParameters((PriceSource("a b", 1, 1),))}, "index.source.0.name"),
+        ({"index": IndexParameters((PriceSource("north", 0, 1),))}, "index.source.0.weight"),
+        ({"index": IndexParameters((NORTH, PriceSource("south", 1, 0)))}, "index.source.1.stale_ms"),
+        ({"index": IndexParameters((NORTH,), 2)}, "index.minimum_sources"),
+        ({"index": IndexParameters((NORTH,), 0)}, "index.minimum_sources"),
+        ({"index": IndexParameters((NORTH,), 1, RATE_SCALE)}, "index.clamp"),
     ],
 )
 def test_an_asset_must_make_sense(exchange: Exchange, changes: dict, named: str) -> None:
     asset = msgspec.structs.replace(exchange.state.assets[1], **changes)
 
     assert refusal(exchange, ConfigureAsset(asset)) == (RejectReason.INVALID_PARAMETERS, named)
+
+
+def test_a_mark_bound_is_half_of_the_maintenance_fraction_at_most(exchange: Exchange) -> None:
+    """P-2: a mark that could leave by more would liquidate by itself; above 10 % of maintenance there is room."""
+    market = exchange.state.markets[exchange.market("SOL_USDC")].parameters
+    sol = exchange.state.assets[exchange.asset("SOL")]
+    most = sol.mmf_base // 2
+    exchange.do(ConfigureMarket(msgspec.structs.replace(market, mark_bound=most)))
+
+    for bound in (most + 1, 0, -1):
+        wrong = msgspec.structs.replace(market, mark_bound=bound)
+        assert refusal(exchange, ConfigureMarket(wrong)) == (RejectReason.INVALID_PARAMETERS, "mark_bound")
+    careful = msgspec.structs.replace(sol, mmf_base=RATE_SCALE // 10 + 1, imf_base=RATE_SCALE // 5)
+    exchange.do(ConfigureAsset(careful))
+    exchange.do(ConfigureMarket(msgspec.structs.replace(market, mark_bound=most + 1)))
 
 
 def test_a_tick_that_is_no_whole_atom_is_refused(exchange: Exchange) -> None:
@@ -207,6 +232,11 @@ def test_both_packaged_files_have_the_same_keys() -> None:
         ("operator_keys = []", 'operator_keys = ["AA=="]', "operator_keys[0]: an Ed25519 key has 32 bytes, not 1"),
         ("subaccounts_per_user = 2", "subaccounts_per_user = 11", "limits.subaccounts_per_user: 11 is above 10"),
         ("exchange =", "= exchange", "not TOML"),
+        ('mark_bound = "0.0125"', 'mark_bound = "0.016"', "market[0].mark_bound: 16000000 (in its smallest"),
+        ("hand_price_stale_ms = 60000", "hand_price_stale_ms = 0", "limits.hand_price_stale_ms: 0 is below 1"),
+        ("[asset.lending]", "[asset.index]\n\n[asset.lending]", "asset[0].index.source: missing"),
+        ("[asset.lending]", f"{SOURCE}stale_ms = 0\n[asset.lending]", "asset[0].index.source[0].stale_ms: 0 (in its"),
+        ("[asset.lending]", f"{SOURCE}[asset.lending]", "asset[0].index.source[0].stale_ms: missing"),
         ('asset = "USDC"\nchain', 'asset = "SOL"\nchain', "token[1]: this asset has a token on this chain already"),
     ],
 )
@@ -217,6 +247,18 @@ def test_what_is_wrong_with_a_file_is_named_by_its_key(written: str, instead: st
     with pytest.raises(GenesisError) as caught:
         genesis.parse(text.replace(written, instead, 1))
     assert said in str(caught.value)
+
+
+def test_a_file_says_what_an_index_is_made_of() -> None:
+    """P-1: the clamp is 30 bps and one source is enough unless the file says otherwise."""
+    text = (PACKAGE / "minimal.toml").read_text()
+    plain = genesis.parse(text.replace("[asset.lending]", f"{SOURCE}stale_ms = 10000\n[asset.lending]", 1))
+    full = f'[asset.index]\nminimum_sources = 1\nclamp = "0.005"\n{SOURCE}weight = 3\nstale_ms = 7\n[asset.lending]'
+
+    assert genesis.parse(text).assets[0].index is None
+    assert plain.assets[0].index == IndexParameters((NORTH,), 1, 3_000_000)
+    index = genesis.parse(text.replace("[asset.lending]", full, 1)).assets[0].index
+    assert index == IndexParameters((PriceSource("north", 3, 7),), 1, 5_000_000)
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
