@@ -31,11 +31,12 @@ def plan(
     """Where `atoms` come from, or a Rejection. What is lent redeems by itself, or passes as shares.   [B-6, S-5]"""
     number = subaccount.subaccount_id
     free = max(0, state.withdrawable(number, asset_id))
-    claim = lending.claim(state, subaccount, asset_id, at_us) if atoms > free else 0
-    redeemed = lending.redemption(state, subaccount, asset_id, at_us, atoms - free) if claim else 0
-    if as_shares:
-        redeemed = min(redeemed, atoms - free)
-    taken = Taken(min(free, atoms), redeemed, max(0, atoms - free - claim))
+    missing = max(0, atoms - free)
+    claim = lending.claim(state, subaccount, asset_id, at_us) if missing else 0
+    redeemed = min(claim, missing)
+    if redeemed and not as_shares:
+        redeemed = lending.redemption(state, subaccount, asset_id, at_us, missing)
+    taken = Taken(atoms - missing, redeemed, max(0, missing - claim))
     if taken.borrowed:
         if not may_borrow:
             raise Rejection(
