@@ -49,13 +49,13 @@ START_US = 1_780_000_000_000_000
 class Exchange:
     """State, chain of blocks and clock of one exchange; `run` is one block."""
 
-    def __init__(self) -> None:
+    def __init__(self, born: GenesisParameters | None = None) -> None:
         self.state = State()
         self.chain = Chain(bytes(32), lambda _message: bytes(64))
         self.at_us = START_US
         self.blocks: list[tuple[Block, list[Outcome]]] = []
         self._requests = 0
-        self.run(Genesis(genesis(), bytes(32)))
+        self.run(Genesis(born or genesis(), bytes(32)))
         self.run(RegisterKey(public_key(ALICE)), RegisterKey(public_key(BOB)))
         self.run(*(self.deposit(who, asset) for who in (ALICE, BOB) for asset in (USDC, SOL, BTC)))
 

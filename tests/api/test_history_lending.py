@@ -10,15 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from api.history.following import History
 from api.history.lending import read_interest, read_loans, read_movements, read_pool_hours
 from api.rows import InterestRow, Page
-from engine.commands import CancelAllOrders, LendingSide
+from engine import lending
+from engine.commands import AccrueInterest, BorrowLend, CancelAllOrders, LendingSide, SetPrices
 from engine.events import LendingEvent, LendingSource
 from engine.formulas.lending import RATE_ONE, lend_rate
+from engine.parameters import PRICE_SCALE, GenesisParameters, LendingParameters
 from ledger.database import open_engine, upgrade
-from tests.api.exchange import ALICE, BOB, SOL, USDC, Exchange
+from tests.api.exchange import ALICE, BOB, SOL, USDC, Exchange, genesis
 from tests.api.money_market import FEE, HOUR_MS, RATE, MoneyMarket
 
 EVERYTHING = Page(limit=1_000, ascending=True)
@@ -36,8 +39,8 @@ def url(database_url: str) -> str:
 class Log:
     """Blocks of a real engine, each with the loans' events of one moment beside its own."""
 
-    def __init__(self) -> None:
-        self.exchange = Exchange()
+    def __init__(self, born: GenesisParameters | None = None) -> None:
+        self.exchange = Exchange(born)
         self.exchange.at_us += 3_600_000_000 - self.exchange.at_us % 3_600_000_000
         self.markets = {
             asset_id: MoneyMarket(asset_id, self.exchange.at_us // 1_000) for asset_id in (USDC, SOL)
@@ -208,6 +211,57 @@ def _some_movement(chance: random.Random, market: MoneyMarket, who: int) -> list
             return [market.repay(who, chance.choice((debt, chance.randint(1, debt))))]
         case _:
             return [market.lend(who, chance.randint(1, 10**12))]
+
+
+async def test_hours_add_up_for_the_engines_own_loans(url: str) -> None:
+    """B-4, B-12: of a real engine, with its roundings, dust and hourly ticks."""
+    log = Log(_with_lending())
+    exchange, state, chance = log.exchange, log.exchange.state, random.Random(8)
+    exchange.run(SetPrices(((USDC, PRICE_SCALE), (SOL, 100 * PRICE_SCALE))))
+    # So much that the throttle stays out of it: what it refuses is not what is tried here.
+    exchange.run(*(BorrowLend(ALICE, asset_id, LendingSide.LEND, 10**12) for asset_id in (USDC, SOL)))
+    for _ in range(150):
+        who, asset_id = chance.choice((ALICE, BOB)), chance.choice((USDC, SOL))
+        subaccount, now_us = state.subaccounts[who], exchange.at_us
+        claim, debt = (worth(state, subaccount, asset_id, now_us) for worth in (lending.claim, lending.debt))
+        side = chance.choice((LendingSide.LEND, LendingSide.BORROW))
+        if side is LendingSide.LEND:
+            atoms = chance.choice((debt, debt // 3, debt + 5, 10**9, 1)) or 10**8
+        else:
+            atoms = min(chance.choice((claim, claim // 3, claim + 10**9, 1)), 10**10)
+        if atoms:
+            exchange.run(BorrowLend(who, asset_id, side, atoms))
+        until_hour = 3_600_000_000 - exchange.at_us % 3_600_000_000
+        waited = chance.choice((1_000, 900_000_000, until_hour))
+        exchange.at_us += min(waited, until_hour)
+        if waited >= until_hour and state.last_interest_hour:
+            exchange.run(AccrueInterest(exchange.at_us // 3_600_000_000))
+    exchange.at_us += 3_600_000_000 - exchange.at_us % 3_600_000_000
+    exchange.run(AccrueInterest(exchange.at_us // 3_600_000_000))
+    async with following(url, log) as kept:
+        for who in (ALICE, BOB):
+            rows, total = await read_interest(kept, who, EVERYTHING)
+            loans, _ = await read_loans(kept, who, EVERYTHING)
+            grown: dict[int, int] = defaultdict(int)
+            for row in rows:
+                grown[row.position_id] += row.atoms
+            assert total == len(rows) > 30
+            assert {loan.position_id for loan in loans} == set(grown)
+            assert who == ALICE or any(not loan.is_open for loan in loans)
+            for loan in loans:
+                subaccount = state.subaccounts[who]
+                worth = lending.debt if loan.is_debt else lending.claim
+                left = worth(state, subaccount, loan.asset_id, exchange.at_us) if loan.is_open else 0
+                kept_loans = subaccount.debts if loan.is_debt else subaccount.lent
+                assert grown[loan.position_id] == left - loan.flow_atoms
+                assert not loan.is_open or kept_loans[loan.asset_id].flow_atoms == loan.flow_atoms
+            assert sum(grown.values())
+
+
+def _with_lending() -> GenesisParameters:
+    market = LendingParameters(9 * 10**8, 10**7, 8 * 10**7, 6 * 10**8, 10**8, 92 * 10**7, 10**8, 10**9)
+    born = genesis()
+    return structs.replace(born, assets=tuple(structs.replace(asset, lending=market) for asset in born.assets))
 
 
 async def test_a_restart_in_the_middle_changes_nothing(url: str) -> None:
