@@ -10,6 +10,7 @@ import msgspec
 from api.errors import bad_request
 from engine.commands import (
     ApproveWithdrawal,
+    CollectPoolFees,
     Command,
     ConfigureAsset,
     ConfigureChain,
@@ -18,11 +19,14 @@ from engine.commands import (
     ConfigureToken,
     FeedQuotes,
     GrantTier,
+    ReceiveYield,
     RegisterKey,
     RejectWithdrawal,
     RotateKey,
     SetPrices,
+    StakeAssets,
     StopWithdrawals,
+    UnstakeAssets,
 )
 from ledger.amounts import INT64_MAX
 
@@ -30,6 +34,7 @@ OPERATIONS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         ApproveWithdrawal,
+        CollectPoolFees,
         ConfigureAsset,
         ConfigureChain,
         ConfigureFees,
@@ -37,14 +42,17 @@ OPERATIONS: dict[str, type] = {
         ConfigureToken,
         FeedQuotes,
         GrantTier,
+        ReceiveYield,
         RegisterKey,
         RejectWithdrawal,
         RotateKey,
         SetPrices,
+        StakeAssets,
         StopWithdrawals,
+        UnstakeAssets,
     )
 }
-"""What an operator may ask for: markets and parameters, prices, new users, approvals, halts, a new signing key."""
+"""What operators may ask for: markets and parameters, prices, users, approvals, halts, staking and yields, a new key."""
 
 
 def operator_command(name: str, arguments: str) -> Command:

@@ -20,13 +20,13 @@ from engine import markets
 from engine.commands import ConfigureAsset, ConfigureChain, ConfigureFees, ConfigureMarket, ConfigureToken
 from engine.events import Outcome
 from engine.parameters import (
+    DAY_MS,
     DEFAULT_CLAMP,
     DEFAULT_HAND_PRICE_STALE_MS,
     DEFAULT_MARK_BOUND,
     PRICE_SCALE,
     RATE_SCALE,
     USD_SCALE,
-    DAY_MS,
     AssetParameters,
     BandParameters,
     BookState,

@@ -1,4 +1,4 @@
-"""Staking: part of what is lent works at the operator's validator, within a bound that keeps redemptions served.   [Y-1]"""
+"""Staking: a part of what is lent earns at the operator's validator, so bounded that redemptions are served.   [Y-1]"""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def stake(state: State, command: StakeAssets, outcome: Outcome) -> None:
     pool = state.pools[asset_id]
     now = lending.totals(state, pool, outcome.at_us)
     bound = mul_div_down(now.lent, lending.lending_parameters(state, asset_id).staked_share, RATE_SCALE)
-    staked = pool.staked + atoms
+    staked, idle = pool.staked + atoms, now.idle
+    held = state.balances.get(custody_account(command.chain_id, HOT_WALLET) << ASSET_BITS | asset_id, 0)
     require(staked <= bound, RejectReason.STAKED_LIMIT, asset_id=asset_id, staked_atoms=staked, bound_atoms=bound)
-    idle = now.idle
-    require(atoms <= idle, RejectReason.INSUFFICIENT_SUPPLY, asset_id=asset_id, needed_atoms=atoms, idle_atoms=max(0, idle))
-    hot_key = custody_account(command.chain_id, HOT_WALLET) << ASSET_BITS | asset_id
-    held = state.balances.get(hot_key, 0)
-    require(atoms <= held, RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=atoms, hot_wallet_atoms=held)
+    if atoms > idle:
+        raise Rejection(RejectReason.INSUFFICIENT_SUPPLY, asset_id=asset_id, needed_atoms=atoms, idle_atoms=idle)
+    if atoms > held:
+        raise Rejection(RejectReason.INSUFFICIENT_FUNDS, asset_id=asset_id, required_atoms=atoms, hot_wallet_atoms=held)
     # From here the command succeeds.
     _move(state, command, outcome, atoms, JournalKind.STAKED)
 
@@ -40,7 +40,9 @@ def unstake(state: State, command: UnstakeAssets, outcome: Outcome) -> None:
     _require_stakeable(state, command)
     staked_key = account_id(AccountKind.STAKED, command.chain_id) << ASSET_BITS | command.asset_id
     staked, atoms = state.balances.get(staked_key, 0), command.atoms
-    require(atoms <= staked, RejectReason.INSUFFICIENT_FUNDS, asset_id=command.asset_id, asked_atoms=atoms, staked_atoms=staked)
+    if atoms > staked:
+        facts = {"asset_id": command.asset_id, "asked_atoms": atoms, "staked_atoms": staked}
+        raise Rejection(RejectReason.INSUFFICIENT_FUNDS, **facts)
     # From here the command succeeds.
     _move(state, command, outcome, -atoms, JournalKind.UNSTAKED)
 

@@ -25,15 +25,17 @@ _ASSET_MASK = (1 << ASSET_BITS) - 1
 
 
 def weigh_shares(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, all_shares: int) -> None:
-    """Count the share-time up to now and collect, before a holding changes: `all_shares` is the pool's before.   [Y-3]"""
+    """Count the share-time up to now and collect, before a holding changes; `all_shares`: the pool's before.   [Y-3]"""
     now_ms = outcome.at_us // 1_000
-    pool = state.pools[asset_id]
-    _weigh_pool(pool, period_ms(state, asset_id), now_ms, all_shares)
+    pool, length = state.pools[asset_id], period_ms(state, asset_id)
+    _weigh_pool(pool, length, now_ms, all_shares)
     if pool.pending_yield:
         # Whoever lends now, if only for a moment, makes this a period that shares out.
-        _close_at(state, pool, (pool.period + 1) * period_ms(state, asset_id))
-    collect(state, outcome, subaccount, asset_id)
+        _close_at(state, pool, (pool.period + 1) * length)
     time = subaccount.share_times.get(asset_id)
+    if time is not None and time.period != pool.period:
+        collect(state, outcome, subaccount, asset_id)
+        time = subaccount.share_times.get(asset_id)
     if time is None:
         subaccount.share_times[asset_id] = ShareTime(pool.period, now_ms, pool.rate_prefix)
     elif time.since_ms != now_ms:
@@ -91,7 +93,7 @@ def uncollected(state: State, subaccount: Subaccount, asset_id: AssetId) -> int:
 
 
 def receive(state: State, command: ReceiveYield, outcome: Outcome) -> None:
-    """A reward came into the hot wallet; the running period's lenders get it, or the next one's that has any.   [Y-1, Y-2]"""
+    """A reward is in the hot wallet: for the running period's lenders, or the next one's that has any.   [Y-1, Y-2]"""
     asset_id = command.asset_id
     require(asset_id in state.assets, RejectReason.UNKNOWN_ASSET, asset_id=asset_id)
     if (command.chain_id, asset_id) not in state.tokens:
@@ -99,7 +101,9 @@ def receive(state: State, command: ReceiveYield, outcome: Outcome) -> None:
     require(asset_id in state.pools, RejectReason.LENDING_CLOSED, asset_id=asset_id)
     in_range = 0 < command.atoms <= INT64_MAX
     require(in_range, RejectReason.INVALID_QUANTITY, atoms=command.atoms, maximum=INT64_MAX)
-    require(command.source in SOURCES, RejectReason.INVALID_PARAMETERS, field="source", why=f"is none of {SOURCES}")
+    if command.source not in SOURCES:
+        why = f"{command.source[:40]!r} is none of {', '.join(SOURCES)}"
+        raise Rejection(RejectReason.INVALID_PARAMETERS, field="source", why=why)
     # From here the command succeeds.
     pool, length = state.pools[asset_id], period_ms(state, asset_id)
     all_shares = _all_shares(state, asset_id)
@@ -108,13 +112,10 @@ def receive(state: State, command: ReceiveYield, outcome: Outcome) -> None:
     pool.pending_yield += command.atoms
     if all_shares or pool.share_ms:
         _close_at(state, pool, (pool.period + 1) * length)
-    post(
-        state,
-        outcome,
-        JournalKind.YIELD_RECEIVED,
-        (asset_id, command.chain_id, command.tx_id, command.source, command.atoms),
-        [(custody_account(command.chain_id, HOT_WALLET), asset_id, command.atoms), (POOL_YIELD, asset_id, -command.atoms)],
-    )
+    memo = (asset_id, command.chain_id, command.tx_id, command.source, command.atoms)
+    wallet = custody_account(command.chain_id, HOT_WALLET)
+    postings = [(wallet, asset_id, command.atoms), (POOL_YIELD, asset_id, -command.atoms)]
+    post(state, outcome, JournalKind.YIELD_RECEIVED, memo, postings)
 
 
 def close_period(state: State, command: CloseYieldPeriod, outcome: Outcome) -> None:
@@ -126,7 +127,9 @@ def close_period(state: State, command: CloseYieldPeriod, outcome: Outcome) -> N
     if pool is None:
         raise Rejection(RejectReason.LENDING_CLOSED, asset_id=command.asset_id)
     is_due = command.period == pool.period and 0 < pool.closes_ms <= outcome.at_us // 1_000
-    require(is_due, RejectReason.TICK_OUT_OF_ORDER, period=command.period, running=pool.period, closes_ms=pool.closes_ms)
+    if not is_due:
+        facts = {"period": command.period, "running": pool.period, "closes_ms": pool.closes_ms}
+        raise Rejection(RejectReason.TICK_OUT_OF_ORDER, asset_id=command.asset_id, **facts)
     # From here the command succeeds.
     length, end_ms = period_ms(state, command.asset_id), pool.closes_ms
     weight = pool.share_ms + _all_shares(state, command.asset_id) * (end_ms - pool.share_since_ms)

@@ -1,4 +1,4 @@
-"""Extra yields: pro rata to share-time, collected late or early, never more than came in.   [Y-1, Y-2, Y-3, C-3, B-14]"""
+"""Extra yields: pro rata to share-time, collected late or early, all accounted for.   [Y-1, Y-2, Y-3, C-3, B-14]"""
 
 from __future__ import annotations
 
@@ -137,6 +137,11 @@ class Market:
         return total
 
 
+def part(reward: int, weight: int, total: int) -> int:
+    """Y-3 by hand: ρ rounded down at 1e-27, then whole atoms of it."""
+    return weight * (reward * 10**27 // total) // 10**27
+
+
 # --- share-time -------------------------------------------------------------------------------------------------
 
 
@@ -146,10 +151,11 @@ def test_a_yield_is_paid_pro_rata_to_share_time() -> None:
     market.until(HOUR_MS // 2)
     market.lends("bert", 6 * SOL)
     market.reward(1_000)
-    (closed,) = [each for each in market.until(HOUR_MS) if any(isinstance(e, YieldShared) for e in each.events)]
+    (shared,) = [event for each in market.until(HOUR_MS) for event in each.events if isinstance(event, YieldShared)]
 
-    assert [event for event in closed.events if isinstance(event, YieldShared)][0].atoms in (999, 1_000)
-    assert (market.uncollected("anna"), market.uncollected("bert")) in ((500, 500), (499, 499))
+    each, total = 3 * 10**18 * HOUR_MS, 6 * 10**18 * HOUR_MS
+    assert shared.atoms == part(1_000, total, total)
+    assert market.uncollected("anna") == market.uncollected("bert") == part(1_000, each, total)
     assert market.pool.pending_yield == 0
 
 
@@ -175,7 +181,7 @@ def test_lending_at_the_instant_of_the_end_earns_nothing() -> None:
     market.lends("late", 1_000 * SOL)
 
     assert market.uncollected("late") == 0
-    assert market.uncollected("anna") in (999, 1_000)
+    assert market.uncollected("anna") == part(1_000, HOUR_MS * 10**18, HOUR_MS * 10**18)
 
 
 def test_who_leaves_before_the_end_is_paid_for_the_time_it_lent() -> None:
@@ -187,7 +193,7 @@ def test_who_leaves_before_the_end_is_paid_for_the_time_it_lent() -> None:
     market.reward(3_000)
     market.until(HOUR_MS + 5)
 
-    assert market.uncollected("bert") in (999, 1_000)
+    assert market.uncollected("bert") == part(3_000, HOUR_MS // 2 * 10**18, HOUR_MS * 3 // 2 * 10**18)
     held = market.held("bert")
     market.touch("bert")
     assert market.held("bert") - held == market.collected("bert") > 0
@@ -208,7 +214,9 @@ def test_shares_that_pass_between_subaccounts_keep_each_ones_time() -> None:
     market.until(HOUR_MS)
 
     assert market.claim("anna") == 0 and market.claim("second") == 100 * SOL
-    assert (market.uncollected("anna"), market.uncollected("second")) in ((1_000, 3_000), (999, 2_999))
+    quarter = HOUR_MS // 4 * 100 * 10**18
+    assert market.uncollected("anna") == part(4_000, quarter, 4 * quarter)
+    assert market.uncollected("second") == part(4_000, 3 * quarter, 4 * quarter)
 
 
 # --- periods ------------------------------------------------------------------------------------------------------
@@ -222,7 +230,8 @@ def test_a_yield_that_nobody_lent_for_waits_for_the_next_lenders() -> None:
     market.lends("anna", SOL)
     market.until(4 * HOUR_MS)
 
-    assert market.uncollected("anna") in (499, 500)
+    weight = (HOUR_MS - 10) * 10**18
+    assert market.uncollected("anna") == part(500, weight, weight)
 
 
 def test_a_period_without_a_yield_needs_no_tick_and_counts_for_nothing() -> None:
@@ -234,7 +243,7 @@ def test_a_period_without_a_yield_needs_no_tick_and_counts_for_nothing() -> None
     market.until(6 * HOUR_MS)
 
     assert not [event for each in ran for event in each.events if isinstance(event, YieldShared)]
-    assert (market.uncollected("anna"), market.uncollected("bert")) in ((50, 50), (49, 49))
+    assert market.uncollected("anna") == market.uncollected("bert") == part(100, HOUR_MS * 10**18, 2 * HOUR_MS * 10**18)
 
 
 def test_periods_that_passed_untouched_are_collected_at_once() -> None:
@@ -246,7 +255,8 @@ def test_periods_that_passed_untouched_are_collected_at_once() -> None:
     market.until(5 * HOUR_MS + 1)
     outcome = market.lends("anna", SOL)
 
-    assert market.collected("anna") in (499, 500)
+    assert market.collected("anna") == 499
+    assert 0 < market.pool.residue < yields.RATE_ONE
     entries = [entry for entry in outcome.journal if entry.kind == JournalKind.YIELD_COLLECTED]
     assert len(entries) == 1
 
