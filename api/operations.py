@@ -52,7 +52,7 @@ OPERATIONS: dict[str, type] = {
         UnstakeAssets,
     )
 }
-"""What operators may ask for: markets and parameters, prices, users, approvals, halts, staking and yields, a new key."""
+"""What operators may ask for: markets, parameters, prices, users, approvals, halts, staking and yields, a new key."""
 
 
 def operator_command(name: str, arguments: str) -> Command:
