@@ -7,8 +7,8 @@ shares and the pool at both ends of the hour.   [A-2, B-4]
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -21,6 +21,8 @@ from api.rows import InterestRow, LoanRow, MovementRow, Page, PoolRow
 from engine.commands import LendingSide
 from engine.events import LendingEvent, LendingSource
 from engine.formulas.lending import claim_atoms, debt_atoms, lend_rate
+
+Row = TypeVar("Row")
 
 _IDS = 500
 """Ids in one query."""
@@ -117,12 +119,17 @@ async def read_interest(
     return await history.read(read)
 
 
-async def read_pool_hours(history: History, asset_ids: Sequence[int], since_hour: int) -> list[PoolRow]:
-    """The money markets of these assets from `since_hour` on, oldest first.   [B-13]"""
+async def read_pool_hours(
+    history: History, asset_ids: Sequence[int], since_hour: int, shown: Callable[[PoolRow], Row]
+) -> list[Row]:
+    """The money markets of these assets from `since_hour` on, oldest first, as they are `shown`.   [B-13]
+
+    A year of all markets is many rows: they are made ready off the event loop too.
+    """
     table = schema.pool
     query = sa.select(table).where(table.c.asset_id.in_(asset_ids), table.c.hour >= since_hour)
     query = query.order_by(table.c.hour, table.c.asset_id)
-    return await history.read(lambda connection: [pool_from(row) for row in connection.execute(query)])
+    return await history.read(lambda connection: [shown(pool_from(row)) for row in connection.execute(query)])
 
 
 def _interest(connection: sa.Connection, periods: Sequence[Any]) -> list[InterestRow]:

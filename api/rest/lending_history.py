@@ -98,9 +98,9 @@ async def pool_history(call: Call) -> Answer:
     state = call.state
     asset_ids = sorted(state.pools) if query.symbol is None else [asset_of(query.symbol, state)]
     since_hour = call.node.now_us() // 1_000 // HOUR_MS - SPAN_HOURS[query.interval] + 1
-    rows = await read_pool_hours(call.node.history, asset_ids, since_hour)
+    rows = await read_pool_hours(call.node.history, asset_ids, since_hour, lambda row: _hour(call.codec, row))
     # Not longer: on a devnet an hour may pass at any moment.
-    return Answer([_hour(call.codec, row) for row in rows], headers={"CACHE-CONTROL": "public, max-age=5"})
+    return Answer(rows, headers={"CACHE-CONTROL": "public, max-age=5"})
 
 
 def _movement(codec: Codec, row: MovementRow) -> contract.BorrowLendMovement:

@@ -295,8 +295,8 @@ async def test_hours_of_the_markets(url: str) -> None:
     log.wait(5 * HOUR_MS)
     hour = log.exchange.at_us // 3_600_000_000
     async with following(url, log) as kept:
-        rows = await read_pool_hours(kept, [USDC], hour - 2)
-        both = await read_pool_hours(kept, [USDC, SOL], hour)
+        rows = await read_pool_hours(kept, [USDC], hour - 2, lambda row: row)
+        both = await read_pool_hours(kept, [USDC, SOL], hour, lambda row: row)
 
     assert [row.hour for row in rows] == [hour - 2, hour - 1, hour]
     assert (rows[-1].lent_atoms, rows[-1].borrowed_atoms, rows[-1].fee_atoms) == (usdc.lent, usdc.borrowed, usdc.fees)
