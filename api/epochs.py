@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -16,19 +17,37 @@ from api.recount import require_recount
 from engine import liabilities
 from engine.events import EpochClosed
 from engine.parameters import PRICE_SCALE, USD_SCALE
-from engine.pricing import has_price
+from engine.pricing import has_price, mark_price
 from engine.sequencer import Halted
 from engine.state import ASSET_BITS, State, balance_key
 from ledger import schema
 from ledger.amounts import mul_div_down
 from ledger.blocks import Block
-from ledger.chart import CHART, INSURANCE_FUND, OWNER_BITS, AccountKind, account_name
+from ledger.chart import (
+    CHART,
+    INSURANCE_FUND,
+    OWNER_BITS,
+    POOL_BORROWED,
+    POOL_FEES,
+    POOL_LENT,
+    POOL_SHARES,
+    POOL_YIELD,
+    AccountId,
+    AccountKind,
+    AssetId,
+    account_id,
+    account_name,
+    asset_symbol,
+    debt_share,
+    lend_share,
+    underlying,
+)
 from ledger.journal import JournalKind
 from ledger.store import Store
 from por import store as por_store
 from por.epochs import Epoch, build_epoch, prove
 from por.header import Header, Missed, hours_to_miss, missed_row
-from por.image import Account, Image, Price, ReserveLine, TrialLine
+from por.image import Account, Image, PoolLine, Price, ReserveLine, TrialLine
 
 if TYPE_CHECKING:
     from api.node import Node
@@ -39,6 +58,14 @@ USER_KINDS = {
     AccountKind.WITHDRAWING: ("withdrawing",),
 }
 """Account kinds that are users' claims, with the leaf columns that show them.   [R-2, R-6]"""
+
+SHARE_KINDS = (AccountKind.LENT, AccountKind.BORROWED)
+"""Users' accounts in shares: the leaves show what they are worth, the pool's line how many there are.   [B-4]"""
+
+RESERVE_KINDS: dict[int, Literal["custody", "staked"]] = {
+    AccountKind.CUSTODY: "custody",
+    AccountKind.STAKED: "staked",
+}
 
 ROWS_KEPT = 100
 TAKEN_IN_PLACE = 500
@@ -189,7 +216,7 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
     """Plain data of everything the epoch commits to, as the state stands.   [R-1, R-2, R-5, R-12]"""
     symbols = {asset_id: asset.symbol for asset_id, asset in state.assets.items()}
     at_us = block.header.at_us
-    owed, system, reserves = _balances(state, symbols)
+    owed, system, reserves, holders = _balances(state, symbols)
     return Image(
         exchange=state.exchange,
         hour=closed.hour or None,
@@ -210,10 +237,11 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
             (
                 Price(
                     symbols[asset_id],
-                    mark,
+                    mark_price(state, asset_id),
                     at_us if state.devnet or has_price(state, asset_id) else state.price_at_us[asset_id],
                 )
-                for asset_id, mark in state.marks.items()
+                for asset_id in state.assets
+                if mark_price(state, asset_id)
             ),
             key=lambda line: line.asset,
         ),
@@ -231,13 +259,17 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         ],
         system=system,
         reserves=reserves,
+        pools=sorted(
+            (_pool_line(state, symbols[asset_id], asset_id, holders) for asset_id in state.pools),
+            key=lambda line: line.asset,
+        ),
         insurance_atoms=insurance_value(state),
     )
 
 
 def kind_name(kind: int) -> str:
     """What a header calls a kind of account: a user's by the end of its path in the chart, any other by its name."""
-    if kind in USER_KINDS:
+    if kind in USER_KINDS or kind in SHARE_KINDS:
         return CHART[kind].name.rsplit("/", 1)[-1]
     return AccountKind(kind).name.lower() if kind in CHART else f"unknown/{kind}"
 
@@ -245,27 +277,55 @@ def kind_name(kind: int) -> str:
 def insurance_value(state: State) -> int:
     """What the insurance fund holds, in 1e-8 USD at mark prices, rounded down per asset.   [R-7]"""
     value = 0
-    for asset_id, price in state.marks.items():
+    for asset_id in state.assets:
+        price = mark_price(state, asset_id)
         atoms = -state.balances.get(balance_key(INSURANCE_FUND, asset_id), 0)
         value += mul_div_down(atoms, price, 10 ** state.assets[asset_id].decimals * (PRICE_SCALE // USD_SCALE))
     return max(0, value)
 
 
+def _pool_line(state: State, symbol: str, asset_id: AssetId, holders: Counter[tuple[int, int]]) -> PoolLine:
+    """The asset's money market as the ledger has it: interest was posted when the epoch closed.   [B-14, R-6]"""
+
+    def balance(account: AccountId, asset: AssetId = asset_id) -> int:
+        return state.balances.get(balance_key(account, asset), 0)
+
+    return PoolLine(
+        asset=symbol,
+        lent=-balance(POOL_LENT),
+        borrowed=balance(POOL_BORROWED),
+        fees=-balance(POOL_FEES),
+        staked=sum(balance(account_id(AccountKind.STAKED, chain_id)) for chain_id in state.chains),
+        yields=-balance(POOL_YIELD),
+        lend_shares=balance(POOL_SHARES, lend_share(asset_id)),
+        debt_shares=-balance(POOL_SHARES, debt_share(asset_id)),
+        lenders=holders[AccountKind.LENT, asset_id],
+        borrowers=holders[AccountKind.BORROWED, asset_id],
+    )
+
+
 def _balances(
     state: State, symbols: dict[int, str]
-) -> tuple[dict[tuple[int, str], int], dict[str, int], list[ReserveLine]]:
-    """Every balance of the ledger, sorted into users' claims, system accounts and reserves.   [R-6, R-12]"""
+) -> tuple[dict[tuple[int, str], int], dict[str, int], list[ReserveLine], Counter[tuple[int, int]]]:
+    """Every balance of the ledger, sorted into users' claims, system accounts and reserves; how many hold shares of
+    what kind of which asset.   [R-6, R-12, B-4]
+    """
     owed = {(int(kind), symbol): 0 for kind in USER_KINDS for symbol in symbols.values()}
     system: dict[str, int] = {}
     reserves: list[ReserveLine] = []
+    holders: Counter[tuple[int, int]] = Counter()
     for key, atoms in sorted(state.balances.items()):
-        account, symbol = key >> ASSET_BITS, symbols[key & _ASSET_MASK]
+        account, asset_id = key >> ASSET_BITS, key & _ASSET_MASK
         kind = account >> OWNER_BITS
+        if kind in SHARE_KINDS:
+            holders[kind, underlying(asset_id)] += atoms != 0
+            continue
+        symbol = asset_symbol(asset_id, symbols[underlying(asset_id)])
         if kind in USER_KINDS:
             owed[kind, symbol] += atoms
             continue
         name = f"{symbol}.{kind_name(kind)}"
         system[name] = system.get(name, 0) + atoms
-        if kind == AccountKind.CUSTODY and atoms:
-            reserves.append(ReserveLine(symbol, "custody", account_name(account), atoms))
-    return owed, system, reserves
+        if kind in RESERVE_KINDS and atoms:
+            reserves.append(ReserveLine(symbol, RESERVE_KINDS[kind], account_name(account), atoms))
+    return owed, system, reserves, holders

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from ledger import balances
+from ledger.chart import asset_symbol, underlying
 from ledger.invariants import ConservationError
 from por.header import Header
 
@@ -35,7 +36,7 @@ def require_recount(reader: sa.Engine, header: Header, kind_name: Callable[[int]
 
 
 def stated_totals(header: Header) -> Totals:
-    """What the header says of users' accounts (by type) and of every other kind of account (by name)."""
+    """What the header says of users' accounts (by type), of their shares (by pool), of all other accounts (by name)."""
     stated: Totals = {}
     for line in header.trial_balance:
         key = (line.account_type, line.asset)
@@ -43,6 +44,9 @@ def stated_totals(header: Header) -> Totals:
     for name, atoms in header.system.items():
         asset, kind = name.rsplit(".", 1)
         stated[kind, asset] = stated.get((kind, asset), 0) + atoms
+    for pool in header.pools:
+        stated["lent", f"{pool.asset}.lend"] = -pool.lend_shares
+        stated["borrowed", f"{pool.asset}.debt"] = pool.debt_shares
     return stated
 
 
@@ -51,7 +55,8 @@ def counted_totals(reader: sa.Engine, height: int, kind_name: Callable[[int], st
     listed = balances.assets(reader, as_of=height)
     counted: Totals = {}
     for (kind, asset_id), atoms in balances.totals_by_kind(reader, as_of=height).items():
-        asset = listed[asset_id].symbol if asset_id in listed else f"asset/{asset_id}"
+        known = listed.get(underlying(asset_id))
+        asset = asset_symbol(asset_id, known.symbol) if known is not None else f"asset/{asset_id}"
         key = (kind_name(kind), asset)
         counted[key] = counted.get(key, 0) + atoms
     return counted

@@ -1,7 +1,8 @@
-"""What the exchange owes, subaccount by subaccount, as the epoch's leaves show it.   [R-2, C-1 … C-3]
+"""What the exchange owes and is owed, subaccount by subaccount, as the epoch's leaves show it.   [R-2, C-1 … C-3]
 
 Columns are gross, unsigned and add up: the available, in_orders and provisional columns of an asset sum to the ledger's
-`subaccount/…/available` accounts, withdrawing to `subaccount/…/withdrawing`.
+`subaccount/…/available` accounts, withdrawing to `subaccount/…/withdrawing`. In a money market, lent sums to what the
+pool owes its lenders, short of it by less than one atom each; borrowed to what it is owed, over it by as little. [B-4]
 """
 
 from __future__ import annotations
@@ -9,80 +10,132 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from engine import lending, margin, yields
 from engine.formulas.collateral import value_usd, weight_at
-from engine.parameters import PRICE_SCALE, USD_SCALE, AssetParameters, WeightKind
+from engine.parameters import AssetParameters, WeightKind
 from engine.pricing import mark_price
-from engine.state import ASSET_BITS, State
-from ledger.amounts import mul_div_up
-from ledger.chart import AccountKind, account_id
+from engine.state import ASSET_BITS, State, Subaccount
+from ledger.chart import AccountKind, account_id, borrowed, debt_share, lend_share, lent
 
 ASSET_COLUMNS = ("available", "in_orders", "provisional", "withdrawing")
-VALUE_COLUMNS = ("collateral_value", "net_equity_plus", "net_equity_minus")
+POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")
+"""Further columns of an asset that has a money market."""
+VALUE_COLUMNS = ("collateral_value", "maintenance_margin", "net_equity_plus", "net_equity_minus")
 
 
 def columns(state: State) -> list[str]:
     """`ASSET.kind` in atoms for every asset by id, then valuations in USD (1e-8).   [R-2]"""
-    names = [f"{state.assets[asset_id].symbol}.{kind}" for asset_id in sorted(state.assets) for kind in ASSET_COLUMNS]
+    names = []
+    for asset_id in sorted(state.assets):
+        kinds = ASSET_COLUMNS + POOL_COLUMNS if asset_id in state.pools else ASSET_COLUMNS
+        names += [f"{state.assets[asset_id].symbol}.{kind}" for kind in kinds]
     return names + list(VALUE_COLUMNS)
 
 
 def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
     """(subaccount, user, amounts in the order of `columns`, detail as canonical JSON) of every subaccount, by id.
 
-    available = held less what orders lock less provisional; provisional is counted out of what is not locked.
-
-    [R-2, D-5]
+    available = held less what orders lock less provisional; provisional is counted out of what is not locked. Claims
+    are rounded down, debts up.   [R-2, B-4, D-5]
     """
-    balances = state.balances
+    balances, at_us = state.balances, state.at_us
     assets = [(state.assets[asset_id], mark_price(state, asset_id)) for asset_id in sorted(state.assets)]
-    lines = [(asset.asset_id, 10**asset.decimals, price, asset) for asset, price in assets]
+    lines = [
+        (asset.asset_id, 10**asset.decimals, price, asset, asset.asset_id in state.pools) for asset, price in assets
+    ]
     for number in sorted(state.subaccounts):
         subaccount = state.subaccounts[number]
         held_key = account_id(AccountKind.AVAILABLE, number) << ASSET_BITS
         withdrawing_key = account_id(AccountKind.WITHDRAWING, number) << ASSET_BITS
         owed_key = account_id(AccountKind.RECEIVABLE, number) << ASSET_BITS
         reserved, waiting = subaccount.reserved, subaccount.provisional
+        has_loans = bool(subaccount.lent or subaccount.debts or subaccount.share_times)
+        is_plain = not has_loans and not subaccount.promised
         amounts: list[int] = []
-        collateral = owed = 0
-        for asset_id, unit, price, asset in lines:
+        collateral = 0
+        for asset_id, unit, price, asset, has_pool in lines:
             held = -balances.get(held_key | asset_id, 0)
             in_orders = reserved.get(asset_id, 0)
             free = held - in_orders
             # Provisional funds may have been traded away: what is left of them is all that can be shown.
             provisional = min(waiting.get(asset_id, 0), free)
             amounts += (free - provisional, in_orders, provisional, -balances.get(withdrawing_key | asset_id, 0))
-            if price:
-                if held:
-                    collateral += collateral_value(asset, held, unit, price)
-                receivable = balances.get(owed_key | asset_id, 0)
-                if receivable:
-                    owed += mul_div_up(receivable * USD_SCALE, price, unit * PRICE_SCALE)
-        equity = collateral - owed
-        amounts += (collateral, max(equity, 0), max(-equity, 0))
-        status = "withdrawals_frozen" if subaccount.frozen_withdrawals else "active"
-        yield number, subaccount.user.user_id, amounts, f'{{"status":"{status}"}}'
-
-
-def collateral_value(asset: AssetParameters, atoms: int, unit: int, price: int) -> int:
-    """quantity × mark × weight in USD (1e-8), rounded down; weight may fall with size.   [C-1, C-2]"""
-    weight = asset.weight
-    if not weight:
-        return 0
-    if asset.weight_kind == WeightKind.INVERSE_SQRT:
-        weight = weight_at(atoms, unit, weight, asset.weight_base, asset.weight_penalty)
-    return value_usd(atoms, unit, price, weight)
+            if has_pool:
+                amounts += _in_pool(state, subaccount, asset_id, at_us) if has_loans else (0, 0, 0)
+            if held and price and asset.weight:
+                collateral += _collateral_value(asset, held, unit, price)
+            if owed_key | asset_id in balances:
+                is_plain = False
+        if is_plain:
+            # Nothing is lent, owed or promised: net equity is the collateral value, and no margin is asked for.
+            amounts += (collateral, 0, collateral, 0)
+            is_liquidated = False
+        else:
+            values, is_liquidated = _values(state, subaccount, at_us)
+            amounts += values
+        yield number, subaccount.user.user_id, amounts, _detail(state, subaccount, is_liquidated)
 
 
 def collateral_parameters(state: State) -> str:
-    """What turns quantities into collateral value, as canonical JSON: an auditor can compute it again.   [R-5]"""
+    """What turns quantities into collateral value and margin, as canonical JSON: both can be computed again.   [R-5]"""
     lines = {
         asset.symbol: {
             "base": str(asset.weight_base),
             "decimals": asset.decimals,
             "kind": asset.weight_kind.name.lower(),
+            "mmfBase": str(asset.mmf_base),
+            "mmfFactor": str(asset.mmf_factor),
             "penalty": str(asset.weight_penalty),
             "weight": str(asset.weight),
         }
         for asset in state.assets.values()
     }
     return json.dumps(lines, sort_keys=True, separators=(",", ":"))
+
+
+def _in_pool(state: State, subaccount: Subaccount, asset_id: int, at_us: int) -> tuple[int, int, int]:
+    """What POOL_COLUMNS show, in atoms."""
+    claim = lending.claim(state, subaccount, asset_id, at_us)
+    owed = lending.debt(state, subaccount, asset_id, at_us)
+    return claim, owed, yields.uncollected(state, subaccount, asset_id)
+
+
+def _values(state: State, subaccount: Subaccount, at_us: int) -> tuple[tuple[int, int, int, int], bool]:
+    """What VALUE_COLUMNS show in USD (1e-8), line by line as margins see it; whether it is in liquidation.   [M-6]"""
+    holdings = margin.holdings(state, subaccount, at_us)
+    collateral = sum(line.value for line in holdings)
+    equity = collateral + sum(line.uncollected_value - line.liability for line in holdings)
+    maintenance = sum(line.maintenance for line in holdings)
+    is_exposed = any(line.owed > line.held + line.lent for line in holdings)
+    is_liquidated = equity < 0 or (is_exposed and maintenance >= equity)
+    return (collateral, maintenance, max(equity, 0), max(-equity, 0)), is_liquidated
+
+
+def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
+    """Status, and the shares that claims and debts follow from, as decimal strings: they need not fit 64 bits."""
+    status = "withdrawals_frozen" if subaccount.frozen_withdrawals else "active"
+    if is_liquidated:
+        status = "in_liquidation"
+    if not subaccount.lent and not subaccount.debts:
+        return f'{{"status":"{status}"}}'
+    detail: dict[str, object] = {"status": status}
+    balances, number = state.balances, subaccount.subaccount_id
+    if subaccount.lent:
+        detail["lendShares"] = {
+            state.assets[asset_id].symbol: str(-balances[lent(number) << ASSET_BITS | lend_share(asset_id)])
+            for asset_id in subaccount.lent
+        }
+    if subaccount.debts:
+        detail["debtShares"] = {
+            state.assets[asset_id].symbol: str(balances[borrowed(number) << ASSET_BITS | debt_share(asset_id)])
+            for asset_id in subaccount.debts
+        }
+    return json.dumps(detail, sort_keys=True, separators=(",", ":"))
+
+
+def _collateral_value(asset: AssetParameters, atoms: int, unit: int, price: int) -> int:
+    """quantity × mark × weight in USD (1e-8), rounded down; weight may fall with size.   [C-1, C-2]"""
+    weight = asset.weight
+    if asset.weight_kind == WeightKind.INVERSE_SQRT:
+        weight = weight_at(atoms, unit, weight, asset.weight_base, asset.weight_penalty)
+    return value_usd(atoms, unit, price, weight)

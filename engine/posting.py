@@ -10,7 +10,7 @@ from ledger.chart import OWNER_BITS, OWNER_MASK, AccountId, AccountKind, AssetId
 from ledger.journal import JournalTransaction, Posting, residues
 
 _AVAILABLE = int(AccountKind.AVAILABLE)
-_SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED)
+_SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED, AccountKind.RECEIVABLE)
 
 
 def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], postings: list[Posting]) -> None:

@@ -21,15 +21,17 @@ from por.canonical import (
     canonical_json,
     text_hash,
 )
-from por.image import HOUR_US, Image, TrialLine
+from por.image import HOUR_US, Image, PoolLine, TrialLine
 from por.tree import SumTree, Vector
 
 # Counted by the builder itself: one per account, and one per account whose net equity is below zero.   [R-7]
 COUNT_COLUMN = "accounts"
 NEGATIVE_COLUMN = "negative_accounts"
 NET_EQUITY_MINUS = "net_equity_minus"
-# What users owe. Every other quantity is owed to them, so its trial balance is on the credit side.
-DEBT_KINDS = frozenset({"borrowed"})
+# Columns that an asset's pool shows. Every other quantity is owed to users: its trial balance is on the credit side.
+POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")
+# Accounts that a money market has, as `system` names them: none of them without its pool's line.
+POOL_ACCOUNTS = frozenset({"pool_lent", "pool_borrowed", "pool_fees", "pool_yield", "pool_shares", "staked"})
 RATIO_SCALE = 1_000_000_000
 
 
@@ -86,6 +88,7 @@ class Header(Row, frozen=True, kw_only=True):
     totals: list[int]
     trial_balance: list[TrialLine]
     system: dict[str, int]
+    pools: list[PoolLine]
     insurance_atoms: int
 
     def text(self) -> str:
@@ -116,6 +119,7 @@ class Header(Row, frozen=True, kw_only=True):
                     for line in self.trial_balance
                 ],
                 "system": {name: str(atoms) for name, atoms in self.system.items()},
+                "pools": [_pool_fields(pool) for pool in self.pools],
                 "insurance": str(self.insurance_atoms),
                 "hole": str(self.hole_atoms),
             }
@@ -166,6 +170,7 @@ def build_header(image: Image, previous: Row | None, columns: list[str], tree: S
         totals=list(tree.root.totals),
         trial_balance=image.trial_balance,
         system=image.system,
+        pools=image.pools,
         insurance_atoms=image.insurance_atoms,
     )
 
@@ -254,18 +259,24 @@ def require_conservation(image: Image, columns: list[str], totals: Vector) -> No
             raise BuildRefused(
                 f"{line.asset} {line.account_type}: the leaves sum to {owed}, the trial balance says {abs(line.atoms)}"
             )
-        if any(_is_debt(name) != (line.atoms > 0) for name in line.columns if line.atoms):
+        if line.atoms > 0:
             raise BuildRefused(
                 f"{line.asset} {line.account_type} is on the wrong side: {line.atoms} for {line.columns}"
             )
         residues[line.asset] = residues.get(line.asset, 0) + line.atoms
         shown += line.columns
+    for pool in image.pools:
+        require_pool(pool, total, image.system, len(image.accounts))
+        shown += [f"{pool.asset}.{kind}" for kind in POOL_COLUMNS]
+        residues[f"{pool.asset}.lend"] = -pool.lend_shares
+        residues[f"{pool.asset}.debt"] = pool.debt_shares
+    require_every_pool(image)
 
     ledger_columns = sorted(name for name in columns if is_ledger_column(name))
     if sorted(shown) != ledger_columns:
         raise BuildRefused(f"the trial balance shows columns {sorted(shown)}, the leaves have {ledger_columns}")
     for name, atoms in image.system.items():
-        asset = name.partition(".")[0]
+        asset = name.rpartition(".")[0]
         residues[asset] = residues.get(asset, 0) + atoms
     for asset, residue in sorted(residues.items()):
         if residue:
@@ -274,27 +285,77 @@ def require_conservation(image: Image, columns: list[str], totals: Vector) -> No
         raise BuildRefused(f"the insurance fund is {image.insurance_atoms}")
 
 
+def require_pool(pool: PoolLine, total: dict[str, int], system: dict[str, int], accounts: int) -> None:
+    """lent + fees = borrowed + idle + staked with nothing below zero, and the leaves' claims and debts are the pool's.
+
+    Σ claims ≤ lent and Σ debts ≥ borrowed, each by less than one atom per holder; what nobody has shares of, nobody
+    claims or owes.   [B-4, B-14, R-6]
+    """
+    asset = pool.asset
+    for kind, atoms in (
+        ("pool_lent", -pool.lent),
+        ("pool_borrowed", pool.borrowed),
+        ("pool_fees", -pool.fees),
+        ("pool_yield", -pool.yields),
+        ("staked", pool.staked),
+    ):
+        if system.get(f"{asset}.{kind}", 0) != atoms:
+            raise BuildRefused(
+                f"the pool of {asset} has {kind} {atoms}, the ledger {system.get(f'{asset}.{kind}', 0)}"
+            )
+    parts = (pool.lent, pool.borrowed, pool.fees, pool.staked, pool.yields, pool.lend_shares, pool.debt_shares)
+    if min(*parts, pool.idle) < 0:
+        raise BuildRefused(f"the pool of {asset} is below zero: idle {pool.idle} of {pool}")
+    if not (0 <= pool.lenders <= accounts and 0 <= pool.borrowers <= accounts):
+        raise BuildRefused(f"the pool of {asset} has {pool.lenders} lenders and {pool.borrowers} borrowers")
+    claims, debts, uncollected = (total[_of_asset(f"{asset}.{kind}", asset, total)] for kind in POOL_COLUMNS)
+    if not _within_dust(pool.lent - claims, pool.lenders):
+        raise BuildRefused(f"{asset}: {pool.lenders} lenders claim {claims}, the pool owes them {pool.lent}")
+    if not _within_dust(debts - pool.borrowed, pool.borrowers):
+        raise BuildRefused(f"{asset}: {pool.borrowers} borrowers owe {debts}, the pool is owed {pool.borrowed}")
+    if uncollected > pool.yields:
+        raise BuildRefused(f"{asset}: {uncollected} of yields are uncollected, the pool has {pool.yields}")
+
+
+def require_every_pool(image: Image) -> None:
+    """No account of a money market is outside the pools' lines, and each pool has one.   [R-6]"""
+    names = [pool.asset for pool in image.pools]
+    if sorted(set(names)) != names:
+        raise BuildRefused(f"pools must be in the order of their assets, each once: {names}")
+    of_pools = {asset for name in names for asset in (name, f"{name}.lend", f"{name}.debt")}
+    for name, atoms in image.system.items():
+        asset, _, kind = name.rpartition(".")
+        if atoms and kind in POOL_ACCOUNTS and asset not in of_pools:
+            raise BuildRefused(f"{name} holds {atoms}, but {asset} has no pool")
+
+
+def _within_dust(difference: int, holders: int) -> bool:
+    """Less than one atom per holder, in the one direction that rounding goes.   [B-4]"""
+    return 0 <= difference < max(1, holders)
+
+
 def is_ledger_column(column: str) -> bool:
     """True for `ASSET.kind`, a quantity in atoms that the ledger holds; a valuation or a count has no dot."""
     return "." in column
 
 
-def _is_debt(column: str) -> bool:
-    return column.partition(".")[2] in DEBT_KINDS
-
-
 def reserves_text(image: Image, epoch: int) -> str:
     """The reserves statement: every line, and per asset the ratio of reserves to liabilities, rounded down.   [R-12]
 
-    A ratio is at scale 1e9 and None where nothing is owed. Assets are never netted: each stands for itself.
-    What users owe (trial lines on the debit side) does not lower what they are owed.
+    A ratio is at scale 1e9 and None where nothing is owed. Assets are never netted: each stands for itself. What users
+    owe does not lower what they are owed, and is no reserve: loans of an asset stand beside it, with a ratio of their
+    own that counts them in.
     """
     for line in image.reserves:
         if not 0 <= line.atoms < COLUMN_LIMIT:
             raise BuildRefused(f"reserve line {line.where}: {line.atoms} {line.asset}")
     owed: dict[str, int] = {line.asset: 0 for line in image.reserves}
     for trial in image.trial_balance:
-        owed[trial.asset] = owed.get(trial.asset, 0) + max(0, -trial.atoms)
+        owed[trial.asset] = owed.get(trial.asset, 0) - trial.atoms
+    loans: dict[str, int] = {}
+    for pool in image.pools:
+        owed[pool.asset] = owed.get(pool.asset, 0) + pool.lent + pool.yields
+        loans[pool.asset] = pool.borrowed
 
     return canonical_json(
         {
@@ -308,25 +369,28 @@ def reserves_text(image: Image, epoch: int) -> str:
                 {"asset": line.asset, "kind": line.kind, "where": line.where, "atoms": str(line.atoms)}
                 for line in image.reserves
             ],
-            "assets": [_asset_summary(image, asset, owed[asset]) for asset in sorted(owed)],
+            "assets": [_asset_summary(image, asset, owed[asset], loans.get(asset, 0)) for asset in sorted(owed)],
         }
     )
 
 
-def _asset_summary(image: Image, asset: str, liabilities: int) -> dict[str, Any]:
+def _asset_summary(image: Image, asset: str, liabilities: int, loans: int) -> dict[str, Any]:
     sums = {
         kind: sum(line.atoms for line in image.reserves if line.asset == asset and line.kind == kind)
-        for kind in ("custody", "in_flight_deposit", "in_flight_withdrawal")
+        for kind in ("custody", "staked", "in_flight_deposit", "in_flight_withdrawal")
     }
     reserves = sum(sums.values())
     return {
         "asset": asset,
         "liabilities": str(liabilities),
         "custody": str(sums["custody"]),
+        "staked": str(sums["staked"]),
         "inFlightDeposits": str(sums["in_flight_deposit"]),
         "inFlightWithdrawals": str(sums["in_flight_withdrawal"]),
         "reserves": str(reserves),
+        "loans": str(loans),
         "ratio": str(mul_div_down(reserves, RATIO_SCALE, liabilities)) if liabilities else None,
+        "ratioWithLoans": str(mul_div_down(reserves + loans, RATIO_SCALE, liabilities)) if liabilities else None,
     }
 
 
@@ -375,12 +439,44 @@ def row_from_text(text: str) -> Header | Missed:
                 for line in data["trialBalance"]
             ],
             system={name: int(atoms) for name, atoms in data["system"].items()},
+            pools=[_pool_line(line) for line in data["pools"]],
             insurance_atoms=int(data["insurance"]),
             **common,
         )
     if row.text() != text:
         raise ValueError(f"the row of epoch {row.epoch} is not in canonical form")
     return row
+
+
+def _pool_fields(pool: PoolLine) -> dict[str, Any]:
+    return {
+        "asset": pool.asset,
+        "lent": str(pool.lent),
+        "fees": str(pool.fees),
+        "borrowed": str(pool.borrowed),
+        "idle": str(pool.idle),
+        "staked": str(pool.staked),
+        "yields": str(pool.yields),
+        "lendShares": str(pool.lend_shares),
+        "debtShares": str(pool.debt_shares),
+        "lenders": pool.lenders,
+        "borrowers": pool.borrowers,
+    }
+
+
+def _pool_line(line: dict[str, Any]) -> PoolLine:
+    return PoolLine(
+        asset=line["asset"],
+        lent=int(line["lent"]),
+        fees=int(line["fees"]),
+        borrowed=int(line["borrowed"]),
+        staked=int(line["staked"]),
+        yields=int(line["yields"]),
+        lend_shares=int(line["lendShares"]),
+        debt_shares=int(line["debtShares"]),
+        lenders=line["lenders"],
+        borrowers=line["borrowers"],
+    )
 
 
 def _row_fields(row: Row) -> dict[str, Any]:

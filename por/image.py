@@ -8,7 +8,7 @@ import msgspec
 
 HOUR_US = 3_600_000_000
 
-ReserveKind = Literal["custody", "in_flight_deposit", "in_flight_withdrawal"]
+ReserveKind = Literal["custody", "staked", "in_flight_deposit", "in_flight_withdrawal"]
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -53,12 +53,37 @@ class ReserveLine(msgspec.Struct, frozen=True):
     atoms: int
 
 
+class PoolLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One asset's money market: its totals in atoms as the ledger has them, its shares, how many hold some.   [B-14]
+
+    The leaves' columns `ASSET.lent`, `ASSET.borrowed` and `ASSET.uncollected_yield` are shown by this line, not by the
+    trial balance: each claim is rounded down and each debt up, so their sums differ from the totals by dust.   [B-4]
+    """
+
+    asset: str
+    lent: int
+    borrowed: int
+    fees: int
+    staked: int
+    yields: int
+    """Received for lenders and not collected by them.   [Y-3]"""
+    lend_shares: int
+    debt_shares: int
+    lenders: int
+    borrowers: int
+
+    @property
+    def idle(self) -> int:
+        """What is there to redeem and to borrow.   [B-14]"""
+        return self.lent + self.fees - self.borrowed - self.staked
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """The whole exchange at one ledger block.
 
     `hour` is the number of hours since 1970 for the epoch on the hour, None for one on demand. `columns` are named
-    `ASSET.kind` (a quantity in atoms: the trial balance shows each of them exactly once, so they must not overlap) or
-    plain, without a dot (a valuation in quote atoms, e.g. `net_equity_minus`). `system` maps
+    `ASSET.kind` (a quantity in atoms: the trial balance or the asset's pool shows each of them exactly once, so they
+    must not overlap) or plain, without a dot (a valuation in quote atoms, e.g. `net_equity_minus`). `system` maps
     `ASSET.account_type` of every account that is not a user's to its signed total, debits positive. `opened` and
     `closed` count accounts since the last published epoch. `insurance_atoms` values the insurance fund in quote atoms.
     """
@@ -80,5 +105,6 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     trial_balance: list[TrialLine]
     system: dict[str, int]
     reserves: list[ReserveLine]
+    pools: list[PoolLine] = []
     insurance_atoms: int = 0
     group_bits: int = 8

@@ -37,7 +37,8 @@ RATIO_SCALE = 10**9
 MAX_PRICE_AGE_SECONDS = 3600
 COUNT_COLUMN = "accounts"
 NEGATIVE_COLUMN = "negative_accounts"
-DEBT_KINDS = ("borrowed",)  # what users owe; every other quantity is owed to them
+POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")  # shown by the asset's pool, every other by the trial balance
+POOL_ACCOUNTS = ("pool_lent", "pool_borrowed", "pool_fees", "pool_yield", "pool_shares", "staked")
 
 
 class NotVerified(Exception):
@@ -147,9 +148,12 @@ def verify_proof(
     check_tree(proof, header, leaf, totals)
     check_header_texts(proof, header)
     prices = check_prices(proof["prices"], header, max_price_age_s)
-    assets = check_conservation(header, dict(zip(columns, totals, strict=True)))
+    sums = dict(zip(columns, totals, strict=True))
+    pools = check_pools(header, sums)
+    check_own_loans(leaf, columns, pools)
+    assets = check_conservation(header, sums, pools)
     decimals = decimals_of(proof["parameters"])
-    reserves = check_reserves(proof["reserves"], header, assets, decimals)
+    reserves = check_reserves(proof["reserves"], header, assets, pools, decimals)
     log_lines, checkpoint = check_log_part(proof["log"], header, key, known, witnesses)
 
     report = [
@@ -164,6 +168,7 @@ def verify_proof(
         "    those that the epoch's header commits to.",
         f"  - Liabilities equal the ledger's trial balance, and every asset sums to zero, at ledger block"
         f" {header['blockHeight']} ({header['blockHash']}).",
+        *pool_check_lines(pools),
         *log_lines,
         *snapshot_lines(header, prices),
         "",
@@ -179,9 +184,10 @@ def verify_proof(
         "All accounts together:",
         *[
             f"  {column:<28} {quantity(total, column, decimals)}"
-            for column, total in zip(columns, totals, strict=True)
+            for column, total in sums.items()
         ],
-        *negative_lines(header, dict(zip(columns, totals, strict=True))),
+        *negative_lines(header, sums),
+        *pool_lines(pools, decimals),
         "",
         "Reserves against liabilities, asset by asset (as stated by the exchange):",
         *reserves,
@@ -307,7 +313,7 @@ def read_row(row_text: str) -> Json:
         fields(
             row, "header", *shared, "blockHash", "journalRoot", "opened", "closed", "pricesHash", "priceMaxAgeUs",
             "parametersHash", "codeHash", "reservesHash", "columns", "groupBits", "liabilitiesRoot", "totals",
-            "trialBalance", "system", "insurance", "hole",
+            "trialBalance", "system", "pools", "insurance", "hole",
         )  # fmt: skip
         check_header_fields(row)
     else:
@@ -407,12 +413,93 @@ def check_prices(prices_text: str, header: Json, max_price_age_s: int) -> Json:
     return prices
 
 
-def check_conservation(header: Json, totals: dict[str, int]) -> dict[str, int]:
+def check_pools(header: Json, totals: dict[str, int]) -> dict[str, Json]:
+    """Each money market balances, and users' claims and debts are its own but for dust. Returns them by asset."""
+    pools: dict[str, Json] = {}
+    system = header["system"]
+    if not isinstance(system, dict):
+        raise NotVerified("the trial balance is missing")
+    for stated in array(header["pools"], "pools"):
+        fields(
+            stated, "pool", "asset", "lent", "fees", "borrowed", "idle", "staked", "yields", "lendShares", "debtShares",
+            "lenders", "borrowers",
+        )  # fmt: skip
+        asset = text(stated["asset"], "asset")
+        pool = {
+            name: number(value, name) if name in ("lenders", "borrowers") else decimal(value, f"{name} of {asset}")
+            for name, value in stated.items()
+            if name != "asset"
+        }
+        check_pool(asset, pool, header, totals)
+        pools[asset] = pool
+    if [pool["asset"] for pool in header["pools"]] != sorted(pools):
+        raise NotVerified("the pools name an asset twice or out of order")
+    homes = {asset + share for asset in pools for share in ("", ".lend", ".debt")}
+    for name, atoms in system.items():
+        asset, _, kind = name.rpartition(".")
+        if signed(atoms, name) and kind in POOL_ACCOUNTS and asset not in homes:
+            raise NotVerified(f"{name} is not zero, but {asset} has no pool")
+    return pools
+
+
+def check_pool(asset: str, pool: Json, header: Json, totals: dict[str, int]) -> None:
+    """lent + fees = borrowed + idle + staked, as the ledger has them; Σ claims ≤ lent and Σ debts ≥ borrowed."""
+    if pool["lent"] + pool["fees"] != pool["borrowed"] + pool["idle"] + pool["staked"]:
+        raise NotVerified(
+            f"{asset}: {pool['lent']} lent and {pool['fees']} of fees are not {pool['borrowed']} borrowed,"
+            f" {pool['idle']} idle and {pool['staked']} staked"
+        )
+    for account, atoms in (
+        ("pool_lent", -pool["lent"]),
+        ("pool_fees", -pool["fees"]),
+        ("pool_borrowed", pool["borrowed"]),
+        ("staked", pool["staked"]),
+        ("pool_yield", -pool["yields"]),
+    ):
+        booked = signed(header["system"].get(f"{asset}.{account}", "0"), account)
+        if booked != atoms:
+            raise NotVerified(f"{asset}: the pool states {atoms} for {account}, the ledger {booked}")
+    if max(pool["lenders"], pool["borrowers"]) > header["accounts"]:
+        raise NotVerified(f"{asset}: more lend or borrow than there are accounts")
+    if not all(f"{asset}.{column}" in totals for column in POOL_COLUMNS):
+        raise NotVerified(f"{asset} has a pool, but the leaves do not show what is lent and borrowed")
+    claims, debts, uncollected = (totals[f"{asset}.{column}"] for column in POOL_COLUMNS)
+    if not 0 <= pool["lent"] - claims < max(1, pool["lenders"]):
+        raise NotVerified(f"{asset}: {pool['lenders']} lenders claim {claims}, the pool owes them {pool['lent']}")
+    if not 0 <= debts - pool["borrowed"] < max(1, pool["borrowers"]):
+        raise NotVerified(f"{asset}: {pool['borrowers']} borrowers owe {debts}, the pool is owed {pool['borrowed']}")
+    if uncollected > pool["yields"]:
+        raise NotVerified(f"{asset}: {uncollected} of yields are uncollected, the ledger has {pool['yields']}")
+
+
+def check_own_loans(leaf: Json, columns: list[str], pools: dict[str, Json]) -> None:
+    """What you lend and owe follows from your shares: a claim rounded down, a debt rounded up."""
+    amount_of = dict(zip(columns, leaf["amounts"], strict=True))
+    for name, column, total, all_shares in (
+        ("lendShares", "lent", "lent", "lendShares"),
+        ("debtShares", "borrowed", "borrowed", "debtShares"),
+    ):
+        shares = leaf["detailLines"].get(name, {})
+        if not isinstance(shares, dict) or not set(shares) <= set(pools):
+            raise NotVerified(f"your {name} are of an asset that has no pool")
+        for asset, pool in pools.items():
+            own = decimal(shares.get(asset, "0"), name)
+            if own > pool[all_shares]:
+                raise NotVerified(f"you have {own} {name} of {asset}, all together {pool[all_shares]}")
+            product, whole = own * pool[total], max(1, pool[all_shares])
+            worth = product // whole if column == "lent" else -(-product // whole)
+            if amount_of[f"{asset}.{column}"] != worth:
+                raise NotVerified(
+                    f"your {own} {name} of {asset} are worth {worth}, your leaf says {amount_of[f'{asset}.{column}']}"
+                )
+
+
+def check_conservation(header: Json, totals: dict[str, int], pools: dict[str, Json]) -> dict[str, int]:
     """Liabilities = trial balance, type by type; users + system = 0 per asset. Returns what is owed per asset."""
     residue: dict[str, int] = {}
     owed: dict[str, int] = {}
     shown: list[str] = []
-    if not isinstance(header["trialBalance"], list) or not isinstance(header["system"], dict):
+    if not isinstance(header["trialBalance"], list):
         raise NotVerified("the trial balance is missing")
     for line in header["trialBalance"]:
         fields(line, "trial balance line", "accountType", "asset", "columns", "atoms")
@@ -428,17 +515,22 @@ def check_conservation(header: Json, totals: dict[str, int]) -> dict[str, int]:
         total = sum(totals[name] for name in line["columns"])
         if total != abs(atoms):
             raise NotVerified(f"{asset} {kind}: leaves sum to {total}, the trial balance to {abs(atoms)}")
-        if any((name.split(".", 1)[-1] in DEBT_KINDS) != (atoms > 0) for name in line["columns"] if atoms):
+        if atoms > 0:
             raise NotVerified(f"{asset} {kind} is on the wrong side of the trial balance: {atoms}")
         residue[asset] = residue.get(asset, 0) + atoms
-        owed[asset] = owed.get(asset, 0) + max(0, -atoms)
+        owed[asset] = owed.get(asset, 0) - atoms
         shown += line["columns"]
+    for asset, pool in pools.items():
+        residue[f"{asset}.lend"] = -pool["lendShares"]
+        residue[f"{asset}.debt"] = pool["debtShares"]
+        owed[asset] = owed.get(asset, 0) + pool["lent"] + pool["yields"]
+        shown += [f"{asset}.{column}" for column in POOL_COLUMNS]
 
     in_ledger = [name for name in totals if "." in name]
     if sorted(shown) != sorted(in_ledger):
         raise NotVerified("the trial balance does not show every column of the ledger exactly once")
     for name, atoms in header["system"].items():
-        asset = name.split(".")[0]
+        asset = name.rpartition(".")[0]
         residue[asset] = residue.get(asset, 0) + signed(atoms, name)
     for asset, rest in residue.items():
         if rest:
@@ -447,7 +539,7 @@ def check_conservation(header: Json, totals: dict[str, int]) -> dict[str, int]:
 
 
 def check_reserves(
-    statement_text: str, header: Json, owed: dict[str, int], decimals: dict[str, int]
+    statement_text: str, header: Json, owed: dict[str, int], pools: dict[str, Json], decimals: dict[str, int]
 ) -> list[str]:
     """The reserves statement refers to the same instant and its arithmetic is right. Returns lines to print."""
     statement = canonical(statement_text, "reserves")
@@ -463,6 +555,7 @@ def check_reserves(
 
     kinds = {
         "custody": "custody",
+        "staked": "staked",
         "in_flight_deposit": "inFlightDeposits",
         "in_flight_withdrawal": "inFlightWithdrawals",
     }
@@ -481,8 +574,8 @@ def check_reserves(
     report = []
     for entry in statement["assets"]:
         fields(
-            entry, "reserves of an asset", "asset", "liabilities", "custody", "inFlightDeposits", "inFlightWithdrawals",
-            "reserves", "ratio",
+            entry, "reserves of an asset", "asset", "liabilities", "custody", "staked", "inFlightDeposits",
+            "inFlightWithdrawals", "reserves", "loans", "ratio", "ratioWithLoans",
         )  # fmt: skip
         asset = entry["asset"]
         reserves = 0
@@ -490,18 +583,30 @@ def check_reserves(
             if decimal(entry[name], name) != sums.get((asset, name), 0):
                 raise NotVerified(f"{asset}: the lines of {name} do not add up to {entry[name]}")
             reserves += sums.get((asset, name), 0)
-        liabilities = owed.get(asset, 0)
-        ratio = str(reserves * RATIO_SCALE // liabilities) if liabilities else None
+        liabilities, loans = owed.get(asset, 0), pools[asset]["borrowed"] if asset in pools else 0
         stated = decimal(entry["liabilities"], "liabilities"), decimal(entry["reserves"], "reserves")
         if stated != (liabilities, reserves):
             raise NotVerified(f"{asset}: liabilities of {liabilities} and reserves of {reserves} are stated otherwise")
-        if entry["ratio"] != ratio:
-            raise NotVerified(f"{asset}: the ratio is {ratio}, stated is {entry['ratio']}")
-        shown = "nothing is owed" if ratio is None else percent(int(ratio))
-        warning = "   SHORTFALL" if reserves < liabilities else ""
-        held, due = quantity(reserves, f"{asset}.", decimals), quantity(liabilities, f"{asset}.", decimals)
-        report.append(f"  {asset:<8} reserves {held}, owed {due}: {shown}{warning}")
+        if decimal(entry["loans"], "loans") != loans:
+            raise NotVerified(f"{asset}: loans of {loans} are stated as {entry['loans']}")
+        for name, covering in (("ratio", reserves), ("ratioWithLoans", reserves + loans)):
+            ratio = str(covering * RATIO_SCALE // liabilities) if liabilities else None
+            if entry[name] != ratio:
+                raise NotVerified(f"{asset}: the {name} is {ratio}, stated is {entry[name]}")
+        report.append(reserve_line(entry, loans, decimals))
     return report
+
+
+def reserve_line(entry: Json, loans: int, decimals: dict[str, int]) -> str:
+    """One asset for people. What was lent on to other users is not there to be paid out: it is said apart."""
+    asset, reserves, liabilities = entry["asset"], int(entry["reserves"]), int(entry["liabilities"])
+    held, due = quantity(reserves, f"{asset}.", decimals), quantity(liabilities, f"{asset}.", decimals)
+    line = f"  {asset:<8} reserves {held}, owed {due}: "
+    line += "nothing is owed" if entry["ratio"] is None else percent(int(entry["ratio"]))
+    if loans:
+        line += f"; {quantity(loans, f'{asset}.', decimals)} lent on to borrowers"
+        line += "" if entry["ratio"] is None else f", with it {percent(int(entry['ratioWithLoans']))}"
+    return line + ("   SHORTFALL" if reserves + loans < liabilities else "")
 
 
 def decimals_of(parameters_text: str) -> dict[str, int]:
@@ -552,6 +657,29 @@ def hours_line(row: Json) -> str:
         return "  - The log has no hourly epoch yet."
     hours = row["lastHour"] - row["firstHour"] + 1
     return f"  - Of {hours} hours since the first epoch on the hour, {row['missedHours']} have no epoch."
+
+
+def pool_check_lines(pools: dict[str, Json]) -> list[str]:
+    if not pools:
+        return []
+    return [
+        "  - In every money market what is lent and kept as fees is what is borrowed, idle and staked; users' claims",
+        "    are at most what is lent, their debts at least what is borrowed, by less than one atom per holder.",
+        "    What you lend and owe follows from your shares.",
+    ]
+
+
+def pool_lines(pools: dict[str, Json], decimals: dict[str, int]) -> list[str]:
+    if not pools:
+        return []
+    lines = ["", "Money markets, lent + fees = borrowed + idle + staked:"]
+    for asset, pool in pools.items():
+        parts = [
+            f"{name} {quantity(pool[name], f'{asset}.', decimals)}"
+            for name in ("lent", "fees", "borrowed", "idle", "staked")
+        ]
+        lines.append(f"  {asset:<8} {', '.join(parts)}; {pool['lenders']} lend, {pool['borrowers']} borrow")
+    return lines
 
 
 def negative_lines(header: Json, totals: dict[str, int]) -> list[str]:

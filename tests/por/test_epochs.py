@@ -245,28 +245,6 @@ def test_a_trial_line_of_another_assets_column_is_refused() -> None:
         sample_epoch(trial_balance=lines)
 
 
-def test_what_users_owe_does_not_lower_what_they_are_owed() -> None:
-    """Never netted.   [R-12]"""
-    image = sample_image()
-    accounts = [
-        msgspec.structs.replace(account, amounts=[*account.amounts, 40 if account.subaccount_id == 31 else 0])
-        for account in image.accounts
-    ]
-    image = msgspec.structs.replace(
-        image,
-        accounts=accounts,
-        columns=[*image.columns, "USDC.borrowed"],
-        trial_balance=[*image.trial_balance, TrialLine("subaccount/receivable", "USDC", ["USDC.borrowed"], 40)],
-        system={**image.system, "USDC.lent-out": -40},
-    )
-
-    epoch = build_epoch(image, None, MASTER)
-
-    usdc = next(entry for entry in json.loads(epoch.reserves)["assets"] if entry["asset"] == "USDC")
-    assert usdc["liabilities"] == "71810"
-    verifier.verify(proof_of(Log([epoch.header]), epoch, 31))
-
-
 def test_the_reserve_ratio_is_per_asset_and_rounded_down() -> None:
     """[R-12]"""
     short = [ReserveLine("BTC", "custody", "sim/hot", 7), ReserveLine("USDC", "custody", "sim/hot", 10**9)]
