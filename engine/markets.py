@@ -61,6 +61,10 @@ def configure_asset(state: State, command: ConfigureAsset, outcome: Outcome) -> 
     elif any(other.symbol == asset.symbol for other in state.assets.values()):
         raise _invalid("symbol", f"{asset.symbol} is listed already")
     _require_asset(asset)
+    for market in state.markets.values():
+        parameters = market.parameters
+        if parameters.type == MarketType.SPOT and parameters.base_asset_id == asset.asset_id:
+            _require_mark_bound(parameters.mark_bound, asset.mmf_base, "mmf_base")
     if asset.asset_id in state.pools and asset.lending is None:
         raise _invalid("lending", "a money market is closed by its state, it does not go away")
     if asset.lending is not None and asset.asset_id in state.pools and state.pools[asset.asset_id].period >= 0:

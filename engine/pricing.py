@@ -88,7 +88,9 @@ def set_prices(state: State, command: SetPrices, outcome: Outcome) -> None:
 
     # From here the command succeeds.
     at_us = outcome.at_us
-    live_until_us = INT64_MAX if state.devnet else at_us + state.limits.hand_price_stale_ms * 1_000
+    live_until_us = INT64_MAX
+    if not state.devnet:
+        live_until_us = min(INT64_MAX, at_us + state.limits.hand_price_stale_ms * 1_000)
     for asset_id, price in command.prices:
         _set_index(state, asset_id, price, at_us, live_until_us)
     outcome.events.append(PricesSet(tuple(asset_id for asset_id, _price in command.prices)))

@@ -101,6 +101,8 @@ def test_a_mark_bound_is_half_of_the_maintenance_fraction_at_most(exchange: Exch
     for bound in (most + 1, 0, -1):
         wrong = msgspec.structs.replace(market, mark_bound=bound)
         assert refusal(exchange, ConfigureMarket(wrong)) == (RejectReason.INVALID_PARAMETERS, "mark_bound")
+    tight = msgspec.structs.replace(sol, mmf_base=2 * most - 2)
+    assert refusal(exchange, ConfigureAsset(tight)) == (RejectReason.INVALID_PARAMETERS, "mmf_base")
     careful = msgspec.structs.replace(sol, mmf_base=RATE_SCALE // 10 + 1, imf_base=RATE_SCALE // 5)
     exchange.do(ConfigureAsset(careful))
     exchange.do(ConfigureMarket(msgspec.structs.replace(market, mark_bound=most + 1)))
