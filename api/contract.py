@@ -84,6 +84,7 @@ LendingSourceName = Literal[
     "Withdrawal",
 ]
 LoanStateName = Literal["Open", "Closed"]
+LendingStateName = Literal["Open", "Closed", "RepayOnly"]
 PaymentName = Literal["EntryFee", "Borrow", "Lend", "UnrealizedPositivePnl", "UnrealizedNegativePnl"]
 PaymentSourceName = Literal["UnrealizedPnl", "BorrowLend"]
 PoolSpanName = Literal["1d", "1w", "1month", "1year"]
@@ -207,6 +208,17 @@ class AccountWithdrawalPayload(Request):
     two_factor_token: str | None | UnsetType = UNSET
 
 
+class BorrowLendExecutePayload(Request):
+    quantity: Decimal
+    side: LendingSideName
+    symbol: str
+
+
+class AccountConvertDustPayload(Request):
+    symbol: str | None | UnsetType = UNSET
+    """Every asset when absent."""
+
+
 # Requests with a query. `Query` fields come as text: numbers and booleans are read from it.
 
 
@@ -279,6 +291,42 @@ class PositionQuery(Query):
     symbol: str | None = None
 
 
+class SubaccountQuery(Query):
+    subaccount_id: UInt16 | None = None
+    """Another of the signer's own subaccounts."""
+
+
+class LiquidationPriceQuery(Query):
+    borrow: str
+    """A BorrowLendExecutePayload as JSON in base64."""
+    subaccount_id: UInt16 | None = None
+
+
+class ApyQuery(Query):
+    tier_id: Int32 | None = None
+
+
+class MaxOrderQuery(Query):
+    symbol: str
+    side: SideName
+    price: Decimal | None = None
+    reduce_only: bool | None = None
+    auto_borrow: bool | None = None
+    auto_borrow_repay: bool | None = None
+    auto_lend_redeem: bool | None = None
+
+
+class MaxWithdrawalQuery(Query):
+    symbol: str
+    auto_borrow: bool | None = None
+    auto_lend_redeem: bool | None = None
+
+
+class MarkPricesQuery(Query):
+    symbol: str | None = None
+    market_type: MarketTypeName | None = None
+
+
 class DepositAddressQuery(Query):
     blockchain: str
 
@@ -343,6 +391,14 @@ class InterestHistoryQuery(Query):
     sort_direction: SortName | None = None
 
 
+class DustHistoryQuery(Query):
+    id: Int64 | None = None
+    symbol: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
+
+
 class PoolHistoryQuery(Query):
     interval: PoolSpanName
     symbol: str | None = None
@@ -382,6 +438,62 @@ class Balance(Wire):
     available: Decimal
     locked: Decimal
     staked: Decimal
+
+
+class Collateral(Wire):
+    """One asset: what counts for it. Never negative: debts are only in `borrowLiability`.   [W-3]"""
+
+    symbol: str
+    asset_mark_price: Decimal
+    total_quantity: Decimal
+    balance_notional: Decimal
+    collateral_weight: Decimal
+    collateral_value: Decimal
+    open_order_quantity: Decimal
+    lend_quantity: Decimal
+    available_quantity: Decimal
+
+
+class MarginAccountSummary(Wire):
+    """A subaccount in USD.   [C-1 … C-4, M-4 … M-7]"""
+
+    assets_value: Decimal
+    """At mark, without weights."""
+    borrow_liability: Decimal
+    collateral: list[Collateral]
+    imf: Decimal
+    unsettled_equity: Decimal
+    liabilities_value: Decimal
+    mmf: Decimal
+    net_equity: Decimal
+    net_equity_available: Decimal
+    net_equity_locked: Decimal
+    net_exposure_futures: Decimal
+    pnl_unrealized: Decimal
+    margin_fraction: Decimal | UnsetType = UNSET
+
+
+class MaxBorrowQuantity(Wire):
+    max_borrow_quantity: Decimal
+    symbol: str
+
+
+class MaxOrderQuantity(Wire):
+    max_order_quantity: Decimal
+    side: str
+    symbol: str
+    auto_borrow: bool | UnsetType = UNSET
+    auto_borrow_repay: bool | UnsetType = UNSET
+    auto_lend_redeem: bool | UnsetType = UNSET
+    price: Decimal | UnsetType = UNSET
+    reduce_only: bool | UnsetType = UNSET
+
+
+class MaxWithdrawalQuantity(Wire):
+    max_withdrawal_quantity: Decimal
+    symbol: str
+    auto_borrow: bool | UnsetType = UNSET
+    auto_lend_redeem: bool | UnsetType = UNSET
 
 
 class Token(Wire):
@@ -703,6 +815,81 @@ class Withdrawal(Wire):
     trigger_at: NaiveTime | UnsetType = UNSET
 
 
+class BorrowLendMarket(Wire):
+    """A money market now, interest included; rates are annual fractions.   [B-1 … B-3, B-7, W-3]"""
+
+    state: LendingStateName
+    asset_mark_price: Decimal
+    borrow_interest_rate: Decimal
+    borrowed_quantity: Decimal
+    fee: Decimal
+    lend_interest_rate: Decimal
+    lent_quantity: Decimal
+    max_utilization: Decimal
+    open_borrow_lend_limit: Decimal
+    optimal_utilization: Decimal
+    symbol: str
+    timestamp: Time
+    throttle_utilization_threshold: Decimal
+    throttle_utilization_bound: Decimal
+    throttle_update_fraction: Decimal
+    utilization: Decimal
+    step_size: Decimal
+    rate_base: Decimal
+    """This and the next two are ours: the curve.   [W-10]"""
+    rate_optimal: Decimal
+    rate_max: Decimal
+
+
+class BorrowLendPositionWithMargin(Wire):
+    """What is lent (above zero) or owed (below) of one asset, interest included.   [W-3]"""
+
+    cumulative_interest: Decimal
+    id: str
+    imf: Decimal
+    imf_function: SqrtFunction
+    net_quantity: Decimal
+    mark_price: Decimal
+    mmf: Decimal
+    mmf_function: SqrtFunction
+    net_exposure_quantity: Decimal
+    net_exposure_notional: Decimal
+    symbol: str
+    est_liquidation_price: Decimal
+    """0: no price of this asset alone would do it."""
+
+
+class PositionEstimatedLiquidationPrice(Wire):
+    liquidation_price: Decimal
+    mark_price: Decimal
+
+
+class BorrowLendApyRate(Wire):
+    symbol: str
+    borrow_rate: Decimal
+    lend_rate: Decimal
+
+
+class StakingApyRate(Wire):
+    symbol: str
+    dilution_factor: Decimal
+    """The share of what is lent that is staked."""
+    staking_rate: Decimal
+
+
+class ApyRates(Wire):
+    borrow_lend: list[BorrowLendApyRate]
+    staking: list[StakingApyRate]
+
+
+class MarkPrice(Wire):
+    mark_price: Decimal
+    symbol: str
+    funding_rate: Decimal | UnsetType = UNSET
+    index_price: Decimal | UnsetType = UNSET
+    next_funding_timestamp: Int64 | UnsetType = UNSET
+
+
 class BorrowLendMovement(Wire):
     event_type: LendingEventName
     position_id: str
@@ -735,6 +922,14 @@ class InterestPayment(Wire):
     position_id: str
     quantity: Decimal
     symbol: str
+    timestamp: NaiveTime
+
+
+class DustConversion(Wire):
+    id: UInt64
+    quantity: Decimal
+    symbol: str
+    usdc_received: Decimal
     timestamp: NaiveTime
 
 

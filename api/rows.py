@@ -138,6 +138,16 @@ class InterestRow(msgspec.Struct, frozen=True):
     rate: int
 
 
+class DustRow(msgspec.Struct, frozen=True):
+    """Dust that became USDC; both below zero: a dust debt that was bought back.   [S-3]"""
+
+    dust_id: int
+    asset_id: int
+    atoms: int
+    usdc_atoms: int
+    at_us: int
+
+
 class Page(msgspec.Struct, frozen=True):
     """Which part of a history; newest first unless `ascending`."""
 

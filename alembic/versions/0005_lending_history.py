@@ -1,4 +1,4 @@
-"""History of the money markets: movements of loans, the loans, and each market hour by hour.   [B-12, B-13]
+"""History of the money markets: movements of loans, the loans, each market hour by hour; dust.   [B-12, B-13, S-3]
 
 Revision 0005, after 0004.
 """
@@ -13,7 +13,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-TABLES = ("history_lending", "history_loan", "history_pool")
+TABLES = ("history_lending", "history_loan", "history_pool", "history_dust")
 
 
 def upgrade() -> None:
@@ -44,6 +44,14 @@ def upgrade() -> None:
         *_texts("lent_atoms", "borrowed_atoms", "fee_atoms", "lend_shares", "debt_shares", "borrow_rate"),
         *_ints("fee_rate"),
     )
+    op.create_table(
+        "history_dust",
+        _key("dust_id"),
+        *_ints("subaccount_id", "asset_id"),
+        *_texts("atoms", "usdc_atoms"),
+        *_ints("at_us"),
+    )
+    op.create_index("ix_history_dust_subaccount_id", "history_dust", ["subaccount_id", "dust_id"])
 
 
 def downgrade() -> None:

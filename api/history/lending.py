@@ -1,4 +1,4 @@
-"""Loans, their interest and the money markets hour by hour, looked up.   [B-12, B-13]
+"""Loans, their interest, their dust, and the money markets hour by hour, looked up.   [B-12, B-13, S-3]
 
 Interest is posted to no account: it is what a claim or a debt grew by. So each hour's is computed here, from the loan's
 shares and the pool at both ends of the hour.   [A-2, B-4]
@@ -16,8 +16,8 @@ from api.history import schema
 from api.history.following import History
 from api.history.loans import flow
 from api.history.pages import read_page
-from api.history.records import loan_from, movement_from, pool_from
-from api.rows import InterestRow, LoanRow, MovementRow, Page, PoolRow
+from api.history.records import dust_from, loan_from, movement_from, pool_from
+from api.rows import DustRow, InterestRow, LoanRow, MovementRow, Page, PoolRow
 from engine.commands import LendingSide
 from engine.events import LendingEvent, LendingSource
 from engine.formulas.lending import claim_atoms, debt_atoms, lend_rate
@@ -130,6 +130,19 @@ async def read_pool_hours(
     query = sa.select(table).where(table.c.asset_id.in_(asset_ids), table.c.hour >= since_hour)
     query = query.order_by(table.c.hour, table.c.asset_id)
     return await history.read(lambda connection: [shown(pool_from(row)) for row in connection.execute(query)])
+
+
+async def read_dust(
+    history: History, subaccount_id: int, page: Page, *, dust_id: int | None = None, asset_id: int | None = None
+) -> tuple[list[DustRow], int]:
+    """A subaccount's conversions of dust, by id; with the number of all that match."""
+    table = schema.dust
+    wanted = [table.c.subaccount_id == subaccount_id]
+    if dust_id is not None:
+        wanted.append(table.c.dust_id == dust_id)
+    if asset_id is not None:
+        wanted.append(table.c.asset_id == asset_id)
+    return await read_page(history, table, wanted, (table.c.dust_id,), page, dust_from)
 
 
 def _interest(connection: sa.Connection, periods: Sequence[Any]) -> list[InterestRow]:

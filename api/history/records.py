@@ -6,10 +6,11 @@ from typing import Any
 
 from api.candles import Candle
 from api.history.loans import Movement
-from api.rows import FillRow, LoanRow, MovementRow, PoolRow, TradeRow
+from api.rows import DustRow, FillRow, LoanRow, MovementRow, PoolRow, TradeRow
 from engine.commands import LendingSide, OrderType, SelfTrade, Side, TimeInForce
 from engine.events import (
     DepositView,
+    DustConverted,
     ExpiryReason,
     LendingEvent,
     LendingSource,
@@ -19,6 +20,9 @@ from engine.events import (
     Trade,
     WithdrawalView,
 )
+
+DUST_BITS = 20
+"""A conversion's id is its command's number, and behind it in so many bits which of the command's it is."""
 
 
 def order_row(order: OrderView) -> tuple[Any, ...]:
@@ -288,6 +292,21 @@ def pool_from(row: Any) -> PoolRow:
         int(row.borrow_rate),
         row.fee_rate,
     )
+
+
+def dust_row(converted: DustConverted, command_seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
+    return (
+        command_seq << DUST_BITS | ordinal,
+        converted.subaccount_id,
+        converted.asset_id,
+        str(converted.atoms),
+        str(converted.usdc_atoms),
+        at_us,
+    )
+
+
+def dust_from(row: Any) -> DustRow:
+    return DustRow(row.dust_id, row.asset_id, int(row.atoms), int(row.usdc_atoms), row.at_us)
 
 
 def _storable(text: str) -> str:

@@ -215,4 +215,17 @@ pool = sa.Table(
 """Every money market at the beginning of each hour, as `PoolAccrued` has it; its periods are numbered from 1 without a
 gap, and row n closes period n."""
 
-TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, cursor)
+dust = sa.Table(
+    "history_dust",
+    metadata,
+    _key("dust_id"),
+    _int("subaccount_id"),
+    _int("asset_id"),
+    _digits("atoms"),
+    _digits("usdc_atoms"),
+    _int("at_us"),
+    sa.Index("ix_history_dust_subaccount_id", "subaccount_id", "dust_id"),
+)
+"""Every conversion of dust, as `DustConverted` has it; ids rise with the log."""
+
+TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, cursor)

@@ -14,6 +14,7 @@ from api.history.records import (
     candle_from,
     candle_row,
     deposit_row,
+    dust_row,
     fill_row,
     movement_row,
     order_row,
@@ -24,6 +25,7 @@ from api.history.records import (
 from engine.events import (
     DepositChanged,
     DepositView,
+    DustConverted,
     LendingMoved,
     OrderAccepted,
     OrderCancelled,
@@ -77,7 +79,7 @@ class Writer:
 
     def _collect(self, batch: Batch, outcome: Outcome) -> None:
         ordinal = 0
-        movements = 0
+        movements = conversions = 0
         for event in outcome.events:
             kind = type(event)
             if kind is Trade:
@@ -98,6 +100,9 @@ class Writer:
             elif kind is PoolAccrued:
                 period = self._closed_periods[event.asset_id] = self._closed_periods.get(event.asset_id, 0) + 1
                 batch.pools.append(pool_row(event, period))
+            elif kind is DustConverted:
+                batch.dust.append(dust_row(event, outcome.seq, conversions, outcome.at_us))
+                conversions += 1
 
     def _collect_trade(self, batch: Batch, trade: Trade, outcome: Outcome, ordinal: int) -> None:
         seq, at_us = outcome.seq, outcome.at_us
@@ -146,6 +151,7 @@ class Batch:
         self.movements: list[Movement] = []
         self.loans: list[Loan] = []
         self.pools: list[tuple[Any, ...]] = []
+        self.dust: list[tuple[Any, ...]] = []
 
     def rows(self) -> list[tuple[sa.Table, list[tuple[Any, ...]]]]:
         """By table, in the order of its columns."""
@@ -159,6 +165,7 @@ class Batch:
             (schema.lending, [movement_row(movement) for movement in self.movements]),
             (schema.loan, [loan.row() for loan in self.loans]),
             (schema.pool, self.pools),
+            (schema.dust, self.dust),
         ]
 
 

@@ -8,20 +8,9 @@ from api.errors import not_implemented
 from api.rest.route import Call, Route
 
 _PATHS = """
-POST   /api/v1/account/convertDust
-GET    /api/v1/account/limits/borrow
-GET    /api/v1/account/limits/order
-GET    /api/v1/account/limits/withdrawal
-GET    /api/v1/borrowLend/positions
-GET    /api/v1/borrowLend/position/liquidationPrice
-POST   /api/v1/borrowLend
-GET    /api/v1/borrowLend/markets
-GET    /api/v1/borrowLend/apy
-GET    /api/v1/capital/collateral
 GET    /api/v1/prediction
 GET    /api/v1/prediction/tags
 GET    /api/v1/market-sessions
-GET    /api/v1/markPrices
 GET    /api/v1/openInterest
 GET    /api/v1/fundingRates
 POST   /api/v1/rfq/quote
@@ -45,7 +34,6 @@ GET    /api/v1/vaults/history
 GET    /wapi/v1/capital/withdrawals/delay
 POST   /wapi/v1/capital/withdrawals/delay
 PATCH  /wapi/v1/capital/withdrawals/delay
-GET    /wapi/v1/history/dust
 GET    /wapi/v1/history/funding
 GET    /wapi/v1/history/rfq
 GET    /wapi/v1/history/quote

@@ -1,4 +1,4 @@
-"""Loans as they were: movements, positions, hourly interest, and the money markets hour by hour.   [B-12, B-13]
+"""Loans as they were: movements, positions, hourly interest, dust, the money markets hour by hour.   [B-12, B-13, S-3]
 
 Rates are annual fractions. What is a quotient (a utilization, an average rate) is rounded half-even at 1e-18, as the
 rule book rounds rates; everything else is exact.   [W-3]
@@ -14,13 +14,14 @@ from msgspec import UNSET
 from api import contract
 from api.codec import Codec, naive_iso
 from api.errors import bad_request
-from api.history.lending import read_interest, read_loans, read_movements, read_pool_hours
+from api.history.lending import read_dust, read_interest, read_loans, read_movements, read_pool_hours
 from api.requests import asset_of
 from api.rest.route import Answer, Call, Route, page_of, paged
-from api.rows import InterestRow, LoanRow, MovementRow, PoolRow
+from api.rows import DustRow, InterestRow, LoanRow, MovementRow, PoolRow
 from engine import lending
 from engine.commands import LendingSide
 from engine.events import LendingEvent, LendingSource
+from engine.fees import USDC
 from engine.formulas.lending import RATE_ONE, YEAR_MS, claim_atoms, debt_atoms, lend_rate, utilization
 from engine.state import State
 from ledger.amounts import format_decimal, mul_div_half_even
@@ -92,6 +93,18 @@ async def interest_history(call: Call) -> Answer:
     return paged([_payment(call.codec, row) for row in rows], page, total)
 
 
+async def dust_history(call: Call) -> Answer:
+    """Dust sold for USDC; a dust debt that was bought back by itself is below zero, and so is what it cost.   [S-3]"""
+    query: contract.DustHistoryQuery = call.query
+    page = page_of(query.limit, query.offset, query.sort_direction)
+    asset_id = _asset_id(query.symbol, call.state)
+    rows, total = await read_dust(
+        call.node.history, call.key.subaccount_id, page, dust_id=query.id, asset_id=asset_id
+    )
+    usdc = asset_of(USDC, call.state)
+    return paged([_dust(call.codec, row, usdc) for row in rows], page, total)
+
+
 async def pool_history(call: Call) -> Answer:
     """A money market, or all, at the beginning of each hour of the span, oldest first."""
     query: contract.PoolHistoryQuery = call.query
@@ -158,6 +171,16 @@ def _payment(codec: Codec, row: InterestRow) -> contract.InterestPayment:
         quantity=codec.amount(row.asset_id, row.atoms),
         symbol=symbol,
         timestamp=naive_iso(row.hour * HOUR_MS * 1_000),
+    )
+
+
+def _dust(codec: Codec, row: DustRow, usdc: int) -> contract.DustConversion:
+    return contract.DustConversion(
+        id=row.dust_id,
+        quantity=codec.amount(row.asset_id, row.atoms),
+        symbol=codec.symbol(row.asset_id),
+        usdc_received=codec.amount(usdc, row.usdc_atoms),
+        timestamp=naive_iso(row.at_us),
     )
 
 
@@ -228,6 +251,17 @@ ROUTES = [
         instruction="interestHistoryQueryAll",
         query=contract.InterestHistoryQuery,
         answer=list[contract.InterestPayment],
+        paged=True,
+    ),
+    Route(
+        method="GET",
+        path="/wapi/v1/history/dust",
+        handler=dust_history,
+        summary="Conversions of dust, newest first",
+        tag="History",
+        instruction="dustHistoryQueryAll",
+        query=contract.DustHistoryQuery,
+        answer=list[contract.DustConversion],
         paged=True,
     ),
     Route(

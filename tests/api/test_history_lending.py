@@ -13,11 +13,11 @@ import pytest
 from msgspec import structs
 
 from api.history.following import History
-from api.history.lending import read_interest, read_loans, read_movements, read_pool_hours
+from api.history.lending import read_dust, read_interest, read_loans, read_movements, read_pool_hours
 from api.rows import InterestRow, Page
 from engine import lending
 from engine.commands import AccrueInterest, BorrowLend, CancelAllOrders, LendingSide, SetPrices
-from engine.events import LendingEvent, LendingSource
+from engine.events import DustConverted, LendingEvent, LendingSource
 from engine.formulas.lending import RATE_ONE, lend_rate
 from engine.parameters import PRICE_SCALE, GenesisParameters, LendingParameters
 from ledger.database import open_engine, upgrade
@@ -262,6 +262,23 @@ def _with_lending() -> GenesisParameters:
     market = LendingParameters(9 * 10**8, 10**7, 8 * 10**7, 6 * 10**8, 10**8, 92 * 10**7, 10**8, 10**9)
     born = genesis()
     return structs.replace(born, assets=tuple(structs.replace(asset, lending=market) for asset in born.assets))
+
+
+async def test_dust_is_kept_with_the_sign_it_had(url: str) -> None:
+    """S-3"""
+    log = Log()
+    log.say(DustConverted(ALICE, SOL, 7, 1), DustConverted(BOB, SOL, -3, -1), DustConverted(ALICE, USDC, 5, 5))
+    log.say(DustConverted(ALICE, SOL, -9, -2))
+    async with following(url, log) as kept:
+        alices, total = await read_dust(kept, ALICE, EVERYTHING)
+        in_sol, _ = await read_dust(kept, ALICE, Page(), asset_id=SOL)
+        one, _ = await read_dust(kept, ALICE, Page(), dust_id=alices[1].dust_id)
+        foreign = await read_dust(kept, BOB, Page(), dust_id=alices[1].dust_id)
+
+    assert total == 3 and [(row.asset_id, row.atoms, row.usdc_atoms) for row in alices] == [
+        (SOL, 7, 1), (USDC, 5, 5), (SOL, -9, -2),
+    ]
+    assert in_sol == [alices[2], alices[0]] and one == [alices[1]] and foreign == ([], 0)
 
 
 async def test_a_restart_in_the_middle_changes_nothing(url: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands import BorrowLend, LendingSide
+from engine.commands import BorrowLend, Command, ConvertDust, LendingSide
 from engine.formulas.lending import RATE_ONE
 from ledger.amounts import parse_decimal
 from ledger.blocks import SignedRequest
@@ -39,10 +39,15 @@ async def dev(running: Venue, name: str, body: Any) -> Reply:
 
 
 async def move(running: Venue, who: Trader, side: LendingSide, atoms: int, asset_id: int = USDC) -> None:
+    await ask(running, who, BorrowLend(who.subaccount_id, asset_id, side, atoms))
+
+
+async def ask(running: Venue, who: Trader, command: Command) -> None:
+    """A user's command, past the edge: what is tried here are the answers."""
     now_ms = time.time_ns() // 1_000_000
-    text = f"instruction=borrowLendExecute&asset={asset_id}&side={side}&atoms={atoms}&timestamp={now_ms}".encode()
+    text = f"command={command!r}&timestamp={now_ms}".encode()
     signed = SignedRequest(who.public, who.private.sign(text), text, now_ms, 5_000, now_ms)
-    outcome = await running.node.submit(BorrowLend(who.subaccount_id, asset_id, side, atoms), signed)
+    outcome = await running.node.submit(command, signed)
     assert outcome.rejection is None, outcome.rejection
 
 
@@ -128,6 +133,20 @@ async def test_the_ledger_says_the_same_of_loans_as_of_a_block(running: Venue) -
     (shares,) = (row for row in rows if row["symbol"] == "USDC.debt")
     assert (shares["account"], shares["balance"], shares["worth"]) == ("subaccount/2/borrowed", "-50000", "-50000")
     assert [row["kind"] for row in rows] == ["BORROW", "BORROW"] and "worth" not in rows[0]
+
+
+async def test_dust_that_was_converted(running: Venue) -> None:
+    """S-3"""
+    alice = await running.trader(SOL="0.0051", USDC="3")
+    await ask(running, alice, ConvertDust(alice.subaccount_id))
+    (row,) = await history(alice, "dust", "dustHistoryQueryAll", symbol="SOL")
+    same = await history(alice, "dust", "dustHistoryQueryAll", id=row["id"])
+    other = await history(alice, "dust", "dustHistoryQueryAll", id=row["id"] + 1)
+    capital = (await alice.send("GET", "/api/v1/capital", "balanceQuery")).json
+
+    assert (row["symbol"], row["quantity"], row["usdcReceived"]) == ("SOL", "0.0051", "0.51")
+    assert same == [row] and other == []
+    assert set(capital) == {"USDC"} and capital["USDC"]["available"] == "3.51"
 
 
 async def test_strange_questions_are_refused_and_empty_ones_answered(running: Venue) -> None:
