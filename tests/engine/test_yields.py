@@ -19,8 +19,11 @@ from engine.commands import (
     FundCustody,
     LendingSide,
     OpenSubaccount,
+    OrderType,
+    PlaceOrder,
     ReceiveYield,
     SetPrices,
+    Side,
     StakeAssets,
     Transfer,
     UnstakeAssets,
@@ -203,10 +206,10 @@ def test_who_leaves_before_the_end_is_paid_for_the_time_it_lent() -> None:
 def test_shares_that_pass_between_subaccounts_keep_each_ones_time() -> None:
     market = Market()
     market.join("anna", 100 * SOL)
-    number, key = market.keys["anna"]
+    number, _key = market.keys["anna"]
     user_id = market.subaccount("anna").user.user_id
     other = market.does("anna", OpenSubaccount(user_id, bytes(range(32)))).reply.subaccount_id
-    market.keys["second"] = (other, key)
+    market.keys["second"] = (other, bytes(range(32)))
     market.lends("anna", 100 * SOL)
     market.until(HOUR_MS // 4)
     market.does("anna", Transfer(number, other, market.sol, 100 * SOL))
@@ -315,6 +318,39 @@ def test_the_length_of_a_period_stays_from_the_first_loan_on() -> None:
     rejection = market.exchange.attempt(weekly).rejection
 
     assert rejection is not None and rejection.reason == RejectReason.IMMUTABLE_PARAMETER
+
+
+def test_what_autolend_collects_is_lent_at_once() -> None:
+    market = Market("anna", "bert")
+    market.lends("bert", SOL)
+    market.does("anna", UpdateAccount(market.keys["anna"][0], auto_lend=True))
+    market.reward(10**6)
+    market.until(HOUR_MS)
+    claim = market.claim("anna")
+    market.exchange.deposit(market.keys["anna"][0], "SOL", 1)
+
+    assert market.collected("anna") > 900_000
+    assert (market.held("anna"), market.claim("anna")) == (0, claim + 1 + market.collected("anna"))
+
+
+def test_a_fill_that_redeems_collects_first() -> None:
+    market = Market("anna", "bert")
+    exchange, spot = market.exchange, market.exchange.market("SOL_USDC")
+    exchange.do(SetPrices(((market.sol, 150 * PRICE_SCALE), (exchange.asset("USDC"), PRICE_SCALE))))
+    exchange.deposit(market.keys["bert"][0], "USDC", 10**12)
+    market.lends("anna", market.held("anna"))
+    market.reward(10**9)
+    market.until(HOUR_MS)
+    owed, claim = market.uncollected("anna"), market.claim("anna")
+    bid = PlaceOrder(market.keys["bert"][0], spot, Side.BID, OrderType.LIMIT, price_ticks=15_000, lots=10)
+    market.does("bert", bid)
+    limit = OrderType.LIMIT
+    sale = PlaceOrder(market.keys["anna"][0], spot, Side.ASK, limit, price_ticks=15_000, lots=10, auto_lend_redeem=True)
+    outcome = market.does("anna", sale)
+
+    assert [entry.kind for entry in outcome.journal] == [JournalKind.YIELD_COLLECTED, JournalKind.TRADE]
+    assert owed == market.collected("anna") == market.held("anna") > 0
+    assert market.claim("anna") == claim - SOL // 10
 
 
 # --- what it is worth meanwhile -------------------------------------------------------------------------------------
@@ -451,11 +487,12 @@ def test_what_does_not_exist_is_refused(staking_market: Market) -> None:
 
 
 NAMES = ("anna", "bert", "cora")
+"""Bert is anna's second subaccount: lend shares pass between the two."""
 
 
 @dataclass
 class Model:
-    """Who lent which shares when, in exact rationals: every yield pro rata to share-ms of its period."""
+    """Who lent which shares when, in exact rationals: every yield pro rata to share-ms of its period.   [Y-3, U-2]"""
 
     weights: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     paid: dict[str, Fraction] = field(default_factory=lambda: dict.fromkeys(NAMES, Fraction(0)))
@@ -492,6 +529,8 @@ STEPS = st.lists(
         st.tuples(st.just("reward"), st.just(""), st.integers(1, 10**6)),
         st.tuples(st.just("wait"), st.just(""), st.integers(1, 2 * HOUR_MS)),
         st.tuples(st.just("touch"), st.sampled_from(NAMES), st.just(0)),
+        st.tuples(st.just("pass"), st.just("anna"), st.integers(1, 10**6)),
+        st.tuples(st.just("pass"), st.just("bert"), st.integers(1, 10**6)),
     ),
     max_size=40,
 )
@@ -499,12 +538,20 @@ STEPS = st.lists(
 
 def live(steps: list[tuple[str, str, int]], *, is_restless: bool, model: Model) -> Market:
     """Play the steps; restless: everybody is touched after each. Ends with everything closed and collected."""
-    market = Market(*NAMES)
+    market = Market("anna", "cora")
+    opened = market.does("anna", OpenSubaccount(market.subaccount("anna").user.user_id, bytes(range(32))))
+    market.keys["bert"] = (opened.reply.subaccount_id, bytes(range(32)))
+    market.exchange.deposit(market.keys["bert"][0], "SOL", 10**15)
     step_atoms = market.state.assets[market.sol].step_atoms
     end_ms = 0
     for what, name, number in [*steps, ("wait", "", HOUR_MS), *(("touch", name, 0) for name in NAMES)]:
-        if what == "lend":
+        if what == "lend" and market.held(name) >= number * step_atoms:
             market.lends(name, number * step_atoms)
+        elif what == "pass" and market.claim(name):
+            # More than is available, so that lend shares pass.
+            atoms = market.held(name) + min(number * step_atoms, market.claim(name))
+            source, target = (market.keys[each][0] for each in ((name, "bert") if name == "anna" else (name, "anna")))
+            market.does(name, Transfer(source, target, market.sol, atoms))
         elif what == "redeem" and market.claim(name):
             market.redeems(name, min(number * step_atoms, market.claim(name)))
         elif what == "leave" and market.claim(name):
