@@ -30,6 +30,8 @@ MONEY = "tests/engine/test_fees_and_bands.py"
 SNAPSHOT = "tests/engine/test_snapshot.py"
 MARKETS = "tests/engine/test_markets.py"
 FORMULAS = "tests/engine/formulas"
+YIELDS = "tests/engine/test_yields.py"
+PRICING = "tests/engine/test_pricing.py"
 GOLDEN = "tests/replay"
 TIMEOUT_SECONDS = 300
 
@@ -52,6 +54,25 @@ class Verdict(NamedTuple):
 
 
 MUTANTS = (
+    # Prices   [P-1, P-2]
+    Mutant("a source counts as it is, unclamped", "engine/formulas/prices.py",
+           "sum(min(max(price, least), most) * weight", "sum(price * weight", (FORMULAS,)),
+    Mutant("the moving average takes the mid at once", "engine/formulas/prices.py",
+           "(mid - index - deviation) // DEVIATION_SECONDS", "(mid - index - deviation)", (FORMULAS, PRICING)),
+    Mutant("the mark leaves its bound", "engine/formulas/prices.py",
+           "    return min(max(mark, least), most)", "    return max(mark, least)", (FORMULAS, PRICING)),
+    Mutant("a silent book keeps its deviation", "engine/pricing.py",
+           "        pricing.deviation = 0", "        pass", (PRICING,)),
+    Mutant("a stale quote is a source", "engine/pricing.py",
+           "        if expires_us >= now_us:", "        if expires_us:", (PRICING,)),
+    Mutant("a stale index stays live", "engine/pricing.py",
+           "        return at_us <= state.pricing[asset_id].live_until_us", "        return True", (PRICING,)),
+    Mutant("an index that dies on the way lives to the end of its samples", "engine/pricing.py",
+           "    live = min(max(pricing.live_until_us // SECOND_US - first + 1, 0), samples)", "    live = samples", (PRICING,)),
+    Mutant("the mean keeps marks older than its seconds", "engine/pricing.py",
+           "        pricing.total += mark - old", "        pricing.total += mark", (PRICING,)),
+    Mutant("a book without a price takes orders", "engine/orders.py",
+           "    if is_cancel_only(state, market):", "    if False:", (PRICING,)),
     # Matching   [S-7]
     Mutant("a taker fills one tick beyond its limit", "engine/matching.py",
            "        if key > bound_key:", "        if key > bound_key + 1:", (ORDERS,)),
@@ -104,6 +125,30 @@ MUTANTS = (
            '        _require_unchanged(known.tick_price, parameters.tick_price, "tick")\n', "", (MARKETS,)),
     Mutant("nobody checks that initial margin is above maintenance", "engine/markets.py",
            "    if 4 * imf_base < 5 * mmf_base:", "    if False:", (MARKETS,)),
+    # Extra yields   [Y-1, Y-3, C-3]
+    Mutant("who lends late earns from the period's beginning", "engine/yields.py",
+           "ShareTime(pool.period, now_ms, pool.rate_prefix)",
+           "ShareTime(pool.period, pool.period * length, pool.rate_prefix)", (YIELDS,)),
+    Mutant("the residue of a yield is dropped", "engine/yields.py",
+           "divmod(pool.pending_yield * RATE_ONE + pool.residue, weight)",
+           "divmod(pool.pending_yield * RATE_ONE, weight)", (YIELDS,)),
+    Mutant("a lender's fraction of an atom is dropped", "engine/yields.py",
+           "divmod(time.carry + _earned(", "divmod(_earned(", (YIELDS,)),
+    Mutant("the period of the last touch is paid twice", "engine/yields.py",
+           "(pool.rate_prefix - time.prefix - rate * length)", "(pool.rate_prefix - time.prefix)", (YIELDS,)),
+    Mutant("who has left is forgotten before the period ends", "engine/yields.py",
+           "        time.share_ms += _shares(", "        time.share_ms = _shares(", (YIELDS,)),
+    Mutant("periods without a yield count on", "engine/yields.py",
+           "        pool.period, pool.share_ms, pool.share_since_ms = period, 0, period * length",
+           "        pool.period = period", (YIELDS,)),
+    Mutant("staked coins stay idle", "engine/staking.py",
+           "    pool.staked += atoms\n", "", (YIELDS,)),
+    Mutant("the pool's cached totals outlive a stake", "engine/staking.py",
+           "    pool.projected_ms = -1\n", "", (YIELDS,)),
+    Mutant("margins forget what a lender has to collect", "engine/margin.py",
+           "            equity += earned * price // (unit * _PRICE_IN_USD)", "            pass", (YIELDS,)),
+    Mutant("a former lender's yield is lost with a snapshot", "engine/snapshot.py",
+           "        subaccount.asset_ids.update(dict.fromkeys(subaccount.share_times))", "        pass", (YIELDS,)),
     # Lending and margin   [B-1 … B-4, B-7, C-1, C-2, M-2, M-3, M-8, M-9]
     Mutant("the exponential is cut instead of rounded", "engine/formulas/lending.py",
            "            return nearest", "            return value >> bits", (FORMULAS,)),

@@ -40,6 +40,7 @@ from tests.engine.exchange import START_US, Exchange
 HOUR_MS = 3_600_000
 SOL = 10**9
 CHAIN = 1
+NAMES = ("anna", "bert", "cora")
 
 
 class Market:
@@ -264,6 +265,21 @@ def test_periods_that_passed_untouched_are_collected_at_once() -> None:
     assert len(entries) == 1
 
 
+def test_collecting_often_gives_the_same_atoms_as_collecting_once() -> None:
+    """Ten yields of 10 among three: each tenth is 3 and a third, ten of them are 33."""
+    market = Market(*NAMES)
+    for name in NAMES:
+        market.lends(name, SOL)
+    for hour in range(1, 11):
+        market.reward(10)
+        market.until(hour * HOUR_MS)
+        market.touch("anna")
+    for name in NAMES:
+        market.touch(name)
+
+    assert [market.collected(name) for name in NAMES] == [33, 33, 33]
+
+
 def test_the_residue_of_a_division_goes_to_the_next_yield() -> None:
     """10^6 SOL for an hour is 3.6 · 10^30 share-ms: ρ has steps of 3,600 atoms."""
     market = Market("anna")
@@ -373,12 +389,16 @@ def test_uncollected_yield_counts_at_weight_one() -> None:
 
 
 def test_a_former_lender_keeps_its_equity_through_a_snapshot() -> None:
-    market = Market("anna", "bert")
+    market = Market("bert")
+    market.join("anna", SOL)
+    number = market.keys["anna"][0]
     market.exchange.do(SetPrices(((market.sol, 200 * PRICE_SCALE),)))
     market.lends("bert", SOL)
     market.lends("anna", SOL)
+    opened = market.does("anna", OpenSubaccount(market.subaccount("anna").user.user_id, bytes(range(32))))
     market.until(HOUR_MS // 2)
     market.redeems("anna")
+    market.does("anna", Transfer(number, opened.reply.subaccount_id, market.sol, SOL))
     market.reward(3 * SOL)
     market.until(HOUR_MS)
     content = snapshot.dump(market.state)
@@ -387,7 +407,10 @@ def test_a_former_lender_keeps_its_equity_through_a_snapshot() -> None:
     assert snapshot.dump(loaded) == content
     assert (loaded.has_yields, loaded.yield_due_us) == (market.state.has_yields, market.state.yield_due_us)
     for state in (market.state, loaded):
-        assert yields.uncollected(state, state.subaccounts[market.keys["anna"][0]], market.sol) in (SOL, SOL - 1)
+        anna = state.subaccounts[number]
+        atoms = yields.uncollected(state, anna, market.sol)
+        assert atoms == part(3 * SOL, HOUR_MS // 2 * 10**18, HOUR_MS * 3 // 2 * 10**18)
+        assert margin.sums(state, anna, market.exchange.at_us).equity == atoms * 200 * USD_SCALE // SOL
 
 
 # --- staking --------------------------------------------------------------------------------------------------------
@@ -486,10 +509,6 @@ def test_what_does_not_exist_is_refused(staking_market: Market) -> None:
 # --- any history ----------------------------------------------------------------------------------------------------
 
 
-NAMES = ("anna", "bert", "cora")
-"""Bert is anna's second subaccount: lend shares pass between the two."""
-
-
 @dataclass
 class Model:
     """Who lent which shares when, in exact rationals: every yield pro rata to share-ms of its period.   [Y-3, U-2]"""
@@ -528,16 +547,21 @@ STEPS = st.lists(
         st.tuples(st.just("leave"), st.sampled_from(NAMES), st.just(0)),
         st.tuples(st.just("reward"), st.just(""), st.integers(1, 10**6)),
         st.tuples(st.just("wait"), st.just(""), st.integers(1, 2 * HOUR_MS)),
+        st.tuples(st.just("wait"), st.just(""), st.just(HOUR_MS)),
         st.tuples(st.just("touch"), st.sampled_from(NAMES), st.just(0)),
         st.tuples(st.just("pass"), st.just("anna"), st.integers(1, 10**6)),
         st.tuples(st.just("pass"), st.just("bert"), st.integers(1, 10**6)),
     ),
+    min_size=5,
     max_size=40,
 )
 
 
 def live(steps: list[tuple[str, str, int]], *, is_restless: bool, model: Model) -> Market:
-    """Play the steps; restless: everybody is touched after each. Ends with everything closed and collected."""
+    """Play the steps, with bert as anna's second subaccount; restless: everybody is touched after each.
+
+    Ends with everything closed and collected.
+    """
     market = Market("anna", "cora")
     opened = market.does("anna", OpenSubaccount(market.subaccount("anna").user.user_id, bytes(range(32))))
     market.keys["bert"] = (opened.reply.subaccount_id, bytes(range(32)))
