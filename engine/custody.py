@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from engine import outflows
+from engine import liquidity, outflows
 from engine.commands import (
     ApproveWithdrawal,
     CreditDeposit,
@@ -172,7 +172,7 @@ def request_withdrawal(state: State, command: RequestWithdrawal, outcome: Outcom
     frozen = subaccount.frozen_withdrawals
     require(frozen == 0, RejectReason.WITHDRAWALS_FROZEN, orphaned_deposits=frozen)
     _require_amount(command.atoms)
-    smallest = max(token.minimum_withdrawal_atoms, token.withdrawal_fee_atoms + 1)
+    smallest = liquidity.smallest_withdrawal(token)
     require(
         command.atoms >= smallest,
         RejectReason.WITHDRAWAL_TOO_SMALL,
@@ -192,6 +192,7 @@ def request_withdrawal(state: State, command: RequestWithdrawal, outcome: Outcom
     taken = outflows.plan(
         state, subaccount, command.asset_id, outcome.at_us, command.atoms, command.auto_borrow, as_shares=False
     )
+    _require_liquidity(state, command)
     # From here the command succeeds.
     withdrawal = WithdrawalView(
         withdrawal_id=state.next_withdrawal_id,
@@ -344,6 +345,22 @@ def _require_token(state: State, chain_id: int, asset_id: int) -> TokenParameter
     return token
 
 
+def _require_liquidity(state: State, command: RequestWithdrawal) -> None:
+    """The chain has the coins, or they are on their way to its hot wallet; if not, say which chains do.   [D-1]"""
+    payable = liquidity.liquidity(state, command.chain_id, command.asset_id).payable
+    if command.atoms <= payable:
+        return
+    others = liquidity.other_chains(state, command.chain_id, command.asset_id, command.atoms)
+    raise Rejection(
+        RejectReason.CHAIN_LIQUIDITY,
+        asset_id=command.asset_id,
+        blockchain=state.chains[command.chain_id].name,
+        needed=command.atoms,
+        available=max(0, payable),
+        others=", ".join(state.chains[chain_id].name for chain_id in others) or "none",
+    )
+
+
 def _require_plain(field: str, text: str) -> None:
     """Printable ASCII without blanks at its ends: what chains, databases and people read in one way only.
 
@@ -415,6 +432,7 @@ def _add_provisional(state: State, deposit: DepositView, sign: int) -> None:
         provisional[deposit.asset_id] = left
     else:
         provisional.pop(deposit.asset_id, None)
+    liquidity.provisional_changed(state, deposit, sign)
 
 
 def _set_deposit(state: State, deposit: DepositView, outcome: Outcome) -> DepositView:
@@ -425,9 +443,11 @@ def _set_deposit(state: State, deposit: DepositView, outcome: Outcome) -> Deposi
 
 def _set_withdrawal(state: State, withdrawal: WithdrawalView, outcome: Outcome) -> WithdrawalView:
     state.withdrawals[withdrawal.withdrawal_id] = withdrawal
+    before = state.open_withdrawals.get(withdrawal.withdrawal_id)
     if withdrawal.state in ("requested", "approved"):
         state.open_withdrawals[withdrawal.withdrawal_id] = withdrawal
     else:
         state.open_withdrawals.pop(withdrawal.withdrawal_id, None)
+    liquidity.withdrawal_changed(state, before, state.open_withdrawals.get(withdrawal.withdrawal_id))
     outcome.events.append(WithdrawalChanged(withdrawal))
     return withdrawal

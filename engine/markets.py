@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from engine import liquidity
 from engine.book import Book
 from engine.commands import (
     ConfigureAsset,
@@ -133,6 +134,8 @@ def configure_token(state: State, command: ConfigureToken, outcome: Outcome) -> 
 
     # From here the command succeeds.
     state.tokens[token.chain_id, token.asset_id] = token
+    if known is not None and known.minimum_withdrawal_atoms != token.minimum_withdrawal_atoms:
+        liquidity.count(state)
 
 
 def configure_fees(state: State, command: ConfigureFees, outcome: Outcome) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from engine.events import Outcome
+from engine.liquidity import coins_moved
 from engine.state import ASSET_BITS, State
 from ledger.chart import OWNER_BITS, OWNER_MASK, AccountId, AccountKind, AssetId, underlying
 from ledger.journal import JournalTransaction, Posting, residues
 
 _AVAILABLE = int(AccountKind.AVAILABLE)
+_CUSTODY = int(AccountKind.CUSTODY)
 _SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED, AccountKind.RECEIVABLE)
 
 
@@ -26,8 +28,11 @@ def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], posti
             _note_asset(state, account, asset)
         balances[key] = before + atoms
         total += atoms
-        if account >> OWNER_BITS == _AVAILABLE:
+        kind_of_account = account >> OWNER_BITS
+        if kind_of_account == _AVAILABLE:
             touched[(account & OWNER_MASK) << ASSET_BITS | asset] = None
+        elif kind_of_account == _CUSTODY:
+            coins_moved(state, account, asset, before, before + atoms)
     entry = JournalTransaction(kind, memo, postings)
     # The sum over all assets is the cheap half of the check; the exact one per asset is made where blocks are built
     # and by the database.

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from engine import events
+from engine import events, liquidity
 from engine.book import Book, queue
 from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, WithdrawalView
@@ -126,6 +126,7 @@ def load(content: bytes) -> State:
     }
     _load_asset_ids(state)
     _load_yields(state)
+    liquidity.count(state)
     _load_markets(state, image.markets)
     return state
 

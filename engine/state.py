@@ -219,6 +219,23 @@ class Subaccount:
         self.leverage_limit = 10 * 10**9
 
 
+class Liquidity(msgspec.Struct):
+    """One asset's coins on one chain, in atoms.   [D-1]"""
+
+    hot: int = 0
+    unswept: int = 0
+    """At deposit addresses, from each what is worth sweeping.   [D-10]"""
+    provisional: int = 0
+    """Deposits that are not final.   [D-5]"""
+    paying: int = 0
+    """Withdrawals under way, their fees included: these stay behind for the network's.   [D-8]"""
+
+    @property
+    def payable(self) -> int:
+        """What a new withdrawal can count on: in the hot wallet or coming to it, and nobody else's.   [D-1]"""
+        return self.hot + max(0, self.unswept - self.provisional) - self.paying
+
+
 class Pool:
     """The money market of one asset; its atoms and shares are balances, this is what else it remembers.   [B-4, B-7]"""
 
@@ -381,6 +398,8 @@ class State:
         self.withdrawals: dict[int, WithdrawalView] = {}
         self.open_withdrawals: dict[int, WithdrawalView] = {}
         """Those neither settled, released nor rejected, oldest first: what payouts look at.   [D-8]"""
+        self.liquidity: dict[tuple[int, AssetId], Liquidity] = {}
+        """(chain, asset) → its coins there; follows from the rest (`engine.liquidity`).   [D-1]"""
         self.withdrawal_keys: dict[tuple[int, str], int] = {}
         """(subaccount, the client's own key) → withdrawal, for ever.   [A-11]"""
         self.stopped_withdrawals: dict[AssetId, str] = {}
