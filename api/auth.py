@@ -77,9 +77,15 @@ class Authenticator:
         self._limits = limits
 
     async def verify(
-        self, credentials: Credentials, instruction: str, groups: Sequence[Pairs], address: str, now_ms: int
+        self,
+        credentials: Credentials,
+        instruction: str,
+        groups: Sequence[Pairs],
+        address: str,
+        now_ms: int,
+        other_instructions: Sequence[str] = (),
     ) -> bytes:
-        """The exact text whose signature verified; ApiError when none does.   [W-1]
+        """The exact text whose signature verified, by any of the instructions; ApiError when none does.   [W-1]
 
         `groups` has one entry per order of a batch, and one for everything else. Wrong signatures are counted
         against `address`.
@@ -91,9 +97,10 @@ class Authenticator:
             text = plain_text(instruction, groups, credentials.timestamp, credentials.window)
             if await self._pool.verify(key, signature, text):
                 return text
-            for other in texts(instruction, groups, credentials.timestamp, credentials.window):
-                if other != text and await self._pool.verify(key, signature, other):
-                    return other
+            for name in (instruction, *other_instructions):
+                for other in texts(name, groups, credentials.timestamp, credentials.window):
+                    if other != text and await self._pool.verify(key, signature, other):
+                        return other
         except UnicodeEncodeError:
             raise bad_request(INVALID_SIGNATURE) from None
         self._limits.count_unverified(address)

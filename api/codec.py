@@ -31,6 +31,8 @@ from ledger.amounts import format_decimal, mul_div_half_even
 
 PRICE_DECIMALS = 12
 RATE_DECIMALS = 9
+USD_DECIMALS = 8
+ANNUAL_DECIMALS = 18
 BASIS_POINT_DECIMALS = 5
 """Rates in 1e-9 read as basis points: one is 1e5 of them."""
 
@@ -236,8 +238,8 @@ class Codec:
             visible=True,
         )
         if perpetual is not None:
-            row.imf_function = _sqrt(perpetual.imf_base, perpetual.imf_factor)
-            row.mmf_function = _sqrt(perpetual.mmf_base, perpetual.mmf_factor)
+            row.imf_function = sqrt_function(perpetual.imf_base, perpetual.imf_factor)
+            row.mmf_function = sqrt_function(perpetual.mmf_base, perpetual.mmf_factor)
             row.funding_interval = perpetual.funding_interval_ms
             row.funding_rate_upper_bound = str(perpetual.funding_upper_bps)
             row.funding_rate_lower_bound = str(perpetual.funding_lower_bps)
@@ -345,15 +347,15 @@ class Codec:
             kind = contract.IdentityFunction()
         return contract.CollateralSummary(
             symbol=asset.symbol,
-            imf_function=_sqrt(asset.imf_base, asset.imf_factor),
-            mmf_function=_sqrt(asset.mmf_base, asset.mmf_factor),
+            imf_function=sqrt_function(asset.imf_base, asset.imf_factor),
+            mmf_function=sqrt_function(asset.mmf_base, asset.mmf_factor),
             haircut_function=contract.CollateralFunction(rate(asset.weight), kind),
         )
 
     # Accounts and capital.
 
     def account(self, subaccount: Subaccount) -> contract.AccountSummary:
-        """Fees in basis points of the user's tier now; limits are 0 while there is nothing to borrow or to hold."""
+        """Fees in basis points of the user's tier now; no position can be held yet, so its limit is 0."""
         user = subaccount.user
         spot = self.state.fees.spot[user.spot_tier]
         futures = self.state.fees.futures[user.futures_tier]
@@ -362,7 +364,7 @@ class Codec:
             auto_lend=subaccount.auto_lend,
             auto_realize_pnl=subaccount.auto_realize_pnl,
             auto_repay_borrows=subaccount.auto_repay_borrows,
-            borrow_limit="0",
+            borrow_limit=usd(self.state.limits.borrow_limit_usd),
             futures_maker_fee=basis_points(futures.maker_rate),
             futures_taker_fee=basis_points(futures.taker_rate),
             leverage_limit=rate(subaccount.leverage_limit),
@@ -427,6 +429,21 @@ def rate(value: int) -> str:
     return format_decimal(value, RATE_DECIMALS)
 
 
+def usd(value: int) -> str:
+    """A USD value in 1e-8 as a decimal string."""
+    return format_decimal(value, USD_DECIMALS)
+
+
+def price_in_usd(value: int) -> str:
+    """A mark or index price in PRICE_SCALE as a decimal string."""
+    return format_decimal(value, PRICE_DECIMALS)
+
+
+def annual_rate(value: int) -> str:
+    """An annual rate, or a quotient, in 1e-18 as a decimal string."""
+    return format_decimal(value, ANNUAL_DECIMALS)
+
+
 def basis_points(value: int) -> str:
     return format_decimal(value, BASIS_POINT_DECIMALS)
 
@@ -448,5 +465,6 @@ def seconds_iso(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _sqrt(base: int, factor: int) -> contract.SqrtFunction:
+def sqrt_function(base: int, factor: int) -> contract.SqrtFunction:
+    """`{type: "sqrt", base, factor}`: max(base, factor × √notional).   [M-3]"""
     return contract.SqrtFunction(rate(base), rate(factor))

@@ -835,10 +835,10 @@ class BorrowLendMarket(Wire):
     throttle_update_fraction: Decimal
     utilization: Decimal
     step_size: Decimal
-    rate_base: Decimal
+    rate_base: Decimal | UnsetType = UNSET
     """This and the next two are ours: the curve.   [W-10]"""
-    rate_optimal: Decimal
-    rate_max: Decimal
+    rate_optimal: Decimal | UnsetType = UNSET
+    rate_max: Decimal | UnsetType = UNSET
 
 
 class BorrowLendPositionWithMargin(Wire):

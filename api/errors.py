@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from api.contract import ErrorCode
+from engine.parameters import AssetParameters
 from engine.rejections import Rejection, RejectReason
 from engine.state import State
 from ledger.amounts import format_decimal
@@ -19,6 +20,7 @@ from ledger.amounts import format_decimal
 INVALID_SIGNATURE = "Invalid signature"
 EXPIRED = "Request has expired"
 INVALID_MARKET = "Invalid market symbol"
+SYMBOL_NOT_FOUND = "Symbol not found"
 POST_ONLY_TAKES = "Order would immediately match and take"
 PRICE_TOO_FAR = "Price is too far from the last active price"
 NOT_FOUND = "Not Found"
@@ -84,7 +86,19 @@ _CODES: dict[RejectReason, ErrorCode] = {
     RejectReason.ORDER_LIMIT: "ORDER_LIMIT",
     RejectReason.INSUFFICIENT_FUNDS: "INSUFFICIENT_FUNDS",
     RejectReason.PROVISIONAL_FUNDS: "INSUFFICIENT_FUNDS",
+    RejectReason.INSUFFICIENT_MARGIN: "INSUFFICIENT_MARGIN",
+    RejectReason.BORROW_LIMIT: "BORROW_LIMIT",
+    RejectReason.LEND_LIMIT: "LEND_LIMIT",
+    RejectReason.INSUFFICIENT_SUPPLY: "INSUFFICIENT_SUPPLY",
+    RejectReason.BORROW_REQUIRES_LEND_REDEEM: "BORROW_REQUIRES_LEND_REDEEM",
+    RejectReason.LEND_REQUIRES_BORROW_REPAY: "LEND_REQUIRES_BORROW_REPAY",
+    # A money market that is closed, or only takes repayments, is a paused one; so is what never opened.
+    RejectReason.LENDING_CLOSED: "TRADING_PAUSED",
     RejectReason.INVALID_LEVERAGE: "MAX_LEVERAGE_REACHED",
+    RejectReason.MAX_LEVERAGE: "MAX_LEVERAGE_REACHED",
+    RejectReason.NO_PRICE: "PRECONDITION_FAILED",
+    RejectReason.AUTO_LEND_IS_ON: "PRECONDITION_FAILED",
+    RejectReason.NOTHING_TO_CONVERT: "PRECONDITION_FAILED",
     RejectReason.WITHDRAWALS_FROZEN: "PRECONDITION_FAILED",
     RejectReason.WITHDRAWALS_STOPPED: "PRECONDITION_FAILED",
     RejectReason.CHAIN_LIQUIDITY: "PRECONDITION_FAILED",
@@ -107,8 +121,17 @@ _VERBATIM: dict[RejectReason, ApiError] = {
     RejectReason.UNSIGNED: unauthorized(),
 }
 
-_AMOUNTS = frozenset({"atoms", "needed", "available", "minimum", "maximum", "required_atoms", "free_atoms", "held"})
-"""Facts that count atoms when the refusal also names the asset."""
+_AMOUNTS = frozenset({"atoms", "needed", "available", "minimum", "maximum", "held"})
+"""Facts that count atoms when the refusal also names the asset, as all do whose names end in `_atoms`."""
+
+_FRACTIONS = {
+    RejectReason.INSUFFICIENT_SUPPLY: frozenset({"bound"}),
+    RejectReason.INVALID_LEVERAGE: frozenset({"asked", "maximum"}),
+    RejectReason.MAX_LEVERAGE: frozenset({"asked"}),
+}
+"""Facts in 1e-9."""
+_RATE_DECIMALS = 9
+_USD_DECIMALS = 8
 
 
 def refusal(rejection: Rejection, state: State) -> ApiError:
@@ -128,16 +151,26 @@ def _sentence(reason: RejectReason, facts: Mapping[str, int | str], state: State
     """`Insufficient funds: symbol USDC, needed 12.5, available 3`."""
     asset_id = facts.get("asset_id")
     asset = state.assets.get(asset_id) if isinstance(asset_id, int) else None
-    parts: list[str] = []
-    for name, value in facts.items():
-        if name == "asset_id" and asset is not None:
-            parts.append(f"symbol {asset.symbol}")
-        elif name == "market_id" and isinstance(value, int) and value in state.markets:
-            parts.append(f"market {state.markets[value].parameters.symbol}")
-        elif name in _AMOUNTS and asset is not None and isinstance(value, int):
-            quantity = "quantity" if name == "atoms" else name.removesuffix("_atoms")
-            parts.append(f"{quantity} {format_decimal(value, asset.decimals)}")
-        else:
-            parts.append(f"{name.replace('_', ' ')} {value}")
+    parts = [_part(reason, name, value, asset, state) for name, value in facts.items()]
+    parts = [part for part in parts if part]
     name = reason.name.replace("_", " ").capitalize()
     return f"{name}: {', '.join(parts)}" if parts else name
+
+
+def _part(reason: RejectReason, name: str, value: int | str, asset: AssetParameters | None, state: State) -> str:
+    words = name.replace("_", " ")
+    if isinstance(value, int):
+        if name == "asset_id" and asset is not None:
+            return f"symbol {asset.symbol}"
+        if name == "market_id" and value in state.markets:
+            return f"market {state.markets[value].parameters.symbol}"
+        if name.endswith("_usd"):
+            return f"{words.removesuffix(' usd')} {format_decimal(value, _USD_DECIMALS)} USD"
+        if name in _FRACTIONS.get(reason, ()):
+            return f"{words} {format_decimal(value, _RATE_DECIMALS)}"
+        if asset is not None and (name in _AMOUNTS or name.endswith("_atoms")):
+            words = "quantity" if name == "atoms" else words.removesuffix(" atoms")
+            return f"{words} {format_decimal(value, asset.decimals)}"
+        if name == "at_worst_prices":
+            return words if value else ""
+    return f"{words} {value}"

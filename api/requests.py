@@ -25,9 +25,12 @@ from api.errors import (
 from api.operations import operator_command
 from engine.commands import (
     AddKey,
+    BorrowLend,
     CancelAllOrders,
     CancelOrder,
     Command,
+    ConvertDust,
+    LendingSide,
     OpenSubaccount,
     OrderType,
     PlaceOrder,
@@ -125,22 +128,24 @@ _SELF_TRADES = {
     "RejectMaker": SelfTrade.REJECT_MAKER,
     "RejectBoth": SelfTrade.REJECT_BOTH,
 }
+_LENDING_SIDES = {"Borrow": LendingSide.BORROW, "Lend": LendingSide.LEND}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
-_LATER_FLAGS = frozenset({"autoBorrow", "autoBorrowRepay", "autoLend", "autoLendRedeem"})
-_LATER = _LATER_FLAGS | {
-    "slippageTolerance",
-    "slippageToleranceType",
-    "stopLossLimitPrice",
-    "stopLossTriggerBy",
-    "stopLossTriggerPrice",
-    "takeProfitLimitPrice",
-    "takeProfitTriggerBy",
-    "takeProfitTriggerPrice",
-    "triggerBy",
-    "triggerPrice",
-    "triggerQuantity",
-}
+_LATER = frozenset(
+    {
+        "slippageTolerance",
+        "slippageToleranceType",
+        "stopLossLimitPrice",
+        "stopLossTriggerBy",
+        "stopLossTriggerPrice",
+        "takeProfitLimitPrice",
+        "takeProfitTriggerBy",
+        "takeProfitTriggerPrice",
+        "triggerBy",
+        "triggerPrice",
+        "triggerQuantity",
+    }
+)
 """What an order may ask for that this exchange cannot do yet. Ignoring it would do other than what was signed."""
 
 
@@ -178,13 +183,16 @@ def place_order(fields: Fields, subaccount_id: int, state: State) -> PlaceOrder:
         "reduceOnly" in fields and _boolean(fields, "reduceOnly"),
         _choice(fields, "selfTradePrevention", _SELF_TRADES, SelfTrade.REJECT_TAKER),
         _client_id(fields),
+        "autoLend" in fields and _boolean(fields, "autoLend"),
+        "autoLendRedeem" in fields and _boolean(fields, "autoLendRedeem"),
+        "autoBorrow" in fields and _boolean(fields, "autoBorrow"),
+        "autoBorrowRepay" in fields and _boolean(fields, "autoBorrowRepay"),
     )
 
 
 def _refuse_later(fields: Fields) -> None:
     for name in sorted(_LATER.intersection(fields)):
-        if name not in _LATER_FLAGS or _boolean(fields, name):
-            raise not_implemented(f"{name} of an order")
+        raise not_implemented(f"{name} of an order")
 
 
 def _cancel_order(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CancelOrder:
@@ -220,21 +228,45 @@ def _update_account(fields: Fields, subaccount_id: int, _user_id: int, _state: S
 
 
 def _withdraw(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> RequestWithdrawal:
-    for name in ("autoBorrow", "autoLendRedeem"):
-        if name in fields and _boolean(fields, name):
-            raise not_implemented(f"{name} of a withdrawal")
     asset_id = asset_of(_needed(fields, "symbol"), state)
     chain_id = chain_of(_needed(fields, "blockchain"), state)
     atoms = _atoms(_needed(fields, "quantity"), asset_id, state, "quantity", step=True)
     return RequestWithdrawal(
-        subaccount_id, chain_id, asset_id, atoms, _needed(fields, "address"), fields.get("clientId", "")
+        subaccount_id,
+        chain_id,
+        asset_id,
+        atoms,
+        _needed(fields, "address"),
+        fields.get("clientId", ""),
+        auto_borrow=_maybe(fields, "autoBorrow") or False,
+        auto_lend_redeem=_maybe(fields, "autoLendRedeem") or False,
     )
 
 
 def _transfer(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> Transfer:
     asset_id = asset_of(_needed(fields, "symbol"), state)
     target = _integer(_needed(fields, "toSubaccountId"), "toSubaccountId", 2**31 - 1)
-    return Transfer(subaccount_id, target, asset_id, _atoms(_needed(fields, "quantity"), asset_id, state, "quantity"))
+    atoms = _atoms(_needed(fields, "quantity"), asset_id, state, "quantity")
+    return Transfer(subaccount_id, target, asset_id, atoms, _maybe(fields, "autoBorrow") or False)
+
+
+def borrow_lend(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> BorrowLend:
+    """A loan by hand. What is more precise than the asset is an invalid quantity here; its step the engine judges.
+
+    [B-8, B-10]
+    """
+    asset_id = asset_of(_needed(fields, "symbol"), state)
+    side = _choice(fields, "side", _LENDING_SIDES)
+    text = _needed(fields, "quantity")
+    try:
+        atoms = _atoms(text, asset_id, state, "quantity")
+    except ApiError as error:
+        raise bad_request(error.message, "INVALID_QUANTITY") from None
+    return BorrowLend(subaccount_id, asset_id, side, atoms)
+
+
+def _convert_dust(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> ConvertDust:
+    return ConvertDust(subaccount_id, asset_of(fields["symbol"], state) if "symbol" in fields else 0)
 
 
 def _open_subaccount(fields: Fields, _subaccount_id: int, user_id: int, _state: State) -> OpenSubaccount:
@@ -255,6 +287,8 @@ def _operate(fields: Fields, _subaccount_id: int, _user_id: int, _state: State) 
 
 _BUILDERS: dict[str, Callable[[Fields, int, int, State], Command]] = {
     "accountUpdate": _update_account,
+    "borrowLendExecute": borrow_lend,
+    "convertDust": _convert_dust,
     "keyAdd": _add_key,
     "keyRevoke": _revoke_key,
     "operatorExecute": _operate,

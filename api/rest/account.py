@@ -6,15 +6,26 @@ from api import contract
 from api.errors import not_found
 from api.requests import market_of
 from api.rest.route import Call, Route
+from engine import margin
 
 
 async def get_account(call: Call) -> contract.AccountSummary:
-    return call.codec.account(call.state.subaccounts[call.key.subaccount_id])
+    """`liquidating`: maintenance margin reaches net equity.   [M-6]"""
+    subaccount = call.subaccount()
+    summary = call.codec.account(subaccount)
+    sums = margin.sums(call.state, subaccount, call.node.now_us())
+    summary.liquidating = sums.equity < 0 or (sums.maintenance > 0 and sums.maintenance >= sums.equity)
+    return summary
 
 
 async def update_account(call: Call) -> None:
     """Answers 200 with an empty body; an empty request changes nothing.   [W-3]"""
     await call.perform("accountUpdate")
+
+
+async def convert_dust(call: Call) -> None:
+    """Holdings under one lot are sold at mark for USDC: one asset's, or all. 200 with an empty body.   [S-3]"""
+    await call.perform("convertDust")
 
 
 async def get_positions(call: Call) -> list[str]:
@@ -44,6 +55,16 @@ ROUTES = [
         tag="Account",
         instruction="accountUpdate",
         body=contract.UpdateAccountSettingsRequest,
+        changes=True,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/account/convertDust",
+        handler=convert_dust,
+        summary="Sell holdings under one lot for USDC",
+        tag="Account",
+        instruction="convertDust",
+        body=contract.AccountConvertDustPayload,
         changes=True,
     ),
     Route(

@@ -136,14 +136,17 @@ class Edge:
             if route.time_range:
                 limits.admit_time_range(address)
             groups = await self._fill(call, request, decode, read_query)
-            text = await self.authenticator.verify(credentials, route.instruction, groups, address, call.wall_ms)
+            text = await self.authenticator.verify(
+                credentials, route.instruction, groups, address, call.wall_ms, route.other_instructions
+            )
         except (ApiError, web.HTTPException):
             limits.count_refused(address)
             raise
         if call.key.user_id:
             limits.admit_subaccount(call.key.subaccount_id)
-        if route.changes:
+        if route.body is not None:
             call.fields = command_fields(text, groups)
+        if route.changes:
             call.request = signed_request(credentials, text, call.wall_ms)
         return call
 

@@ -15,7 +15,7 @@ from api.requests import Fields, command_of
 from api.rows import Page
 from engine.commands import Command
 from engine.events import Outcome
-from engine.state import ApiKey, State
+from engine.state import ApiKey, State, Subaccount
 from ledger.blocks import SignedRequest
 
 PAGE_DEFAULT = 100
@@ -39,7 +39,15 @@ class Call:
         """Whose request it is; user 0 for an operator's and an unsigned one."""
         self.request: SignedRequest | None = None
         self.fields: list[Fields] = []
-        """What the signed text says, of a request that changes something: one entry per order.   [A-5]"""
+        """What the signed text says, of a request with a body: one entry per order.   [A-5]"""
+
+    def subaccount(self, subaccount_id: int | None = None) -> Subaccount:
+        """The signer's subaccount, or another of the same user."""
+        if subaccount_id is None:
+            return self.state.subaccounts[self.key.subaccount_id]
+        if subaccount_id not in self.state.users[self.key.user_id].subaccount_ids:
+            raise bad_request(f"Subaccount {subaccount_id} is none of this user's", "FORBIDDEN")
+        return self.state.subaccounts[subaccount_id]
 
     def number(self, name: str) -> int:
         """The number at `{name}` of the path; what is none was never there."""
@@ -94,6 +102,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Type of the 200 answer; None for an empty body, str for plain text."""
     instruction: str | None = None
     """Signed with this instruction; None: public."""
+    other_instructions: tuple[str, ...] = ()
+    """What clients sign it with instead, where the contract names none; only for what changes nothing."""
     query: Any = NoQuery
     body: Any = None
     changes: bool = False

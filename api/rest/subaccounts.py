@@ -29,6 +29,8 @@ class TransferPayload(Request):
     to_subaccount_id: UInt64
     symbol: str
     quantity: Decimal
+    auto_borrow: bool | None | UnsetType = UNSET
+    """Borrow what is missing.   [S-5]"""
 
 
 class SubaccountRow(Wire):

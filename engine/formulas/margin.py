@@ -18,6 +18,8 @@ ROOT_SCALE = 10**4
 _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
 _MAINTENANCE_ONE = RATE_SCALE * ROOT_SCALE
 _INITIAL_ONE = 4 * _MAINTENANCE_ONE
+LINE_ONE = 10**15
+"""A fraction of 1 as `line_fractions` gives it: the fewest decimals in which a quarter of 1e-13 is whole."""
 
 
 class Line(NamedTuple):
@@ -101,3 +103,13 @@ def margin_fraction(net_equity: int, notional_sum: int) -> int | None:
     if notional_sum <= 0:
         return None
     return mul_div_down(net_equity, RATE_SCALE, notional_sum)
+
+
+def line_fractions(
+    notional: int, imf_base: int, imf_factor: int, mmf_base: int, mmf_factor: int, leverage_base: int
+) -> tuple[int, int]:
+    """The (IMF, MMF) that `margin_line` multiplies by, exact, in 1e-15 (`LINE_ONE`), for display.   [M-2, M-3]"""
+    root = isqrt(notional)
+    mmf = max(mmf_factor * root, mmf_base * ROOT_SCALE)
+    imf = max(4 * imf_factor * root, 4 * max(imf_base, leverage_base) * ROOT_SCALE, 5 * mmf)
+    return imf * (LINE_ONE // _INITIAL_ONE), mmf * (LINE_ONE // _MAINTENANCE_ONE)

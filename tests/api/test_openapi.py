@@ -15,7 +15,12 @@ from tests.api.edge import venue
 CONTRACT = Path(__file__).parents[2].parent / "shared" / "spec" / "wire-openapi.json"
 OURS = ("/satchel/", "/health/")
 
-ADDED_FIELDS = {("UpdateAccountSettingsRequest", "autoRealizePnl")}
+ADDED_FIELDS = {
+    ("UpdateAccountSettingsRequest", "autoRealizePnl"),
+    ("BorrowLendMarket", "rateBase"),
+    ("BorrowLendMarket", "rateOptimal"),
+    ("BorrowLendMarket", "rateMax"),
+}
 """What W-10 adds to the contract."""
 
 OPEN_LISTS = {
