@@ -69,10 +69,17 @@ class Sums(NamedTuple):
     """Σ exposure notional."""
     is_unpriced: bool
     """Something is owed or promised that has no price: no margin can be said for it."""
+    is_short: bool
+    """More is owed of something priced than is there: exposure without open orders, what maintenance is asked for."""
 
     @property
     def is_exposed(self) -> bool:
         return self.notional > 0 or self.is_unpriced
+
+    @property
+    def is_in_liquidation(self) -> bool:
+        """Maintenance has reached net equity, with exposure, or there is no equity.   [M-6]"""
+        return self.equity < 0 or (self.is_short and self.maintenance >= self.equity)
 
 
 def sums(
@@ -102,7 +109,7 @@ def sums(
     leverage_base = leverage_fraction(subaccount.leverage_limit)
     share_times = subaccount.share_times if state.has_yields else _NO_SHARE_TIMES
     equity = initial = maintenance = notional = 0
-    is_unpriced = False
+    is_unpriced = is_short = False
 
     walked = subaccount.asset_ids
     if changes and not changes.keys() <= walked.keys():
@@ -160,12 +167,13 @@ def sums(
                 is_unpriced = True
         # Maintenance leaves open orders out.   [M-1]
         if owed > quantity and short_price:
+            is_short = True
             bare = -(-(owed - quantity) * short_price // (unit * _PRICE_IN_USD))
             line = margin_line(
                 bare, asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base
             )
             maintenance += line[1]
-    return Sums(equity, initial, maintenance, notional, is_unpriced)
+    return Sums(equity, initial, maintenance, notional, is_unpriced, is_short)
 
 
 def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
