@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from engine import liquidity, outflows
+from engine import lending, liquidity, outflows
 from engine.commands import (
     ApproveWithdrawal,
     CreditDeposit,
@@ -25,6 +25,7 @@ from engine.commands import (
 from engine.events import (
     DepositChanged,
     DepositView,
+    LendingSource,
     Outcome,
     WithdrawalChanged,
     WithdrawalsStopped,
@@ -33,7 +34,7 @@ from engine.events import (
 from engine.parameters import TokenParameters
 from engine.posting import post
 from engine.rejections import Rejection, RejectReason, require
-from engine.state import ASSET_BITS, State, balance_key
+from engine.state import ASSET_BITS, State, Subaccount, balance_key
 from ledger.amounts import INT64_MAX
 from ledger.chart import (
     HOT_WALLET,
@@ -70,6 +71,9 @@ def credit_deposit(state: State, command: CreditDeposit, outcome: Outcome) -> De
     ]
     if repaid:
         postings.append((_receivable(command.subaccount_id), command.asset_id, -repaid))
+        if repaid == owed:
+            del subaccount.receivables[command.asset_id]
+            subaccount.judge_by_margin()
     if command.atoms > repaid:
         postings.append((available(command.subaccount_id), command.asset_id, repaid - command.atoms))
     memo = (*key, command.wallet, command.subaccount_id, command.height, command.block_hash, command.final)
@@ -124,7 +128,8 @@ def restore_deposit(state: State, command: RestoreDeposit, outcome: Outcome) -> 
 def reverse_deposit(state: State, command: ReverseDeposit, outcome: Outcome) -> DepositView:
     """Take back an orphaned deposit: from the subaccount, then the user's others, the rest is owed.   [D-5, U-3]
 
-    Nothing goes below zero: what is spent or locked in orders becomes a receivable that later deposits pay first.
+    What is lent is redeemed for it as far as the pool has it. Nothing goes below zero: what is spent or locked becomes a
+    receivable that later deposits pay first, and that counts like a debt.
     """
     deposit = _deposit(state, command, "orphaned")
     # From here the command succeeds.
@@ -134,15 +139,22 @@ def reverse_deposit(state: State, command: ReverseDeposit, outcome: Outcome) -> 
     ]
     missing = deposit.atoms
     others = [number for number in subaccount.user.subaccount_ids if number != deposit.subaccount_id]
-    for source in [deposit.subaccount_id, *others]:
-        taken = min(missing, max(0, state.free(source, deposit.asset_id)))
+    moved = lending.Movements()
+    for number in [deposit.subaccount_id, *others]:
+        free = max(0, state.free(number, deposit.asset_id))
+        free += _redeem_for(state, outcome, moved, state.subaccounts[number], deposit.asset_id, missing - free)
+        taken = min(missing, free)
         if taken:
-            postings.append((available(source), deposit.asset_id, taken))
+            postings.append((available(number), deposit.asset_id, taken))
             missing -= taken
     if missing:
         postings.append((_receivable(deposit.subaccount_id), deposit.asset_id, missing))
-    memo = (command.chain_id, command.tx_id, command.index, deposit.deposit_id)
-    post(state, outcome, JournalKind.DEPOSIT_REVERSED, memo, postings)
+        subaccount.receivables[deposit.asset_id] = None
+        subaccount.judge_by_margin()
+    memo: tuple[Any, ...] = (command.chain_id, command.tx_id, command.index, deposit.deposit_id)
+    if moved.memos:
+        memo = (*memo, tuple(moved.memos))
+    post(state, outcome, JournalKind.DEPOSIT_REVERSED, memo, moved.postings + postings)
     _add_provisional(state, deposit, -1)
     subaccount.frozen_withdrawals -= 1
     return _set_deposit(state, msgspec.structs.replace(deposit, state="reversed"), outcome)
@@ -330,6 +342,19 @@ def stop_withdrawals(state: State, command: StopWithdrawals, outcome: Outcome) -
     else:
         state.stopped_withdrawals.pop(command.asset_id, None)
     outcome.events.append(WithdrawalsStopped(command.asset_id, command.stopped, command.reason))
+
+
+def _redeem_for(
+    state: State, outcome: Outcome, into: lending.Movements, subaccount: Subaccount, asset_id: int, missing: int
+) -> int:
+    """Redeem what is missing, as far as lent and idle; gives what became free.   [D-5]"""
+    if missing <= 0 or asset_id not in subaccount.lent:
+        return 0
+    atoms = lending.redemption(state, subaccount, asset_id, outcome.at_us, missing)
+    if not 0 < atoms <= lending.totals(state, state.pools[asset_id], outcome.at_us).idle:
+        return 0
+    lending.redeem(state, outcome, into, subaccount, asset_id, atoms, LendingSource.RECONCILIATION)
+    return atoms
 
 
 def _receivable(subaccount_id: int) -> int:

@@ -39,7 +39,7 @@ THROTTLE_SECONDS = 10
 LEAST_SHARES = formulas.SHARES_PER_ATOM // 1_000
 """Nobody keeps fewer lend shares than this.   [B-4]"""
 LEAST_SHARES_PER_ATOM = 1_000
-"""A pool whose shares have become worth more takes no new loans: roundings would be felt. Interest alone needs years."""
+"""A pool whose shares have become worth more takes no new loans: roundings would be felt. Interest needs years for it."""
 
 _LEND, _REDEEM, _BORROW, _REPAY = (
     LendingEvent.LEND,
@@ -341,7 +341,7 @@ def repay(
     position = formulas.debt_atoms(shares, now.borrowed, now.debt_shares)
     if not shares:
         del subaccount.debts[asset_id]
-        subaccount.margined = bool(subaccount.debts or subaccount.promised)
+        subaccount.judge_by_margin()
         state.small_debts.pop((number, asset_id), None)
     else:
         state.small_debts[number, asset_id] = None

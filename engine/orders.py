@@ -464,7 +464,7 @@ def promise(state: State, order: Order, lots: int) -> None:
         subaccount.asset_ids[asset_id] = None
     else:
         promised.pop(asset_id, None)
-    subaccount.margined = bool(promised or subaccount.debts)
+    subaccount.judge_by_margin()
 
 
 def _release(state: State, outcome: Outcome, order: Order) -> None:

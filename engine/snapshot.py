@@ -442,7 +442,10 @@ def _load_asset_ids(state: State) -> None:
     for key in state.balances:
         account = key >> ASSET_BITS
         if account >> OWNER_BITS in _SUBACCOUNT_KINDS:
-            state.subaccounts[account & OWNER_MASK].asset_ids[underlying(key & _ASSET_MASK)] = None
+            subaccount = state.subaccounts[account & OWNER_MASK]
+            subaccount.asset_ids[underlying(key & _ASSET_MASK)] = None
+            if account >> OWNER_BITS == AccountKind.RECEIVABLE:
+                subaccount.receivables[key & _ASSET_MASK] = None
 
 
 def _load_yields(state: State) -> None:
@@ -511,7 +514,7 @@ def _load_markets(state: State, rows: list[_Market]) -> None:
         else:
             subaccount.reserved[asset] = subaccount.reserved.get(asset, 0) + atoms
     for each in state.subaccounts.values():
-        each.margined = bool(each.debts or each.promised)
+        each.judge_by_margin()
 
 
 def _load_order(state: State, market: Market, side: Side, row: _Resting) -> Order:

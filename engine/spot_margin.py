@@ -284,7 +284,7 @@ def _unlock(state: State, outcome: Outcome, maker: Leg) -> None:
         book[maker.pays_asset] = left
     else:
         del book[maker.pays_asset]
-        subaccount.margined = bool(subaccount.debts or subaccount.promised)
+        subaccount.judge_by_margin()
 
 
 def _add_fee(state: State, postings: list[Posting], leg: Leg) -> None:

@@ -183,6 +183,7 @@ class Subaccount:
         "orders",
         "promised",
         "provisional",
+        "receivables",
         "reserved",
         "share_times",
         "subaccount_id",
@@ -206,6 +207,8 @@ class Subaccount:
         self.debts: dict[AssetId, Loan] = {}
         self.share_times: dict[AssetId, ShareTime] = {}
         """What its share of extra yields is computed from, also after a loan has ended.   [Y-3]"""
+        self.receivables: dict[AssetId, None] = {}
+        """Assets of which it owes the exchange what a reversed deposit left unpaid.   [D-5]"""
         self.margined = False
         """Whether it owes or has promised anything: if not, it has no exposure, and its orders need no margin. [M-9]"""
         self.provisional: dict[AssetId, int] = {}
@@ -217,6 +220,11 @@ class Subaccount:
         self.auto_borrow_settlements = True
         self.auto_realize_pnl = True
         self.leverage_limit = 10 * 10**9
+
+
+    def judge_by_margin(self) -> None:
+        """Set `margined` anew after a debt, a promise or a receivable came or went."""
+        self.margined = bool(self.debts or self.promised or self.receivables)
 
 
 class Liquidity(msgspec.Struct):

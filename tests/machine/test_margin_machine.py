@@ -341,7 +341,7 @@ class Margin(RuleBasedStateMachine):
                     if self.state.balances.get((kind << 40 | number) << ASSET_BITS | share(asset), 0)
                 }
                 assert held == set(loans)
-            assert subaccount.margined == bool(subaccount.debts or subaccount.promised)
+            assert subaccount.margined == bool(subaccount.debts or subaccount.promised or subaccount.receivables)
 
     def teardown(self) -> None:
         content = snapshot.dump(self.state)
