@@ -128,8 +128,8 @@ def restore_deposit(state: State, command: RestoreDeposit, outcome: Outcome) -> 
 def reverse_deposit(state: State, command: ReverseDeposit, outcome: Outcome) -> DepositView:
     """Take back an orphaned deposit: from the subaccount, then the user's others, the rest is owed.   [D-5, U-3]
 
-    What is lent is redeemed for it as far as the pool has it. Nothing goes below zero: what is spent or locked becomes a
-    receivable that later deposits pay first, and that counts like a debt.
+    What is lent is redeemed for it as far as the pool has it. Nothing goes below zero: what is spent or locked becomes
+    a receivable that later deposits pay first, and that counts like a debt.
     """
     deposit = _deposit(state, command, "orphaned")
     # From here the command succeeds.

@@ -39,7 +39,7 @@ THROTTLE_SECONDS = 10
 LEAST_SHARES = formulas.SHARES_PER_ATOM // 1_000
 """Nobody keeps fewer lend shares than this.   [B-4]"""
 LEAST_SHARES_PER_ATOM = 1_000
-"""A pool whose shares have become worth more takes no new loans: roundings would be felt. Interest needs years for it."""
+"""A pool whose shares have become worth more takes no new loans: roundings would be felt. Interest needs years."""
 
 _LEND, _REDEEM, _BORROW, _REPAY = (
     LendingEvent.LEND,
