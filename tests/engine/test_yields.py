@@ -369,6 +369,16 @@ def test_a_fill_that_redeems_collects_first() -> None:
     assert market.claim("anna") == claim - SOL // 10
 
 
+def test_genesis_says_how_much_is_staked_and_how_long_periods_are() -> None:
+    state = Exchange().state
+    lending_of = {asset.symbol: asset.lending for asset in state.assets.values() if asset.lending is not None}
+    days = {symbol: parameters.yield_period_ms // 86_400_000 for symbol, parameters in lending_of.items()}
+    shares = {symbol: parameters.staked_share for symbol, parameters in lending_of.items() if parameters.staked_share}
+
+    assert (days["SOL"], days["USDC"], days["USDT"]) == (7, 30, 30)
+    assert shares == {"SOL": RATE_SCALE // 2}
+
+
 # --- what it is worth meanwhile -------------------------------------------------------------------------------------
 
 
