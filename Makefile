@@ -20,7 +20,7 @@ unexport PYTHONPATH
 unexport PYTHONOPTIMIZE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run reset test check bench crash simulate mutants replay doctor lock
+.PHONY: help setup run reset test check bench crash simulate mutants replay compile uncompile doctor lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,12 @@ mutants: $(STAMP) ## plant known bugs one by one; every one must turn the tests 
 
 replay: $(STAMP) ## replay a stopped or running node's log and compare everything (LOG=folder)
 	$(BIN)/satchel replay --data $(LOG)
+
+compile: $(STAMP) ## build the core with mypyc and a C compiler: same bytes, faster
+	@$(BIN)/python tools/setup/compile_core.py
+
+uncompile: $(STAMP) ## forget the compiled core: everything runs as Python again
+	@$(BIN)/python tools/setup/compile_core.py --remove
 
 doctor: ## say what this machine has and lacks
 	@$(PYTHON) tools/setup/doctor.py

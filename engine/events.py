@@ -6,13 +6,11 @@ Events are published only when the block that holds their command is durable.   
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 import msgspec
 
 from engine.commands import OrderType, SelfTrade, Side, TimeInForce
-from engine.rejections import Rejection
-from ledger.journal import JournalTransaction
+from engine.outcome import Outcome as Outcome
 
 
 class OrderStatus(IntEnum):
@@ -326,20 +324,3 @@ class WithdrawalsStopped(_Fact):
 
 class KeyRotated(_Fact):
     public_key: bytes
-
-
-class Outcome:
-    """What one command did: events, journal transactions, the reply to whoever asked, or why not."""
-
-    __slots__ = ("at_us", "events", "journal", "rejection", "reply", "seq", "touched")
-
-    def __init__(self, seq: int, at_us: int) -> None:
-        self.seq = seq
-        self.at_us = at_us
-        self.rejection: Rejection | None = None
-        self.events: list[Any] = []
-        self.journal: list[JournalTransaction] = []
-        self.touched: dict[int, None] = {}
-        """`subaccount << ASSET_BITS | asset` of each holding that changed, in order; gives BalanceChanged."""
-        self.reply: Any = None
-        """OrderView, list of OrderView | OrderRefused, WithdrawalView, KeyAdded …; None: nothing to say."""

@@ -160,6 +160,8 @@ _POSTING = Struct(">QIqQ")
 _BATCH_COUNT = Struct(">H")
 _BATCH = Struct(">HIIqQ32s")
 _LOW_MASK = 2**64 - 1
+_SMALL_POSTING = Struct(">QIqq")
+_SMALL = 1 << 61
 
 encode_memo = msgspec.msgpack.Encoder().encode
 """Canonical MessagePack: arrays, shortest ints, strings, bytes, booleans, nil; no maps, no floats."""
@@ -185,9 +187,12 @@ def encode_transaction(
     """
     parts = [_HEAD.pack(ENCODING_VERSION, previous_hash, seq, command_seq, at_us, kind, len(memo)), memo]
     parts.append(_COUNT.pack(len(postings)))
-    pack = _POSTING.pack
     for account, asset, atoms in postings:
-        parts.append(pack(account, asset, atoms >> 64, atoms & _LOW_MASK))
+        if -_SMALL <= atoms < _SMALL:
+            # Nearly every one: 64 bits and their sign, without a mask that makes a large number of a small one.
+            parts.append(_SMALL_POSTING.pack(account, asset, -1 if atoms < 0 else 0, atoms))
+        else:
+            parts.append(_POSTING.pack(account, asset, atoms >> 64, atoms & _LOW_MASK))
     parts.append(_BATCH_COUNT.pack(len(batches)))
     for batch in batches:
         total = batch.total

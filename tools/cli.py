@@ -62,6 +62,26 @@ def _end(body: Callable[[], int], as_json: bool) -> None:
     raise typer.Exit(run(body, as_json))
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from ledger import compiled
+
+        typer.echo(f"satchel {version('satchel-exchange')}, core: {compiled.build()}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Version; whether the core is compiled."),
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
 @app.command()
 def serve(
     devnet: Annotated[bool, typer.Option("--devnet", help="A sandbox: simulated chain, faucet, own clock.")] = False,
@@ -260,6 +280,21 @@ def alarms(
     from tools import alarms as alarming
 
     _end(lambda: alarming.show(data, database, clear or [], json), json)
+
+
+@app.command()
+def liquidity(
+    key: Annotated[Path, typer.Option("--key", help="File of an operator's key, of `satchel keygen --out`.")],
+    url: Annotated[str, typer.Option("--url", help="Where the exchange listens.")] = "http://127.0.0.1:8080",
+    low: Annotated[
+        str, typer.Option("--low", help="A chain runs low below this part of what users have of the asset.")
+    ] = "0.1",
+    json: Json = False,
+) -> None:
+    """What each chain can pay out of each asset; 1 while one runs low."""
+    from tools import liquidity as liquid
+
+    _end(lambda: liquid.show(url, key, low, json), json)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
+from ledger import compiled
 from tests.bench import book_bench, engine_bench, epoch_bench, http_bench, ledger_bench
 from tests.bench.rows import Row, show
 
@@ -53,7 +54,7 @@ def machine() -> str:
     load = os.getloadavg()[0]
     return (
         f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, "
-        f"{platform.machine()}, load before the run {load:.1f}"
+        f"{platform.machine()}, load before the run {load:.1f}, core: {compiled.build()}"
     )
 
 

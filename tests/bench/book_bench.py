@@ -9,10 +9,12 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from engine import genesis
 from engine.book import Book
 from engine.commands import OrderType, SelfTrade, Side, TimeInForce
 from engine.matching import take
-from engine.state import Order, Subaccount, User
+from engine.state import Market, Order, Subaccount, User
+from ledger import compiled
 from tests.bench.flow import CANCEL, Operation, flow
 from tests.bench.rows import REPEATS, Row, show, timed
 
@@ -52,7 +54,7 @@ def ours_on(operations: list[Operation]) -> Callable[[], tuple[int, int]]:
     owners = [Subaccount(number, User(number, 0), 0) for number in range(2 * USERS)]
     book = Book()
     bids, asks = book.bids, book.asks
-    market: Any = None
+    market = Market(genesis.load("devnet").markets[0], book, 0)
     limit, gtc, reject = OrderType.LIMIT, TimeInForce.GTC, SelfTrade.REJECT_TAKER
     bid, ask = Side.BID, Side.ASK
 
@@ -145,4 +147,4 @@ def _spread(figures: tuple[float, float, float]) -> tuple[float, str, float, flo
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--scale", type=float, default=1.0)
-    show(f"book only, median of {REPEATS}", run(arguments.parse_args().scale))
+    show(f"book only, median of {REPEATS}, core: {compiled.build()}", run(arguments.parse_args().scale))

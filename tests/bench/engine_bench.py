@@ -28,6 +28,7 @@ from engine.commands import (
 from engine.parameters import PRICE_SCALE
 from engine.state import State
 from engine.transition import apply
+from ledger import compiled
 from ledger.blocks import SignedRequest, log_command
 from ledger.journal import GENESIS_HASH, seal
 from tests.bench.flow import CANCEL, Operation, flow
@@ -180,4 +181,4 @@ def liability_columns(subaccounts: int) -> Row:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--scale", type=float, default=1.0)
-    show(f"engine, median of {REPEATS}", run(arguments.parse_args().scale))
+    show(f"engine, median of {REPEATS}, core: {compiled.build()}", run(arguments.parse_args().scale))

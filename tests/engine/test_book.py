@@ -7,14 +7,14 @@ import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
+from engine import genesis
 from engine.book import Book, Ladder, queue
 from engine.commands import OrderType, SelfTrade, Side, TimeInForce
 from engine.matching import NO_LIMIT, Stop, preview, take
-from engine.state import Order, Subaccount, User
+from engine.state import Market, Order, Subaccount, User
 from tests.engine.naive_book import NaiveBook, NaiveOrder, Result
 
 MODES = {"taker": SelfTrade.REJECT_TAKER, "maker": SelfTrade.REJECT_MAKER, "both": SelfTrade.REJECT_BOTH}
@@ -27,6 +27,7 @@ class FastBook:
 
     def __init__(self) -> None:
         self.book = Book()
+        self.market = Market(genesis.load("devnet").markets[0], self.book, 0)
         self.orders: dict[int, Order] = {}
         self.owners: dict[int, Subaccount] = {}
 
@@ -37,9 +38,8 @@ class FastBook:
 
     def place(self, order: NaiveOrder, mode: str = "taker") -> Result:
         side = Side.BID if order.is_bid else Side.ASK
-        market: Any = None
         resting = Order(
-            order.number, None, market, self.owner(order.owner), OrderType.LIMIT, side, TimeInForce.GTC,
+            order.number, None, self.market, self.owner(order.owner), OrderType.LIMIT, side, TimeInForce.GTC,
             order.price, order.lots, 0, False, False, MODES[mode], 0,
         )  # fmt: skip
         result = self.take(order.owner, order.is_bid, order.price, order.lots, mode)

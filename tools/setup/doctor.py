@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def main() -> int:
     for name, fine, note in useful:
         print(f"{'ok     ' if fine else 'absent '} {name}" + ("" if fine else f": {note}"))
 
+    print(f"        core runs as: {core()}")
+
     missing = [name for name, fine, _ in needed if not fine]
     if missing:
         print(f"\nOn a bare Debian: {APT_LINE}")
@@ -48,6 +51,16 @@ def port_is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def core() -> str:
+    """How the environment's interpreter would run the core."""
+    python = ROOT / ".venv" / "bin" / "python"
+    if not python.exists():
+        return "unknown before make setup"
+    # In a process of its own: whether a build may be used depends on the interpreter.
+    ask = [str(python), "-c", "from ledger import compiled; print(compiled.build())"]
+    return subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def chromium() -> str | None:

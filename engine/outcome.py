@@ -1,0 +1,25 @@
+"""What one command came to: what the ledger, the public and whoever asked are handed.   [A-6]"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.rejections import Rejection
+from ledger.journal import JournalTransaction
+
+
+class Outcome:
+    """What one command did: events, journal transactions, the reply to whoever asked, or why not."""
+
+    __slots__ = ("at_us", "events", "journal", "rejection", "reply", "seq", "touched")
+
+    def __init__(self, seq: int, at_us: int) -> None:
+        self.seq = seq
+        self.at_us = at_us
+        self.rejection: Rejection | None = None
+        self.events: list[Any] = []
+        self.journal: list[JournalTransaction] = []
+        self.touched: dict[int, None] = {}
+        """`subaccount << ASSET_BITS | asset` of each holding that changed, in order; gives BalanceChanged."""
+        self.reply: Any = None
+        """OrderView, list of OrderView | OrderRefused, WithdrawalView, KeyAdded …; None: nothing to say."""
