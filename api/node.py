@@ -31,7 +31,7 @@ from engine.rejections import Rejection, RejectReason
 from engine.sequencer import Attach, Overloaded, Sequencer
 from engine.state import ASSET_BITS, State
 from ledger.blocks import Block, SignedRequest
-from ledger.chart import OWNER_BITS
+from ledger.chart import OWNER_BITS, AccountKind
 from ledger.checkpoints import CheckpointFile
 from ledger.database import open_engine, upgrade
 from ledger.invariants import RunningTotals
@@ -122,6 +122,12 @@ class Node:
     def state(self) -> State:
         """The applied state, to read only. It may be ahead of what is durable: see `durable`."""
         return self.sequencer.state
+
+    def claims(self, asset_id: int) -> int:
+        """What users hold and lend of an asset, in atoms; kept from block to block, so asking is cheap.   [D-1]"""
+        totals = self._totals.totals
+        kinds = (AccountKind.AVAILABLE, AccountKind.POOL_LENT)
+        return -sum(totals.get((int(kind), asset_id), 0) for kind in kinds)
 
     async def submit(
         self, command: Command, request: SignedRequest | None = None, *, attach: Attach | None = None

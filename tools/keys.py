@@ -36,6 +36,7 @@ ROUTES = {
     "withdrawalQueryAll": ("GET", "/wapi/v1/capital/withdrawals"),
     "positionQuery": ("GET", "/api/v1/position"),
     "alarmQueryAll": ("GET", "/satchel/v1/alarms"),
+    "liquidityQueryAll": ("GET", "/satchel/v1/liquidity"),
     "balanceAsOfQuery": ("GET", "/satchel/v1/balances"),
     "keyAdd": ("POST", "/satchel/v1/keys"),
     "keyQueryAll": ("GET", "/satchel/v1/keys"),

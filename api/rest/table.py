@@ -12,6 +12,7 @@ from api.rest import (
     later,
     lending,
     lending_history,
+    liquidity,
     margin,
     operator,
     orders,
@@ -35,6 +36,7 @@ ROUTES: list[Route] = [
     *epochs.ROUTES,
     *operator.ROUTES,
     *alarms.ROUTES,
+    *liquidity.ROUTES,
     *health.ROUTES,
     *later.ROUTES,
 ]
