@@ -60,7 +60,7 @@ def max_withdrawal(state: State, subaccount: Subaccount, asset_id: AssetId, at_u
 
 
 def max_order(state: State, command: PlaceOrder, at_us: int) -> int:
-    """The most lots that this order could be placed with now; its own lots are not looked at.   [M-11]"""
+    """The most lots that this order could be placed with now; its own lots are not looked at.   [M-11, S-6]"""
     market, subaccount = state.markets[command.market_id], state.subaccounts[command.subaccount_id]
     parameters = market.parameters
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.commands import AddKey, OpenSubaccount, RegisterKey, RevokeKey, SetPrices, Transfer, UpdateAccount
-from engine.pricing import mark_price
 from engine.parameters import PRICE_SCALE, RATE_SCALE
+from engine.pricing import mark_price
 from engine.rejections import RejectReason
 from tests.engine.desk import ASK, BID, NEW, Desk, Trader
 

@@ -1,4 +1,7 @@
-"""Spot margin: orders that borrow, redeem, repay and lend as they fill.   [S-1 … S-8, M-9, B-7, B-8]"""
+"""Spot margin: orders that borrow, redeem, repay and lend as they fill.
+
+[S-1, S-2, S-3, S-4, S-6, S-8, M-9, B-5, B-6, B-7, B-8]
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from engine.events import LendingEvent, LendingMoved, LendingSource, OrderExpire
 from engine.parameters import PRICE_SCALE, USD_SCALE, FeeSchedule, WeightKind
 from engine.rejections import RejectReason
 from ledger.journal import JournalKind
-from tests.engine.desk import ASK, BID, EXPIRED, FILLED, FOK, IOC, NEW, Desk, ExpiryReason, Trader
+from tests.engine.desk import BID, EXPIRED, FILLED, FOK, IOC, NEW, Desk, ExpiryReason, Trader
 
 SOL, USDC = 10**9, 10**6
 

@@ -1,7 +1,9 @@
 """A machine of borrowers and lenders: orders on margin, loans, prices, jumps of the clock; promises near their making.
 
 B-14 and the bounds of claims and debts after every step; no accepted action leaves initial margin unmet; utilization
-stays under its bound; whoever replays gets the same bytes.   [B-4, B-7, B-14, M-5, M-9, M-12, S-8, A-10]
+stays under its bound; whoever replays gets the same bytes.
+
+[B-4, B-7, B-8, B-14, M-5, M-9, M-11, M-12, S-5, S-8, A-10]
 """
 
 from __future__ import annotations
