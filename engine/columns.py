@@ -28,7 +28,7 @@ open orders, and no equity below zero.   [C-1 … C-3, M-1 … M-6]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,7 @@ BLOCK = 16_384
 _DOWN, _UP = 1 - 2.0**-40, 1 + 2.0**-40
 _MOST_ASSETS = 1_000
 _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
+_HELD, _LENT, _OWED, _PAYING = range(4)
 _RECEIVABLE = account_id(AccountKind.RECEIVABLE)
 
 
@@ -100,6 +101,10 @@ class Columns:
                 case SettingsChanged():
                     stale[event.subaccount_id] = None
 
+    def forget(self, numbers: Iterable[int]) -> None:
+        """These subaccounts have changed in some other way."""
+        self._stale.update(dict.fromkeys(numbers))
+
     def in_liquidation(
         self, at_us: int, marks: Mapping[AssetId, int] | None = None
     ) -> list[tuple[int, margin.Sums]]:
@@ -143,40 +148,44 @@ class Columns:
 
     def refresh(self) -> None:
         """Read again the rows that were noted."""
-        state = self.state
-        stale, self._stale = self._stale, {}
-        self._grow(state.next_subaccount_id)
-        balances = state.balances
-        lines: dict[AssetId, list[tuple[int, float, float, float, float]]] = {}
+        stale, self._stale = list(self._stale), {}
+        self._grow(self.state.next_subaccount_id)
+        for start in range(0, len(stale), BLOCK):
+            self._read(stale[start : start + BLOCK])
+
+    def _read(self, numbers: list[int]) -> None:
+        for columns in self._assets.values():
+            columns.clear(numbers)
+        state, balances = self.state, self.state.balances
+        lines: dict[AssetId, list[list[float]]] = {}
         leverage = []
-        for number in stale:
+        for number in numbers:
             subaccount = state.subaccounts[number]
-            held_key, owed_key = available(number) << ASSET_BITS, (_RECEIVABLE | number) << ASSET_BITS
-            lent_key, debt_key = lent(number) << ASSET_BITS, borrowed(number) << ASSET_BITS
-            reserved, promised = subaccount.reserved, subaccount.promised
+            owner = subaccount.subaccount_id
+            held_key, owed_key = available(owner) << ASSET_BITS, (_RECEIVABLE | owner) << ASSET_BITS
             leverage.append(leverage_fraction(subaccount.leverage_limit) / RATE_SCALE * _UP)
-            is_counted = True
+            self.uncounted.pop(number, None)
             for asset_id in subaccount.asset_ids:
                 held = -balances.get(held_key | asset_id, 0)
-                claim = debt = 0
-                if asset_id in subaccount.lent:
-                    claim = -balances.get(lent_key | lend_share(asset_id), 0)
-                if asset_id in subaccount.debts:
-                    debt = balances.get(debt_key | debt_share(asset_id), 0)
-                paying = reserved.get(asset_id, 0) + promised.get(asset_id, 0)
+                if held > 0:
+                    _note(lines, asset_id, _HELD, number, held * _DOWN)
                 if held < 0 or balances.get(owed_key | asset_id, 0):
-                    is_counted, held = False, 0
-                lines.setdefault(asset_id, []).append((number, held * _DOWN, claim, debt, paying * _UP))
-            if is_counted:
-                self.uncounted.pop(number, None)
-            else:
-                self.uncounted[number] = None
-        self._leverage[list(stale)] = leverage
+                    self.uncounted[number] = None
+            for asset_id in subaccount.lent:
+                shares = -balances.get(lent(owner) << ASSET_BITS | lend_share(asset_id), 0)
+                _note(lines, asset_id, _LENT, number, shares)
+            for asset_id in subaccount.debts:
+                shares = balances.get(borrowed(owner) << ASSET_BITS | debt_share(asset_id), 0)
+                _note(lines, asset_id, _OWED, number, shares)
+            reserved, promised = subaccount.reserved, subaccount.promised
+            for asset_id in {**reserved, **promised}:
+                paying = reserved.get(asset_id, 0) + promised.get(asset_id, 0)
+                _note(lines, asset_id, _PAYING, number, paying * _UP)
+        self._leverage[numbers] = leverage
         for asset_id, found in lines.items():
-            columns = self._assets.get(asset_id)
-            if columns is None:
-                columns = self._assets[asset_id] = _AssetColumns(len(self._leverage))
-            columns.write(found)
+            if asset_id not in self._assets:
+                self._assets[asset_id] = _AssetColumns(len(self._leverage))
+            self._assets[asset_id].write(found)
 
     def _in_use(self) -> list[tuple[AssetId, _AssetColumns]]:
         assert len(self._assets) <= _MOST_ASSETS, f"{len(self._assets)} assets: the band is proven for {_MOST_ASSETS}"
@@ -200,19 +209,32 @@ class _AssetColumns:
         self.capacity = capacity
         self.kinds: list[Floats | None] = [None, None, None, None]
 
-    def write(self, lines: list[tuple[int, float, float, float, float]]) -> None:
-        numbers, *kinds = zip(*lines, strict=True)
-        for kind, values in enumerate(kinds):
-            column = self.kinds[kind]
-            if column is None:
-                if not any(values):
-                    continue
-                column = self.kinds[kind] = np.zeros(self.capacity)
-            column[list(numbers)] = np.array(values, dtype=np.float64)
+    def clear(self, numbers: list[int]) -> None:
+        for column in self.kinds:
+            if column is not None:
+                column[numbers] = 0.0
+
+    def write(self, lines: list[list[float]]) -> None:
+        """Of each kind its rows and then what stands there."""
+        for kind in (_HELD, _LENT, _OWED, _PAYING):
+            rows, values = lines[2 * kind : 2 * kind + 2]
+            if rows:
+                column = self.kinds[kind]
+                if column is None:
+                    column = self.kinds[kind] = np.zeros(self.capacity)
+                column[np.array(rows, dtype=np.int64)] = np.array(values, dtype=np.float64)
 
     def grow(self, capacity: int) -> None:
         self.capacity = capacity
         self.kinds = [None if column is None else _longer(column, capacity) for column in self.kinds]
+
+
+def _note(lines: dict[AssetId, list[list[float]]], asset_id: AssetId, kind: int, row: int, value: float) -> None:
+    found = lines.get(asset_id)
+    if found is None:
+        found = lines[asset_id] = [[], [], [], [], [], [], [], []]
+    found[2 * kind].append(row)
+    found[2 * kind + 1].append(value)
 
 
 class _Factors(NamedTuple):
@@ -250,7 +272,7 @@ def _factors(
     price = (marks if marks is not None else state.marks).get(asset_id, 0) or mark_price(state, asset_id)
     unit = 10**asset.decimals
     claim = debt = 0.0
-    if columns.kinds[1] is not None or columns.kinds[2] is not None:
+    if columns.kinds[_LENT] is not None or columns.kinds[_OWED] is not None:
         pool = lending.totals(state, state.pools[asset_id], at_us)
         claim = pool.lent / pool.lend_shares * _DOWN if pool.lend_shares else 0.0
         debt = pool.borrowed / pool.debt_shares * _UP if pool.debt_shares else 0.0
