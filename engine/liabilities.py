@@ -49,26 +49,32 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
         withdrawing_key = account_id(AccountKind.WITHDRAWING, number) << ASSET_BITS
         owed_key = account_id(AccountKind.RECEIVABLE, number) << ASSET_BITS
         reserved, waiting = subaccount.reserved, subaccount.provisional
-        has_loans = bool(subaccount.lent or subaccount.debts or subaccount.share_times)
-        is_plain = not has_loans and not subaccount.promised
+        lends, debts, times = subaccount.lent, subaccount.debts, subaccount.share_times
+        is_plain = not debts and not subaccount.promised
         amounts: list[int] = []
-        collateral = 0
+        collateral = earned = 0
         for asset_id, unit, price, asset, has_pool in lines:
-            held = -balances.get(held_key | asset_id, 0)
+            quantity = -balances.get(held_key | asset_id, 0)
             in_orders = reserved.get(asset_id, 0)
-            free = held - in_orders
+            free = quantity - in_orders
             # Provisional funds may have been traded away: what is left of them is all that can be shown.
             provisional = min(waiting.get(asset_id, 0), free)
             amounts += (free - provisional, in_orders, provisional, -balances.get(withdrawing_key | asset_id, 0))
             if has_pool:
-                amounts += _in_pool(state, subaccount, asset_id, at_us) if has_loans else (0, 0, 0)
-            if held and price and asset.weight:
-                collateral += _collateral_value(asset, held, unit, price)
+                claim = lending.claim(state, subaccount, asset_id, at_us) if asset_id in lends else 0
+                owed = lending.debt(state, subaccount, asset_id, at_us) if asset_id in debts else 0
+                reward = yields.uncollected(state, subaccount, asset_id) if asset_id in times else 0
+                amounts += (claim, owed, reward)
+                quantity += claim
+                if reward:
+                    earned += value_usd(reward, unit, price)
+            if quantity and price and asset.weight:
+                collateral += _collateral_value(asset, quantity, unit, price)
             if owed_key | asset_id in balances:
                 is_plain = False
         if is_plain:
-            # Nothing is lent, owed or promised: net equity is the collateral value, and no margin is asked for.
-            amounts += (collateral, 0, collateral, 0)
+            # Nothing is owed or promised: no margin is asked for, and what `margin.sums` would say is known already.
+            amounts += (collateral, 0, collateral + earned, 0)
             is_liquidated = False
         else:
             values, is_liquidated = _values(state, subaccount, at_us)
@@ -91,13 +97,6 @@ def collateral_parameters(state: State) -> str:
         for asset in state.assets.values()
     }
     return json.dumps(lines, sort_keys=True, separators=(",", ":"))
-
-
-def _in_pool(state: State, subaccount: Subaccount, asset_id: int, at_us: int) -> tuple[int, int, int]:
-    """What POOL_COLUMNS show, in atoms."""
-    claim = lending.claim(state, subaccount, asset_id, at_us)
-    owed = lending.debt(state, subaccount, asset_id, at_us)
-    return claim, owed, yields.uncollected(state, subaccount, asset_id)
 
 
 def _values(state: State, subaccount: Subaccount, at_us: int) -> tuple[tuple[int, int, int, int], bool]:
