@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from engine import lending
 from engine.events import ExpiryReason
-from engine.formulas.collateral import weight_at
+from engine.formulas.collateral import flat_atoms, weight_at
 from engine.formulas.lending import claim_atoms, debt_atoms
 from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
-from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, WeightKind
+from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, AssetParameters, WeightKind
 from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up
 from engine.rejections import Rejection, RejectReason
-from engine.state import ASSET_BITS, Order, ShareTime, State, Subaccount
+from engine.state import ASSET_BITS, AssetPricing, Order, ShareTime, State, Subaccount, Valuations
 from engine.yields import uncollected
+from ledger.amounts import INT64_MAX, INT128_MAX, mul_div_down, mul_div_up
 from ledger.chart import AccountKind, AssetId, account_id, available, borrowed, debt_share, lend_share, lent
 
 Change = tuple[int, int, int, int]
@@ -31,6 +32,8 @@ _VALUE_ONE = PRICE_SCALE * RATE_SCALE // USD_SCALE
 _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
 _INVERSE_SQRT = WeightKind.INVERSE_SQRT
 _RECEIVABLE = account_id(AccountKind.RECEIVABLE)
+_UNFED, _ALWAYS_LIVE = AssetPricing(), AssetPricing()
+_UNFED.live_until_us, _ALWAYS_LIVE.live_until_us = -1, INT64_MAX
 
 
 class Holding(NamedTuple):
@@ -98,9 +101,8 @@ def sums(
     `marks` stand in for the state's.
     `is_stressed`: what is long at the lowest, what is owed at the highest of mark, index and 5-minute mean.   [M-12]
     """
-    balances, assets, pools = state.balances, state.assets, state.pools
-    if marks is None:
-        marks = state.marks
+    balances, pools = state.balances, state.pools
+    lines = _valuations(state).lines
     number = subaccount.subaccount_id
     held_key = available(number) << ASSET_BITS
     owed_key = (_RECEIVABLE | number) << ASSET_BITS
@@ -131,47 +133,47 @@ def sums(
             quantity += held_change + lent_change
             owed += owed_change
             paying += paying_change
-        exposure = paying + owed - quantity
         earned = uncollected(state, subaccount, asset_id) if asset_id in share_times else 0
-        if not quantity and not owed and exposure <= 0 and not earned:
+        if not quantity and not owed and paying <= 0 and not earned:
             continue
 
-        asset = assets[asset_id]
-        unit = 10**asset.decimals
-        price = short_price = marks.get(asset_id, 0) or mark_price(state, asset_id)
-        if is_strict and not is_live(state, asset_id, at_us):
+        price, unit, in_usd, weight, flat, pricing, asset = lines.get(asset_id) or _line(state, asset_id)
+        if marks is not None:
+            price = marks.get(asset_id, 0) or mark_price(state, asset_id)
+        short_price = price
+        if is_strict and at_us > pricing.live_until_us:
             price = short_price = 0
         elif is_stressed and price:
             price, short_price = _low_price(state, asset_id), _high_price(state, asset_id)
-        if quantity > 0 and asset.weight and price:
-            weight = asset.weight
-            if asset.weight_kind is _INVERSE_SQRT:
+        if quantity > 0 and weight and price:
+            if quantity > flat:
                 weight = weight_at(quantity, unit, weight, asset.weight_base, asset.weight_penalty)
-            equity += quantity * price * weight // (unit * _VALUE_ONE)
+            equity += quantity * price * weight // (in_usd * RATE_SCALE)
         if earned:
-            equity += earned * price // (unit * _PRICE_IN_USD)
+            equity += earned * price // in_usd
+        bare = owed - quantity
         if owed:
             if short_price:
-                equity -= -(-owed * short_price // (unit * _PRICE_IN_USD))
+                equity -= -(-owed * short_price // in_usd)
             else:
                 is_unpriced = True
+        exposure = bare + paying
+        if exposure <= 0 and bare <= 0:
+            continue
+        if not short_price:
+            is_unpriced = is_unpriced or exposure > 0
+            continue
+        margins = (asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base)
         if exposure > 0:
-            if short_price:
-                exposed = -(-exposure * short_price // (unit * _PRICE_IN_USD))
-                line = margin_line(
-                    exposed, asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base
-                )
-                notional += exposed
-                initial += line[0]
-            else:
-                is_unpriced = True
+            exposed = -(-exposure * short_price // in_usd)
+            line = margin_line(exposed, *margins)
+            notional += exposed
+            initial += line[0]
         # Maintenance leaves open orders out.   [M-1]
-        if owed > quantity and short_price:
+        if bare > 0:
             is_short = True
-            bare = -(-(owed - quantity) * short_price // (unit * _PRICE_IN_USD))
-            line = margin_line(
-                bare, asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base
-            )
+            if paying or exposure <= 0:
+                line = margin_line(-(-bare * short_price // in_usd), *margins)
             maintenance += line[1]
     return Sums(equity, initial, maintenance, notional, is_unpriced, is_short)
 
@@ -244,7 +246,28 @@ def exposures(state: State, subaccount: Subaccount, at_us: int, changes: Changes
 
 def open_order_loss(state: State, subaccount: Subaccount) -> int:
     """Σ over open orders of remaining × max(0, side × (price − mark)) in USD (1e-8).   [M-9, C-4]"""
-    return sum(order_loss(state, order, order.lots - order.executed_lots) for order in subaccount.orders.values())
+    all_losing = _valuations(state).losing
+    losing = all_losing.get(subaccount.subaccount_id)
+    if losing is None:
+        found = {order_id: order for order_id, order in subaccount.orders.items() if _is_losing(state, order)}
+        losing = all_losing[subaccount.subaccount_id] = found
+    if not losing:
+        return 0
+    return sum(order_loss(state, order, order.lots - order.executed_lots) for order in losing.values())
+
+
+def note_resting(state: State, order: Order) -> None:
+    """An order rests: where the losing ones of its subaccount are known, it is one of them or not.   [M-9]"""
+    losing = state.valuations.losing.get(order.subaccount.subaccount_id)
+    if losing is not None and _is_losing(state, order):
+        losing[order.order_id] = order
+
+
+def note_ended(state: State, order: Order) -> None:
+    """An order is open no longer.   [M-9]"""
+    losing = state.valuations.losing.get(order.subaccount.subaccount_id)
+    if losing:
+        losing.pop(order.order_id, None)
 
 
 def order_loss(state: State, order: Order, lots: int) -> int:
@@ -257,10 +280,11 @@ def loss_at(state: State, market_id: int, is_buy: bool, price_ticks: int, lots: 
 
     [M-9]
     """
+    most_bid, least_ask = _valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
+    if price_ticks <= most_bid if is_buy else price_ticks >= least_ask:
+        return 0
     parameters = state.markets[market_id].parameters
     mark, quote_mark = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
-    if not mark or not quote_mark:
-        return 0
     unit = 10 ** state.assets[parameters.base_asset_id].decimals
     order_price = price_ticks * parameters.tick_price * quote_mark
     return order_loss_usd(lots, parameters.lot_atoms, unit, order_price, mark, is_buy)
@@ -399,6 +423,50 @@ def add(changes: dict[AssetId, Change], asset_id: AssetId, held: int, lent: int,
     """Put one asset's change on top of what is there."""
     before = changes.get(asset_id, _NONE)
     changes[asset_id] = (before[0] + held, before[1] + lent, before[2] + owed, before[3] + paying)
+
+
+def _valuations(state: State) -> Valuations:
+    """What is computed from the marks, emptied when they, or an asset's parameters, have changed."""
+    known = state.valuations
+    if known.version != state.marks_version:
+        known = state.valuations = Valuations(state.marks_version)
+    return known
+
+
+def _line(state: State, asset_id: AssetId) -> tuple[int, int, int, int, int, AssetPricing, AssetParameters]:
+    """(mark, atoms of a unit, atoms × mark in 1e-8 USD, weight, atoms up to which that is flat, liveness, parameters)."""
+    asset, unit = state.assets[asset_id], 10 ** state.assets[asset_id].decimals
+    flat = INT128_MAX
+    if asset.weight_kind is _INVERSE_SQRT:
+        flat = flat_atoms(unit, asset.weight, asset.weight_base, asset.weight_penalty)
+    pricing = state.pricing[asset_id] if asset_id in state.prices else _UNFED
+    price = mark_price(state, asset_id)
+    if asset_id not in state.prices and price:
+        pricing = _ALWAYS_LIVE
+    line = price, unit, unit * _PRICE_IN_USD, asset.weight, flat, pricing, asset
+    _valuations(state).lines[asset_id] = line
+    return line
+
+
+def _is_losing(state: State, order: Order) -> bool:
+    market_id = order.market.parameters.market_id
+    most_bid, least_ask = _valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
+    return order.price_ticks > most_bid if order.side == 1 else order.price_ticks < least_ask
+
+
+def _lossless_ticks(state: State, market_id: int) -> tuple[int, int]:
+    """(the highest bid, the lowest ask) in ticks that lose nothing against the mark.   [M-9]
+
+    price × tick_price × quote mark against mark × PRICE_SCALE, solved for the price: down for bids, up for asks.
+    """
+    parameters = state.markets[market_id].parameters
+    mark, quote_mark = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
+    found = (INT128_MAX, 0)
+    if mark and quote_mark:
+        tick = parameters.tick_price * quote_mark
+        found = (mul_div_down(mark, PRICE_SCALE, tick), mul_div_up(mark, PRICE_SCALE, tick))
+    _valuations(state).ticks[market_id] = found
+    return found
 
 
 def _only_reduces(state: State, subaccount: Subaccount, at_us: int, changes: Changes) -> bool:

@@ -83,6 +83,7 @@ def configure_asset(state: State, command: ConfigureAsset, outcome: Outcome) -> 
     if known is None:
         record(outcome, JournalKind.ASSET_LISTED, (asset.asset_id, asset.symbol, asset.decimals))
     state.assets[asset.asset_id] = asset
+    state.marks_version += 1
     outcome.events.append(AssetConfigured(asset.asset_id))
 
 

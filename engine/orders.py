@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from engine import clearing, lending, spot_margin
+from engine import clearing, lending, margin, spot_margin
 from engine.book import Book, Ladder, Level
 from engine.commands import (
     CancelAllOrders,
@@ -237,6 +237,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         touched[ladder, price] = parameters.market_id
     state.orders[order_id] = order
     subaccount.orders[order_id] = order
+    margin.note_resting(state, order)
     if client_id is not None:
         subaccount.client_ids[client_id] = order
     if order.flags & SPENDS_AT_FILL:
@@ -482,6 +483,7 @@ def _forget(state: State, order: Order) -> None:
     subaccount = order.subaccount
     del state.orders[order.order_id]
     del subaccount.orders[order.order_id]
+    margin.note_ended(state, order)
     if order.client_id is not None:
         del subaccount.client_ids[order.client_id]
 

@@ -348,6 +348,21 @@ class Market:
         self.listed_at_us = listed_at_us
 
 
+class Valuations:
+    """What `margin` has computed from the marks and keeps while `State.marks_version` stays.   [M-9]"""
+
+    __slots__ = ("lines", "losing", "ticks", "version")
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.lines: dict[AssetId, Any] = {}
+        """What values one asset: price, divisors, weight, fractions."""
+        self.ticks: dict[int, tuple[int, int]] = {}
+        """Market → the highest bid and the lowest ask, in ticks, that lose nothing against the mark."""
+        self.losing: dict[int, dict[int, Order]] = {}
+        """Subaccount → its open orders that would lose against the mark; only those that were asked for."""
+
+
 class State:
     """Everything `apply` knows. Mutated in place; the same commands give the same state, byte for byte.   [A-6]"""
 
@@ -385,7 +400,9 @@ class State:
         self.marks: dict[AssetId, int] = {}
         """Mark price per whole unit in PRICE_SCALE USD; absent without any.   [P-2, P-3]"""
         self.marks_version = 0
-        """Grows whenever a mark changes: what cached valuations are good for. Not part of the snapshot."""
+        """Grows whenever a mark, or what an asset counts for, changes. Not part of the snapshot."""
+        self.valuations = Valuations(-1)
+        """A cache for this version of the marks, not part of the snapshot either."""
         self.pricing: dict[AssetId, AssetPricing] = {}
         self.sampled_second = 0
         """The exchange second up to which marks were sampled.   [P-2]"""
