@@ -40,6 +40,7 @@ def max_borrow(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: i
         return 0
     if lending.lending_parameters(state, asset_id).state is LendingState.CLOSED:
         return 0
+    _forget_answers(state)
     step = state.assets[asset_id].step_atoms
 
     def is_accepted(steps: int) -> bool:
@@ -52,6 +53,7 @@ def max_withdrawal(state: State, subaccount: Subaccount, asset_id: AssetId, at_u
     """The most that could leave now, in atoms; what chains can pay is another question.   [M-11, M-12, S-5]"""
     if asset_id not in state.assets or subaccount.frozen_withdrawals or asset_id in state.stopped_withdrawals:
         return 0
+    _forget_answers(state)
 
     def is_accepted(atoms: int) -> bool:
         return _passes(lambda: outflows.plan(state, subaccount, asset_id, at_us, atoms, may_borrow, False))
@@ -63,6 +65,7 @@ def max_order(state: State, command: PlaceOrder, at_us: int) -> int:
     """The most lots that this order could be placed with now; its own lots are not looked at.   [M-11, S-6]"""
     market, subaccount = state.markets[command.market_id], state.subaccounts[command.subaccount_id]
     parameters = market.parameters
+    _forget_answers(state)
 
     def is_accepted(lots: int) -> bool:
         return _passes(lambda: _require_order(state, market, subaccount, _with_lots(command, lots), at_us))
@@ -79,6 +82,7 @@ def preview(state: State, command: PlaceOrder, at_us: int) -> Preview:
     """What an order would do to the account, without sequencing anything.   [M-13]"""
     market, subaccount = state.markets[command.market_id], state.subaccounts[command.subaccount_id]
     parameters = market.parameters
+    _forget_answers(state)
     refusal = None
     try:
         _require_order(state, market, subaccount, command, at_us)
@@ -122,6 +126,12 @@ def liquidation_price(
     if is_liquidated(1):
         return mark - 1 - _largest(lambda less: not is_liquidated(mark - less), mark - 1)
     return 0
+
+
+def _forget_answers(state: State) -> None:
+    """A pool's utilization is tested once a command, and the next command is not the last one.   [B-7]"""
+    for pool in state.pools.values():
+        pool.open_at = 0
 
 
 def _largest(is_accepted: Callable[[int], bool], most: int) -> int:

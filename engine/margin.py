@@ -355,16 +355,15 @@ def fill_refusal(
 def require_outflow(state: State, subaccount: Subaccount, at_us: int, changes: Changes) -> None:
     """M-12: what takes value out satisfies M-5 at mark, and again with each price at its worst of three.
 
-    Provisional deposits of the whole user do not count: their value is taken off, and what has no value must still be
-    there.   [M-12, D-5]
+    Without exposure net equity must only not be below zero: a debt that its own asset covers costs what that asset's
+    weight lacks.   [M-6] Provisional deposits of the whole user do not count: their value is taken off, and what has no
+    value must still be there.   [M-12, D-5]
     """
     provisional = _provisional_usd(state, subaccount, changes)
     for is_stressed in (False, True):
         after = sums(state, subaccount, at_us, changes, is_strict=True, is_stressed=is_stressed)
         if after.is_unpriced:
             raise Rejection(RejectReason.NO_PRICE, subaccount_id=subaccount.subaccount_id)
-        if not after.notional and not provisional:
-            return
         equity = after.equity - provisional
         if after.notional:
             equity -= open_order_loss(state, subaccount)

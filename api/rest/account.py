@@ -13,8 +13,7 @@ async def get_account(call: Call) -> contract.AccountSummary:
     """`liquidating`: maintenance margin reaches net equity.   [M-6]"""
     subaccount = call.subaccount()
     summary = call.codec.account(subaccount)
-    sums = margin.sums(call.state, subaccount, call.node.now_us())
-    summary.liquidating = sums.equity < 0 or (sums.maintenance > 0 and sums.maintenance >= sums.equity)
+    summary.liquidating = margin.sums(call.state, subaccount, call.node.now_us()).is_in_liquidation
     return summary
 
 

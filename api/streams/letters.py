@@ -23,6 +23,7 @@ _SELF_TRADE = {
     SelfTrade.REJECT_MAKER: "RejectMaker",
     SelfTrade.REJECT_BOTH: "RejectBoth",
 }
+_PRICE_DECIMALS = len(str(PRICE_SCALE)) - 1
 _STATUS = {
     OrderStatus.NEW: "New",
     OrderStatus.PARTIALLY_FILLED: "PartiallyFilled",
@@ -67,7 +68,7 @@ def market_text(state: State, parameters: MarketParameters) -> MarketText:
     """How this market's numbers are written."""
     base = state.assets[parameters.base_asset_id]
     quote = state.assets[parameters.quote_asset_id]
-    tick_units, price_decimals = _shortest(parameters.tick_price, len(str(PRICE_SCALE)) - 1)
+    tick_units, price_decimals = _shortest(parameters.tick_price, _PRICE_DECIMALS)
     lot_units, lot_decimals = _shortest(parameters.lot_atoms, base.decimals)
     quote_decimals = min(price_decimals + lot_decimals, quote.decimals)
     quote_unit_atoms = 10 ** (quote.decimals - quote_decimals)
@@ -169,6 +170,18 @@ def kline_message(row: KlineRow, text: MarketText, published_us: int, *, closed:
         "v": text.quantity(row.lots),
         "n": row.trades,
         "X": closed,
+    }
+
+
+def mark_price_message(symbol: str, mark: int, index: int, at_us: int, published_us: int) -> dict[str, Any]:
+    """Prices in USD, exact; `f` and `n` are left out where there is no funding.   [W-6, P-2]"""
+    return {
+        "e": "markPrice",
+        "E": published_us,
+        "s": symbol,
+        "p": format_decimal(mark, _PRICE_DECIMALS),
+        "i": format_decimal(index, _PRICE_DECIMALS),
+        "T": at_us,
     }
 
 

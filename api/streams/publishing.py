@@ -14,6 +14,7 @@ from api.streams.letters import (
     depth_message,
     fill_letters,
     kline_message,
+    mark_price_message,
     market_text,
     order_update,
     ticker_message,
@@ -31,6 +32,8 @@ from engine.events import (
     Outcome,
     Trade,
 )
+from engine.parameters import MarketParameters, MarketType
+from engine.pricing import index_price, mark_price
 from engine.state import State
 from ledger.blocks import Block
 
@@ -55,6 +58,8 @@ class Streams:
         self._klines: dict[str, KlineProgress] = {}
         self._texts: dict[int, MarketText] = {}
         self._block_at_us = 0
+        self._durable_seq = state.sequence
+        self._marks = Marks(state, [])
         self._ticks = 0
 
     # ---- what a block brings
@@ -62,6 +67,7 @@ class Streams:
     def on_block(self, block: Block, outcomes: list[Outcome], changes: dict[int, Change]) -> None:
         """Publish a durable block: `changes` is what `MarketData.on_block` gave for it.   [A-7, W-6]"""
         self._block_at_us = block.header.at_us
+        self._durable_seq = outcomes[-1].seq
         if not self.subscribers.topics:
             self._coalesced.clear()
             return
@@ -141,7 +147,7 @@ class Streams:
     # ---- what time brings
 
     async def run(self) -> None:
-        """Send the timed streams until cancelled: slower depth, tickers and candles."""
+        """Send the timed streams until cancelled: slower depth, tickers, candles and marks."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -159,6 +165,7 @@ class Streams:
                 self._send_coalesced(market_id, speed, pending)
         if self._ticks % TICKS_PER_SECOND == 0:
             self._each_second()
+        self._send_marks()
 
     def _send_coalesced(self, market_id: int, speed: str, pending: Coalesced) -> None:
         del self._coalesced[market_id, speed]
@@ -177,6 +184,21 @@ class Streams:
                 topic = f"kline.{interval}.{symbol}"
                 if topic in topics:
                     self._send_klines(market_id, interval, topic)
+        parameters = (market.parameters for market in self._state.markets.values())
+        self._marks = Marks(self._state, [market for market in parameters if self._hears_mark(market)])
+
+    def _hears_mark(self, market: MarketParameters) -> bool:
+        """Of a perpetual there is no mark yet.   [P-2]"""
+        return f"markPrice.{market.symbol}" in self.subscribers.topics and market.type == MarketType.SPOT
+
+    def _send_marks(self) -> None:
+        """What this second's marks were, once the commands that made them are durable.   [A-7]"""
+        marks = self._marks
+        if marks.rows and marks.seq <= self._durable_seq:
+            for symbol, mark, index in marks.rows:
+                message = mark_price_message(symbol, mark, index, marks.at_us, self._block_at_us)
+                self.subscribers.send(f"markPrice.{symbol}", message)
+            marks.rows = []
 
     def _send_ticker(self, market_id: int, topic: str) -> None:
         row = self._market_data.ticker(market_id)
@@ -227,6 +249,21 @@ class Coalesced:
         self.at_us = 0
         self.bids: dict[int, int] = {}
         self.asks: dict[int, int] = {}
+
+
+class Marks:
+    """Mark and index prices of some markets' base assets as they stood at a command."""
+
+    __slots__ = ("at_us", "rows", "seq")
+
+    def __init__(self, state: State, markets: list[MarketParameters]) -> None:
+        self.seq = state.sequence
+        self.at_us = state.at_us
+        self.rows = [
+            (market.symbol, mark_price(state, market.base_asset_id), index_price(state, market.base_asset_id))
+            for market in markets
+            if mark_price(state, market.base_asset_id)
+        ]
 
 
 class KlineProgress:
