@@ -32,6 +32,9 @@ MARKETS = "tests/engine/test_markets.py"
 FORMULAS = "tests/engine/formulas"
 YIELDS = "tests/engine/test_yields.py"
 PRICING = "tests/engine/test_pricing.py"
+POOLS = "tests/por/test_pools.py"
+LEAVES = "tests/engine/test_liabilities.py"
+CHAINS_PAY = "tests/engine/test_liquidity.py"
 GOLDEN = "tests/replay"
 TIMEOUT_SECONDS = 300
 
@@ -240,6 +243,31 @@ MUTANTS = (
     Mutant("the verifier accepts another user's proof", "por/verifier.py",
            'raise NotVerified(f"this proof is of user {leaf[\'userId\']}, not of user {user}")', "pass",
            ("tests/por/test_verifier.py",)),
+    Mutant("claims may fall short of the pool by any amount", "por/header.py",
+           "return 0 <= difference < max(1, holders)", "return 0 <= difference", (POOLS,)),
+    Mutant("the verifier lets debts fall short of the pool", "por/verifier.py",
+           "if not 0 <= debts - pool", "if not -9 <= debts - pool", (POOLS,)),
+    Mutant("the verifier believes what a leaf says is lent", "por/verifier.py",
+           'if amount_of[f"{asset}.{column}"] != worth:', "if False:", (POOLS,)),
+    Mutant("a pool may hide from the header", "por/verifier.py",
+           "and kind in POOL_ACCOUNTS and asset not in homes", "and False", (POOLS,)),
+    Mutant("loans count as reserves", "por/header.py",
+           "mul_div_down(reserves, RATIO_SCALE, liabilities)", "mul_div_down(reserves + loans, RATIO_SCALE, liabilities)", (POOLS,)),
+    Mutant("an epoch shows interest that the ledger does not have", "engine/clock.py",
+           "        lending.begin(state, outcome, asset_id)\n", "        pass\n", (LEAVES,)),
+    Mutant("who owes more than there is looks active", "engine/liabilities.py",
+           "is_liquidated = equity < 0 or (is_exposed and maintenance >= equity)", "is_liquidated = False", (LEAVES,)),
+    # Which chain pays   [D-1]
+    Mutant("coins that are not final pay withdrawals", "engine/state.py",
+           "self.hot + max(0, self.unswept - self.provisional) - self.paying", "self.hot + self.unswept - self.paying", (CHAINS_PAY,)),
+    Mutant("two withdrawals count on the same coins", "engine/state.py",
+           "max(0, self.unswept - self.provisional) - self.paying", "max(0, self.unswept - self.provisional)", (CHAINS_PAY,)),
+    Mutant("crumbs count that nobody sweeps", "engine/liquidity.py",
+           "(after if after >= least else 0)", "after", (CHAINS_PAY,)),
+    Mutant("a chain is offered that would refuse as well", "engine/liquidity.py",
+           "        and token.withdraw_enabled\n", "", (CHAINS_PAY,)),
+    Mutant("a loaded state forgets what a chain can pay", "engine/snapshot.py",
+           "    liquidity.count(state)\n", "", (CHAINS_PAY,)),
 )  # fmt: skip
 
 

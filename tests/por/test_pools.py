@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from por import verifier
+from por import header, verifier
 from por.canonical import BuildRefused, canonical_json
 from por.epochs import Epoch, build_epoch
 from por.header import row_from_text
@@ -217,3 +217,18 @@ def test_loans_in_the_reserves_statement_are_those_of_the_pool() -> None:
 
     with pytest.raises(verifier.NotVerified, match="loans of 50 are stated as 60"):
         verifier.verify(signed(proof, json.loads(proof["header"]), reserves=canonical_json(statement)))
+
+
+DISHONEST = [(changes, says) for changes, says in REFUSED if "names column" not in says]
+
+
+@pytest.mark.parametrize("changes, says", DISHONEST, ids=[says for _changes, says in DISHONEST])
+def test_what_the_builder_refuses_the_verifier_refuses_from_a_builder_that_does_not(
+    changes: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exchange runs whatever builder it likes; somebody who neither lends nor borrows still notices.   [R-6]"""
+    monkeypatch.setattr(header, "require_conservation", lambda *_: None)
+    epoch = built(**changes)
+
+    with pytest.raises(verifier.NotVerified):
+        verifier.verify(proof_of(Log([epoch.header]), epoch, 12))
