@@ -43,6 +43,8 @@ PORTFOLIOS = {
     "taker": {"USDC": "500000", "SOL": "2000", "ETH": "100", "BTC": "3"},
     "alice": {"USDC": "10000", "SOL": "50"},
 }
+LOANS = {"USDC": "1000000", "SOL": "4000", "ETH": "200", "BTC": "5"}
+"""What the first maker lends, so that others can borrow."""
 CAST = {"maker-1": "maker", "maker-2": "maker", "taker-1": "taker", "taker-2": "taker", "alice": "alice"}
 """Who takes part; alice is the newcomer's own account: nobody trades for her."""
 
@@ -162,6 +164,7 @@ async def _open_and_trade(
 ) -> None:
     await _feed(public, prices)
     cast = await _cast(public, data)
+    await _lend(cast["maker-1"])
     _welcome(public.url, data, cast["alice"], as_json)
     tasks = [_wander(public, prices, chance)]
     for name, person in cast.items():
@@ -170,6 +173,14 @@ async def _open_and_trade(
         elif name.startswith("taker"):
             tasks.append(_take(public, person, chance))
     await asyncio.gather(*tasks)
+
+
+async def _lend(person: Participant) -> None:
+    """Something to borrow in every money market, once."""
+    if await person.client.request("borrowLendPositionQuery"):
+        return
+    for asset, quantity in LOANS.items():
+        await person.client.request("borrowLendExecute", symbol=asset, side="Lend", quantity=quantity)
 
 
 async def _cast(public: Client, data: Path) -> dict[str, Participant]:

@@ -11,7 +11,7 @@ from chains.exchange import Withdrawal
 from engine.commands import ApproveWithdrawal, decode
 from ledger import balances, schema
 from ledger.amounts import join_atoms
-from ledger.chart import custody_account
+from ledger.chart import AccountKind, custody_account, kind_of
 from ledger.journal import JournalKind, decode_memo
 
 
@@ -31,9 +31,9 @@ class JournalBooks:
             if any(memo[0] == withdrawal_id for _, _, memo in self.entries(kind)):
                 return None
         for seq, at_us, memo in self.entries(JournalKind.WITHDRAWAL_REQUESTED):
-            number, subaccount_id, chain_id, address, fee = memo
+            number, subaccount_id, chain_id, address, fee = memo[:5]
             if number == withdrawal_id:
-                asset_id, atoms = self.taken(seq)
+                asset_id, atoms = self.taken(seq, AccountKind.WITHDRAWING)
                 return Withdrawal(
                     number, subaccount_id, chain_id, asset_id, atoms - fee, fee, address, at_us,
                     "approved" if self._is_approved(withdrawal_id) else "requested",
@@ -55,13 +55,18 @@ class JournalBooks:
             approvals = [decode(payload) for (payload,) in connection.execute(query)]
         return any(isinstance(each, ApproveWithdrawal) and each.withdrawal_id == withdrawal_id for each in approvals)
 
-    def taken(self, seq: int) -> tuple[int, int]:
-        """(asset, atoms) of a transaction's largest debit: what a request took, what a funding brought."""
+    def taken(self, seq: int, kind: AccountKind) -> tuple[int, int]:
+        """(asset, atoms) that a transaction moved on its one account of this kind: what was held back, what came in."""
         table = schema.posting
         query = sa.select(table).where(table.c.journal_seq == seq)
         with self._engine.connect() as connection:
-            legs = [(row.asset, join_atoms(row.atoms_high, row.atoms)) for row in connection.execute(query)]
-        return max(legs, key=lambda leg: leg[1])
+            legs = [
+                (row.asset, abs(join_atoms(row.atoms_high, row.atoms)))
+                for row in connection.execute(query)
+                if kind_of(row.account) == kind
+            ]
+        # A journal that was tampered with may have none: nothing was taken then.
+        return legs[0] if len(legs) == 1 else (0, 0)
 
     def entries(self, kind: JournalKind) -> Iterator[tuple[int, int, Any]]:
         """(seq, time, memo) of every journal transaction of a kind, oldest first."""

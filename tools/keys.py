@@ -22,10 +22,20 @@ ROUTES = {
     "accountQuery": ("GET", "/api/v1/account"),
     "accountUpdate": ("PATCH", "/api/v1/account"),
     "balanceQuery": ("GET", "/api/v1/capital"),
+    "borrowHistoryQueryAll": ("GET", "/wapi/v1/history/borrowLend"),
+    "borrowLendExecute": ("POST", "/api/v1/borrowLend"),
+    "borrowLendPositionQuery": ("GET", "/api/v1/borrowLend/positions"),
+    "borrowPositionHistoryQueryAll": ("GET", "/wapi/v1/history/borrowLend/positions"),
     "collateralQuery": ("GET", "/api/v1/capital/collateral"),
+    "convertDust": ("POST", "/api/v1/account/convertDust"),
     "depositAddressQuery": ("GET", "/wapi/v1/capital/deposit/address"),
     "depositQueryAll": ("GET", "/wapi/v1/capital/deposits"),
+    "dustHistoryQueryAll": ("GET", "/wapi/v1/history/dust"),
     "fillHistoryQueryAll": ("GET", "/wapi/v1/history/fills"),
+    "interestHistoryQueryAll": ("GET", "/wapi/v1/history/interest"),
+    "maxBorrowQuantity": ("GET", "/api/v1/account/limits/borrow"),
+    "maxOrderQuantity": ("GET", "/api/v1/account/limits/order"),
+    "maxWithdrawalQuantity": ("GET", "/api/v1/account/limits/withdrawal"),
     "orderCancel": ("DELETE", "/api/v1/order"),
     "orderCancelAll": ("DELETE", "/api/v1/orders"),
     "orderExecute": ("POST", "/api/v1/order"),
@@ -42,12 +52,14 @@ ROUTES = {
     "keyQueryAll": ("GET", "/satchel/v1/keys"),
     "keyRevoke": ("DELETE", "/satchel/v1/keys"),
     "operatorExecute": ("POST", "/satchel/v1/operator"),
+    "orderPreview": ("POST", "/satchel/v1/orders/preview"),
     "statementQuery": ("GET", "/satchel/v1/statement"),
     "subaccountOpen": ("POST", "/satchel/v1/subaccounts"),
     "subaccountQueryAll": ("GET", "/satchel/v1/subaccounts"),
     "transferExecute": ("POST", "/satchel/v1/transfers"),
 }
-"""Where an instruction goes, for the curl line; a batch of orders goes to /api/v1/orders."""
+"""Where an instruction goes first, for the curl line; a batch of orders goes to /api/v1/orders. Written out, since the
+server's own table takes half a second to load."""
 
 NUMBERED = frozenset({"proofQuery", "receiptQuery"})
 """Signed the same way; their path names an epoch or a journal transaction, so there is no curl line."""

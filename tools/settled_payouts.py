@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from chains.adapter import Adapter
 from chains.exchange import Token
+from ledger.chart import AccountKind
 from ledger.journal import JournalKind
 from tools.journal_books import JournalBooks
 
@@ -36,13 +37,13 @@ async def _payouts(books: JournalBooks, node: Adapter, tokens: dict[int, Token])
         if withdrawal_id not in requested:
             findings.append(f"withdrawal {withdrawal_id} was settled and never requested")
             continue
-        seq, (_, _, chain_id, address, fee) = requested[withdrawal_id]
+        seq, (_, _, chain_id, address, fee, *_) = requested[withdrawal_id]
         if chain_id != node.chain_id:
             continue
         if tx_id in used:
             findings.append(f"withdrawals {used[tx_id]} and {withdrawal_id} are both settled by {tx_id}")
         used[tx_id] = withdrawal_id
-        asset_id, atoms = books.taken(seq)
+        asset_id, atoms = books.taken(seq, AccountKind.WITHDRAWING)
         token = tokens.get(asset_id)
         base = 0 if token is None else (atoms - fee) * token.base_per_atom
         wanted = (None if token is None else token.contract, node.normalize(address), base)
@@ -73,7 +74,7 @@ async def _fundings(books: JournalBooks, node: Adapter, tokens: dict[int, Token]
     for seq, _, (chain_id, tx_id, wallet) in books.entries(JournalKind.CUSTODY_FUNDED):
         if chain_id != node.chain_id:
             continue
-        asset_id, atoms = books.taken(seq)
+        asset_id, atoms = books.taken(seq, AccountKind.CUSTODY)
         token = tokens.get(asset_id)
         if token is None or not any(contract == token.contract for contract, _, _ in await _paid(node, tx_id)):
             findings.append(f"{atoms} atoms of asset {asset_id} were booked to wallet {wallet} for {tx_id}, which the"

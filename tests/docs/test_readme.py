@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,3 +76,44 @@ def test_every_command_of_the_tour_works_as_written(demo: tuple[str, Path], tmp_
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"symbol":"SOL_USDC"' in done.stdout
     assert "identical" in done.stdout + done.stderr
+    assert '"source":"SpotMargin"' in done.stdout or '"symbol":"ETH"' in done.stdout
+
+
+def test_what_the_api_says_is_what_the_postings_say(demo: tuple[str, Path], tmp_path: Path) -> None:
+    """After the tour: balances, loans and collateral of the API against the statement of postings.   [A-12, R-2]"""
+    url, data = demo
+    here = tmp_path / "here"
+    here.mkdir()
+    lives = [block for block in tour() if "dev/v1/keys" in block or "borrow" in block or "call()" in block]
+    book = f'until curl -s "{url}/api/v1/depth?symbol=ETH_USDC" | grep -q \'"asks":\\[\\[\'; do sleep 0.5; done'
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "URL": url, "DATA": str(data),
+    }  # fmt: skip
+    stop_the_clock = f"curl -s {url}/dev/v1/clock -d '{{\"mode\": \"manual\"}}'"
+    script = "\n".join(["set -euo pipefail", book, *lives, stop_the_clock])
+    subprocess.run(["bash", "-c", script], cwd=here, env=environment, check=True, capture_output=True, timeout=240)
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, cwd=here, env=environment, check=True, capture_output=True, text=True, timeout=60)
+        return done.stdout
+
+    def ask(instruction: str) -> Any:
+        line = run("satchel", "sign", "--url", url, "--key", "me.key", instruction).splitlines()[-1]
+        return json.loads(run("bash", "-c", line))
+
+    subaccount = ask("subaccountQueryAll")[0]["subaccountId"]
+    statement = json.loads(run("satchel", "statement", str(subaccount), "--data", str(data), "--json"))
+    held = {row["asset"]: Decimal(row["balance"]) for row in statement["closing"] if row["account"] == "held"}
+    worth = {row["asset"]: Decimal(row["worth"]) for row in statement["closing"] if row.get("worth")}
+
+    balances = ask("balanceQuery")
+    assert {symbol: Decimal(row["available"]) + Decimal(row["locked"]) for symbol, row in balances.items()} == held
+    loans = {row["symbol"]: Decimal(row["netQuantity"]) for row in ask("borrowLendPositionQuery")}
+    assert loans.keys() == {name.partition(".")[0] for name in worth}
+    for name, value in worth.items():
+        # The statement values shares at the last interest posted; the API runs it on to this moment.
+        assert abs(loans[name.partition(".")[0]] - value) <= abs(value) / 10**6, name
+    collateral = {row["symbol"]: row for row in ask("collateralQuery")["collateral"]}
+    for symbol, row in collateral.items():
+        lent = worth.get(f"{symbol}.lend", Decimal(0))
+        assert abs(Decimal(row["totalQuantity"]) - held.get(symbol, 0) - lent) <= lent / 10**6

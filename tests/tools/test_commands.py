@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from api.rest import table
 from ledger.signing import verify
 from tests.tools.conftest import Satchel
+from tools import keys
 from tools.node_process import NodeProcess
 
 SEED = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -304,3 +306,14 @@ def test_the_commands_read_postgresql_as_they_read_sqlite(
             one.get("covered", {}).pop("checkpointFile", None)
 
         assert there == here, command
+
+
+def test_every_signed_route_can_be_signed_for() -> None:
+    """The table that `satchel sign` carries is the server's.   [W-1, W-2]"""
+    served: dict[str, list[tuple[str, str]]] = {}
+    for route in table.ROUTES:
+        if route.instruction and route.instruction not in keys.NUMBERED:
+            served.setdefault(route.instruction, []).append((route.method, route.path))
+    assert served.keys() == keys.ROUTES.keys()
+    for instruction, where in keys.ROUTES.items():
+        assert where in served[instruction], instruction

@@ -12,11 +12,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chains.exchange import Token
 from chains.simulated import SimulatedChain, SimulatedNode, address_of
 from ledger import schema
+from ledger.chart import custody_account, withdrawing
 from ledger.database import open_engine
 from ledger.journal import JournalKind, encode_memo
 from tools.settled_payouts import unproven
 
 COIN = Token(1, "COIN", 1, "", 9, 9, 2, 0, 0, 0, 10**18)
+
+
+_ACCOUNTS = {
+    JournalKind.CUSTODY_FUNDED: custody_account(1, 0),
+    JournalKind.WITHDRAWAL_REQUESTED: withdrawing(7),
+}
 
 
 class Journal:
@@ -34,7 +41,7 @@ class Journal:
                 seq=self._seq, command_seq=self._seq, at_us=1, kind=kind, memo=encode_memo(memo), posting_count=1,
                 batch_count=0, block_height=0, hash=bytes(32)))  # fmt: skip
             connection.execute(sa.insert(schema.posting).values(
-                journal_seq=self._seq, line=0, account=1, asset=1, atoms_high=0, atoms=atoms))
+                journal_seq=self._seq, line=0, account=_ACCOUNTS.get(kind, 1), asset=1, atoms_high=0, atoms=atoms))
 
 
 @pytest.mark.parametrize(
