@@ -326,6 +326,14 @@ async function pollEpoch() {
   say($("epoch-accounts"), grouped(String(epoch.accounts)));
   say($("epoch-block"), grouped(String(epoch.blockHeight)));
   say($("epoch-root"), epoch.liabilitiesRoot);
+  const lent = epoch.pools.filter((pool) => BigInt(pool.lent) > 0n);
+  $("epoch-loans-line").hidden = lent.length === 0;
+  say($("epoch-loans"), lent.map((pool) => `${pool.asset} ${part(BigInt(pool.borrowed), BigInt(pool.lent))} %`).join(", "));
+}
+
+/** 5n, 9n → "55.55": percent, rounded down. */
+function part(some, all) {
+  return padded((some * 10_000n) / all, 2);
 }
 
 function repeat(task, every) {

@@ -353,3 +353,25 @@ async def test_pages_may_load_nothing_but_our_own(exchange: Exchange) -> None:
             assert policy.startswith("default-src 'self'")
             assert "unsafe" not in policy
             assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=|https?://", text)
+
+
+async def test_the_last_epoch_says_how_much_of_what_is_lent_is_borrowed(browser: Browser, tmp_path: Path) -> None:
+    """On an exchange of its own: once something is lent, time makes blocks.   [R-6]"""
+    node = NodeProcess(tmp_path / "node")
+    await node.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            exchange = Exchange(node, session)
+            await exchange.open_accounts()
+            await exchange.anybody.tell("/dev/v1/prices", {"SOL": "100"})
+            for client, side, quantity in ((exchange.maker, "Lend", "10"), (exchange.taker, "Borrow", "2.5")):
+                await client.request(
+                    "borrowLendExecute", "/api/v1/borrowLend", "POST", symbol="SOL", side=side, quantity=quantity
+                )
+            await exchange.anybody.tell("/dev/v1/por", {})
+        page = await browser.new_page(base_url=node.url)
+        await page.goto("/")
+        await expect(page.locator("#epoch-loans")).to_have_text("SOL 25.00 %", timeout=PATIENCE_MS)
+        await page.close()
+    finally:
+        await node.stop()
