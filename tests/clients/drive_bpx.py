@@ -64,7 +64,7 @@ def account(alice: Any, bob: Any) -> dict[str, Any]:
     seen["withdrawals"] = [row["id"] for row in bob.get_withdrawals()] == [paid["id"]]
     seen["positions"] = alice.get_open_positions()
     # The request goes out with `autoBorrow=True` and is signed with `true`; a wrong signature would say so.
-    seen["boolean on the query"] = alice.get_max_order_quantity("SOL_USDC", "Bid", auto_borrow=True)["code"]
+    seen["boolean on the query"] = alice.get_max_order_quantity("SOL_USDC", "Bid", auto_borrow=True)
     return seen
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
-from tests.clients.node import devnet, run
+from tests.clients.node import devnet, post, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -86,8 +88,55 @@ async def test_bpx_py_does_a_days_work(bpx_python: Path, tmp_path: Path) -> None
     assert seen["deposits"] == [["USDC", "100000", "confirmed"]]
     assert seen["withdrawal"] == ["12.5", "pending"] and seen["withdrawals"] is True
     assert seen["positions"] == []
-    assert seen["boolean on the query"] == "NOT_IMPLEMENTED"
+    assert seen["boolean on the query"] == {
+        "maxOrderQuantity": "100000000", "side": "Bid", "symbol": "SOL_USDC", "autoBorrow": True,
+    }, "with nobody to take from, a market order of any size is accepted, and expires"
     assert seen["async"] == {"placed": "New", "open": 1, "cancelled": "Cancelled", "balances": ["SOL", "USDC"]}
+
+
+async def fed(world: dict[str, Any]) -> None:
+    async with aiohttp.ClientSession() as http:
+        await post(http, f"{world['url']}/dev/v1/prices", {"USDC": "1", "SOL": "150"})
+
+
+async def test_bpx_py_lends_borrows_and_sells_short(bpx_python: Path, tmp_path: Path) -> None:
+    """B-8, M-11, S-2, S-3, U-4: every method of bpx-py for money markets, margin and settings."""
+    async with devnet(tmp_path) as world:
+        await fed(world)
+        seen = await run(bpx_python, "drive_bpx_margin.py", world)
+
+    assert seen["lent"] == seen["borrowed"] == "", "200 with an empty body"
+    assert seen["most borrow"]["symbol"] == "USDC" and 45_000 < float(seen["most borrow"]["maxBorrowQuantity"]) < 47_000
+    assert seen["too much"] == "INSUFFICIENT_SUPPLY"
+    assert seen["market"] == ["50000", "10000", "Open", "0.6"] and seen["history"] == "list"
+    assert seen["position"] == ["USDC", "-10000", "1"]
+    assert seen["collateral"] == {"USDC": "11000", "SOL": "500"} and seen["equity"] is True
+    assert seen["balances"] == {"available": "11000", "locked": "0", "staked": "0"}
+    assert seen["moves"] == [["Borrow", "10000", "Manual"]] and seen["interest"] == []
+    assert seen["most order"] == [True, True, False, "150"]
+    assert (seen["refused"], seen["short"], seen["back"]) == ("INSUFFICIENT_FUNDS", "Filled", "Filled")
+    assert seen["owed"] == ["-10"] and seen["locked"] is True and seen["repaid"] == []
+    assert seen["settings"] == [True, True, "3"] and seen["limit"] == "100000000"
+    assert seen["all lent"] == {} and seen["most out"] is True
+    assert seen["auto lend is on"] == "PRECONDITION_FAILED"
+    assert seen["async"]["lent"][0].startswith("105") and seen["async"]["most"] == "SOL" and seen["async"]["equity"]
+
+
+async def test_ccxt_trades_on_margin(ccxt_python: Path, tmp_path: Path) -> None:
+    """S-2, S-3, W-3: order params of a cross margin account, balances, and the raw calls for the rest."""
+    async with devnet(tmp_path) as world:
+        await fed(world)
+        seen = await run(ccxt_python, "drive_ccxt_margin.py", world)
+
+    assert seen["lent"] == "" and seen["balance"] == {"free": 400.0, "used": 0.0, "total": 400.0}
+    assert seen["markets"] == 5 and seen["marks"] == {"SOL_USDC": "150"}
+    assert float(seen["most"]) > 1_000
+    assert seen["no flag"] == "InsufficientFunds" and seen["short"] == ["closed", 5.0]
+    assert seen["position"] == ["SOL", "-5", "5"] and seen["capital"] == [True, True]
+    assert seen["proceeds"] == 100_749.25, "5 × 150 less 0.1 %"
+    assert seen["liquidation"] == [True, "150"], "signed with an empty instruction: ccxt has none for it"
+    assert seen["back"] == ["closed", 6.0] and 0.999 < seen["lent again"] <= 1
+    assert seen["settings"] == "" and seen["account"] == ["5", True]
 
 
 async def test_the_feeds_ccxt_source_reads_an_exchange_and_survives_one_that_is_gone(
