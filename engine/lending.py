@@ -127,8 +127,10 @@ def totals(state: State, pool: Pool, at_us: int) -> Totals:
     if found.borrowed:
         found.rate = borrow_rate(found, parameters)
         if now_ms > pool.accrued_ms:
+            # When only fees are lent out nobody has a share of what they earn: it is fees as well.
+            fee = parameters.fee if found.lend_shares else formulas.FEE_ONE
             accrued = formulas.accrue(
-                found.borrowed, found.rate, now_ms - pool.accrued_ms, pool.carry, parameters.fee, pool.fee_carry
+                found.borrowed, found.rate, now_ms - pool.accrued_ms, pool.carry, fee, pool.fee_carry
             )
             found.interest, found.fee, found.carry, found.fee_carry = accrued
             found.borrowed += accrued.interest

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from api.epochs import continued, image_of
+from api.node import balance_totals
 from engine import liabilities, margin
 from engine.commands import (
     BorrowLend,
@@ -26,7 +27,8 @@ from engine.events import EpochClosed
 from engine.parameters import PRICE_SCALE
 from engine.state import ASSET_BITS, State
 from ledger.blocks import Block, BlockHeader
-from ledger.chart import AccountKind, account_id
+from ledger.chart import POOL_FEES, AccountKind, account_id
+from ledger.invariants import RunningTotals
 from ledger.journal import JournalKind
 from por import verifier
 from por.epochs import build_epoch
@@ -220,3 +222,28 @@ def test_orders_alone_ask_for_no_maintenance(desk: Desk) -> None:
 
     assert line["SOL.in_orders"] == 5 * SOL
     assert (line["maintenance_margin"], line["net_equity_plus"]) == (0, line["collateral_value"])
+
+
+def test_what_fees_earn_when_nobody_lends_is_fees(desk: Desk) -> None:
+    """The last lender leaves while part of the fees is borrowed: no atom may be lent that nobody has a share of.
+
+    [B-4, B-14, A-13]
+    """
+    lender, borrower = desk.trader("lender"), desk.trader("borrower")
+    assert moves(lender, LendingSide.LEND, "USDC", 100_000 * USDC)
+    assert moves(borrower, LendingSide.BORROW, "USDC", 80_000 * USDC)
+    desk.exchange.advance(300 * DAY)
+    closed(desk)
+    now = lines(desk.state)
+    fees = -desk.state.balances[POOL_FEES << ASSET_BITS | 1]
+    assert moves(borrower, LendingSide.LEND, "USDC", now[borrower.subaccount]["USDC.borrowed"] - fees // 2)
+    assert moves(lender, LendingSide.BORROW, "USDC", now[lender.subaccount]["USDC.lent"])
+
+    desk.exchange.advance(30 * DAY)
+    event = closed(desk)
+
+    pools = image_of(desk.state, block_at(desk.state.at_us), event).pools
+    pool = next(each for each in pools if each.asset == "USDC")
+    assert (pool.lent, pool.lenders, pool.borrowers) == (0, 0, 1)
+    assert pool.borrowed > fees // 2 and pool.fees == fees + pool.borrowed - fees // 2
+    assert RunningTotals(balance_totals(desk.state)).violations() == []
