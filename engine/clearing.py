@@ -175,6 +175,10 @@ def _require_risk(
     at_us: int,
 ) -> None:
     """M-9 as if the order rested: its fee and its loss against the mark are taken off."""
+    changes = {spend.asset_id: change}
+    after = margin.sums(state, subaccount, at_us, changes, is_strict=True)
+    if not after.is_exposed:
+        return
     parameters = market.parameters
     buys = command.side is Side.BID
     quote, base_atoms = parameters.quote_asset_id, spend.lots * parameters.lot_atoms
@@ -183,5 +187,7 @@ def _require_risk(
     charges = notional_usd(fee, mark_price(state, quote), 10 ** state.assets[quote].decimals)
     charges += margin.loss_at(state, parameters.market_id, buys, spend.price_ticks, spend.lots)
     got = (parameters.base_asset_id, base_atoms) if buys else (quote, max(0, quote_atoms - fee))
+    if not after.is_unpriced and after.equity - charges - margin.open_order_loss(state, subaccount) > after.initial:
+        return
     filled = {spend.asset_id: (-spend.atoms, 0, 0, 0), got[0]: (got[1], 0, 0, 0)}
-    margin.require_risk(state, subaccount, at_us, {spend.asset_id: change}, charges, filled)
+    margin.require_risk(state, subaccount, at_us, changes, charges, filled)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from engine import lending
 from engine.events import ExpiryReason
 from engine.formulas.collateral import flat_atoms, weight_at
-from engine.formulas.lending import claim_atoms, debt_atoms
 from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
 from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, AssetParameters, WeightKind
 from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up
@@ -19,7 +18,7 @@ from engine.rejections import Rejection, RejectReason
 from engine.state import ASSET_BITS, AssetPricing, Order, ShareTime, State, Subaccount, Valuations
 from engine.yields import uncollected
 from ledger.amounts import INT64_MAX, INT128_MAX, mul_div_down, mul_div_up
-from ledger.chart import AccountKind, AssetId, account_id, available, borrowed, debt_share, lend_share, lent
+from ledger.chart import AccountKind, AssetId, account_id, borrowed, debt_share, lend_share, lent
 
 Change = tuple[int, int, int, int]
 """What changes of one asset: held (locked included), lent, owed, and what open orders would pay away; atoms."""
@@ -31,6 +30,7 @@ _NO_SHARE_TIMES: Mapping[AssetId, ShareTime] = {}
 _VALUE_ONE = PRICE_SCALE * RATE_SCALE // USD_SCALE
 _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
 _INVERSE_SQRT = WeightKind.INVERSE_SQRT
+_AVAILABLE = account_id(AccountKind.AVAILABLE)
 _RECEIVABLE = account_id(AccountKind.RECEIVABLE)
 _UNFED, _ALWAYS_LIVE = AssetPricing(), AssetPricing()
 _UNFED.live_until_us, _ALWAYS_LIVE.live_until_us = -1, INT64_MAX
@@ -104,29 +104,36 @@ def sums(
     balances, pools = state.balances, state.pools
     lines = _valuations(state).lines
     number = subaccount.subaccount_id
-    held_key = available(number) << ASSET_BITS
+    held_key = (_AVAILABLE | number) << ASSET_BITS
     owed_key = (_RECEIVABLE | number) << ASSET_BITS
     lent_loans, debts = subaccount.lent, subaccount.debts
     reserved, promised = subaccount.reserved, subaccount.promised
-    leverage_base = leverage_fraction(subaccount.leverage_limit)
+    leverage_base = 0
+    now_ms = at_us // 1_000
     share_times = subaccount.share_times if state.has_yields else _NO_SHARE_TIMES
     equity = initial = maintenance = notional = 0
     is_unpriced = is_short = False
 
     walked = subaccount.asset_ids
-    if changes and not changes.keys() <= walked.keys():
-        walked = {**walked, **dict.fromkeys(changes)}
+    for asset_id in changes:
+        if asset_id not in walked:
+            walked = {**walked, **dict.fromkeys(changes)}
     for asset_id in walked:
         quantity = -balances.get(held_key | asset_id, 0)
         owed = balances.get(owed_key | asset_id, 0)
+        # `lending.claim` and `lending.debt`, written out: they are most of what a summary takes.
         if asset_id in lent_loans:
-            pool = lending.totals(state, pools[asset_id], at_us)
+            pool = pools[asset_id]
+            now = pool.projected if pool.projected_ms == now_ms else lending.totals(state, pool, at_us)
             shares = -balances.get(lent(number) << ASSET_BITS | lend_share(asset_id), 0)
-            quantity += claim_atoms(shares, pool.lent, pool.lend_shares)
+            if shares:
+                quantity += shares * now.lent // now.lend_shares
         if asset_id in debts:
-            pool = lending.totals(state, pools[asset_id], at_us)
+            pool = pools[asset_id]
+            now = pool.projected if pool.projected_ms == now_ms else lending.totals(state, pool, at_us)
             shares = balances.get(borrowed(number) << ASSET_BITS | debt_share(asset_id), 0)
-            owed += debt_atoms(shares, pool.borrowed, pool.debt_shares)
+            if shares:
+                owed -= -shares * now.borrowed // now.debt_shares
         paying = reserved.get(asset_id, 0) + promised.get(asset_id, 0)
         if asset_id in changes:
             held_change, lent_change, owed_change, paying_change = changes[asset_id]
@@ -163,6 +170,8 @@ def sums(
         if not short_price:
             is_unpriced = is_unpriced or exposure > 0
             continue
+        if not leverage_base:
+            leverage_base = leverage_fraction(subaccount.leverage_limit)
         margins = (asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base)
         if exposure > 0:
             exposed = -(-exposure * short_price // in_usd)
@@ -322,26 +331,33 @@ def require_risk(
     )
 
 
+def can_fill(state: State, subaccount: Subaccount, at_us: int, changes: Changes, filled_loss: int) -> bool:
+    """Whether a fill leaves an account without exposure, or with more equity than its initial margin.   [M-9]
+
+    `filled_loss`: what of the open orders' loss the fill takes away.
+    """
+    after = sums(state, subaccount, at_us, changes, is_strict=True)
+    if after.is_unpriced:
+        return False
+    if not after.notional:
+        return True
+    loss = open_order_loss(state, subaccount) - filled_loss if subaccount.orders else 0
+    return after.equity - loss > after.initial
+
+
 def fill_refusal(
     state: State,
     subaccount: Subaccount,
     at_us: int,
     changes: Changes,
-    filled_loss: int,
     is_better_than_mark: bool,
 ) -> ExpiryReason | None:
-    """Why a fill may not be, judged as if filled; `filled_loss`: what of the open orders' loss the fill takes away.
+    """Why a fill that `can_fill` does not pass may not be, judged as if filled.
 
-    A fill that only reduces passes when it is better than the mark net of fee, or leaves the account no nearer to
+    One that only reduces passes when it is better than the mark net of fee, or leaves the account no nearer to
     liquidation.   [M-9]
     """
     after = sums(state, subaccount, at_us, changes, is_strict=True)
-    if not after.is_exposed:
-        return None
-    if not after.is_unpriced:
-        loss = open_order_loss(state, subaccount) - filled_loss if subaccount.orders else 0
-        if after.equity - loss > after.initial:
-            return None
     if _only_reduces(state, subaccount, at_us, changes):
         if is_better_than_mark:
             return None
@@ -433,7 +449,7 @@ def _valuations(state: State) -> Valuations:
 
 
 def _line(state: State, asset_id: AssetId) -> tuple[int, int, int, int, int, AssetPricing, AssetParameters]:
-    """(mark, atoms of a unit, atoms × mark in 1e-8 USD, weight, atoms up to which that is flat, liveness, parameters)."""
+    """(mark, atoms of a unit, divisor to 1e-8 USD, weight, atoms up to which that is flat, liveness, parameters)."""
     asset, unit = state.assets[asset_id], 10 ** state.assets[asset_id].decimals
     flat = INT128_MAX
     if asset.weight_kind is _INVERSE_SQRT:

@@ -64,11 +64,11 @@ class Leg(NamedTuple):
 
     def changes(self) -> dict[AssetId, margin.Change]:
         """What the fill changes of the account, as `margin` judges it."""
-        changes: dict[AssetId, margin.Change] = {}
         held = self.redeemed + self.borrowed - self.pays
-        margin.add(changes, self.pays_asset, held, -self.redeemed, self.borrowed, -self.unlocked)
-        margin.add(changes, self.gets_asset, self.gets - self.repaid - self.lent, self.lent, -self.repaid, 0)
-        return changes
+        return {
+            self.pays_asset: (held, -self.redeemed, self.borrowed, -self.unlocked),
+            self.gets_asset: (self.gets - self.repaid - self.lent, self.lent, -self.repaid, 0),
+        }
 
 
 class Refused(NamedTuple):
@@ -233,7 +233,7 @@ def _leg(
 def _refusal(
     state: State, at_us: int, market: Market, price: int, lots: int, leg: Leg, other: Leg, is_maker: bool
 ) -> ExpiryReason | None:
-    subaccount = leg.subaccount
+    order, subaccount = leg.order, leg.order.subaccount
     if leg.borrowed:
         reason = margin.borrow_refusal(state, subaccount, leg.pays_asset, at_us, leg.borrowed)
         if reason is not None:
@@ -249,11 +249,17 @@ def _refusal(
         return None
     filled_loss = 0
     if is_maker:
-        left = leg.order.lots - leg.order.executed_lots
-        filled_loss = margin.order_loss(state, leg.order, left) - margin.order_loss(state, leg.order, left - lots)
-    buys = leg.order.side is _BID
-    is_better = margin.is_better_than_mark(state, market.parameters.market_id, buys, price, leg.fee_rate)
-    return margin.fill_refusal(state, subaccount, at_us, leg.changes(), filled_loss, is_better)
+        left = order.lots - order.executed_lots
+        filled_loss = margin.order_loss(state, order, left)
+        if filled_loss:
+            filled_loss -= margin.order_loss(state, order, left - lots)
+    changes = leg.changes()
+    if margin.can_fill(state, subaccount, at_us, changes, filled_loss):
+        return None
+    is_better = margin.is_better_than_mark(
+        state, market.parameters.market_id, order.side is _BID, price, leg.fee_rate
+    )
+    return margin.fill_refusal(state, subaccount, at_us, changes, is_better)
 
 
 def _draw(state: State, outcome: Outcome, into: lending.Movements, leg: Leg) -> None:
