@@ -132,10 +132,18 @@ def require_borrowing(
 def require_borrow(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, atoms: int) -> None:
     """The market, its cap, the subaccount's limit and a live price let it borrow; margin is for others.   [B-8]"""
     reason = margin.borrow_refusal(state, subaccount, asset_id, at_us, atoms)
-    if reason is not None:
+    if reason is RejectReason.BORROW_LIMIT:
         raise Rejection(
-            reason, asset_id=asset_id, atoms=atoms, owed_usd=margin.debts_usd(state, subaccount, at_us)
+            reason,
+            asset_id=asset_id,
+            atoms=atoms,
+            owed_usd=margin.debts_usd(state, subaccount, at_us),
+            limit_usd=state.limits.borrow_limit_usd,
+            all_owed_atoms=lending.totals(state, state.pools[asset_id], at_us).borrowed,
+            market_limit_atoms=lending.lending_parameters(state, asset_id).open_limit_atoms,
         )
+    if reason is not None:
+        raise Rejection(reason, asset_id=asset_id, atoms=atoms)
 
 
 def _buy_back(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId) -> None:

@@ -31,6 +31,8 @@ async def test_the_fuzzer_finds_no_server_error(tmp_path: Path) -> None:
         for bucket in vars(running.edge.limits).values():
             bucket._interval = 0.0
         alice = await running.trader(USDC="1000000", SOL="1000")
+        prices = json.dumps({"USDC": "1", "SOL": "150", "ETH": "3000"})
+        assert (await request(running.http, "POST", "/dev/v1/prices", data=prices)).status == 200
         described = (await running.get("/openapi.json")).json
         loop = asyncio.get_running_loop()
         seen: dict[int, int] = {}

@@ -536,8 +536,12 @@ async def test_bad_loans_say_why_and_leave_no_trace(running: Venue) -> None:
     await configure(open_limit_atoms=100_500 * 10**6)
     await refused(bob, "Lend", "USDC", "501", "LEND_LIMIT", "quantity 501", "room 500")
     await configure(open_limit_atoms=400 * 10**6)
-    await refused(bob, "Borrow", "USDC", "401", "BORROW_LIMIT", "quantity 401")
+    await refused(bob, "Borrow", "USDC", "401", "BORROW_LIMIT", "quantity 401", "market limit 400")
     await configure(open_limit_atoms=(1 << 63) - 1)
+    limits_before = state.limits
+    state.limits = replace(limits_before, borrow_limit_usd=100 * 10**8)
+    await refused(bob, "Borrow", "USDC", "101", "BORROW_LIMIT", "owed 0 USD", "limit 100 USD")
+    state.limits = limits_before
     await does_loan(bob, "Borrow", "USDC", "50")
     for lending_state in (LendingState.CLOSED, LendingState.REPAY_ONLY):
         await configure(state=lending_state)
