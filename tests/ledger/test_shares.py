@@ -130,7 +130,7 @@ def test_each_line_says_what_its_balance_was_worth_then(engine: sa.Engine) -> No
     plain = _lines(engine, BOB, SOL)
 
     assert [line.worth for line in alice] == [-1_000, -953]
-    assert [line.balance for line in alice][0] == -1_000 * ONE
+    assert alice[0].balance == -1_000 * ONE
     assert [line.worth for line in bob] == [600, 345]
     assert late == bob[1:]
     assert {line.worth for line in plain} == {None}
