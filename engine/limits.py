@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from engine import clearing, lending, loans, margin, orders, outflows
 from engine.commands import OrderType, PlaceOrder, Side
+from engine.formulas.fees import fee_atoms
 from engine.matching import NO_LIMIT
 from engine.parameters import BookState, LendingState
 from engine.pricing import is_cancel_only, mark_price
@@ -79,7 +80,7 @@ def max_order(state: State, command: PlaceOrder, at_us: int) -> int:
 
 
 def preview(state: State, command: PlaceOrder, at_us: int) -> Preview:
-    """What an order would do to the account, without sequencing anything.   [M-13]"""
+    """What an order would do to the account, without sequencing anything; filled as a taker, fee included.   [M-13]"""
     market, subaccount = state.markets[command.market_id], state.subaccounts[command.subaccount_id]
     parameters = market.parameters
     _forget_answers(state)
@@ -95,7 +96,12 @@ def preview(state: State, command: PlaceOrder, at_us: int) -> Preview:
     base, quote = parameters.base_asset_id, parameters.quote_asset_id
     pays, gets = (quote, base) if buys else (base, quote)
     paid, got = (quote_atoms, lots * parameters.lot_atoms) if buys else (lots * parameters.lot_atoms, quote_atoms)
-    filled = _filled(state, subaccount, at_us, pays, paid, gets, got)
+    rate = state.fees.spot[subaccount.user.spot_tier].taker_rate
+    owed = lending.debt(state, subaccount, gets, at_us) if command.auto_borrow_repay else 0
+    # As fills do it: what repays a debt pays its fee in quote.   [S-3]
+    fee_on_top = fee_atoms(quote_atoms, rate) if buys and owed else 0
+    got -= 0 if fee_on_top else fee_atoms(got, rate)
+    filled = _filled(state, subaccount, at_us, pays, paid + fee_on_top, gets, got, min(owed, got))
     return Preview(
         refusal,
         margin.sums(state, subaccount, at_us),
@@ -206,15 +212,14 @@ def _expected_price(market: Market, side: Side) -> int:
 
 
 def _filled(
-    state: State, subaccount: Subaccount, at_us: int, pays: AssetId, paid: int, gets: AssetId, got: int
+    state: State, subaccount: Subaccount, at_us: int, pays: AssetId, paid: int, gets: AssetId, got: int, repaid: int
 ) -> dict[AssetId, margin.Change]:
-    """The account after the trade: from what is free, then lent, then borrowed; a debt of what comes in is repaid."""
+    """The account after the trade: paid from what is free, then lent, then borrowed; `repaid` of what comes in."""
     free = max(0, state.free(subaccount.subaccount_id, pays))
     claim = lending.claim(state, subaccount, pays, at_us)
     from_free = min(free, paid)
     redeemed = min(claim, paid - from_free)
     borrowed = paid - from_free - redeemed
-    repaid = min(got, lending.debt(state, subaccount, gets, at_us))
     changes: dict[AssetId, margin.Change] = {}
     margin.add(changes, pays, -from_free, -redeemed, borrowed, 0)
     margin.add(changes, gets, got - repaid, 0, -repaid, 0)

@@ -378,6 +378,16 @@ async def test_a_preview_says_what_an_order_does_and_changes_nothing(running: Ve
     sums = margin.sums(running.node.state, account(running, bob), running.node.now_us())
     assert usd(filled["initialMargin"]) == sums.initial and usd(filled["maintenanceMargin"]) == sums.maintenance
     assert after["netEquityLocked"] == filled["initialMargin"]
+    assert after["netEquity"] == filled["netEquity"], "the fee is in it"
+    assert shown.json["estLiquidationPriceFilled"] == (await positions(bob))["SOL"]["estLiquidationPrice"]
+
+    assert (await alice.place("SOL_USDC", "Ask", "100", "55")).status == 200
+    back = order | {"side": "Bid", "quantity": "55", "autoBorrowRepay": True}
+    shown = await bob.send("POST", "/satchel/v1/orders/preview", "orderPreview", back)
+    assert (await bob.send("POST", "/api/v1/order", "orderExecute", back)).json["status"] == "Filled"
+    after = await capital(bob)
+    assert shown.json["filled"]["netEquity"] == after["netEquity"] and after["borrowLiability"] == "0"
+    assert shown.json["filled"]["initialMargin"] == "0"
     refused = await bob.send("POST", "/satchel/v1/orders/preview", "orderPreview", order | {"symbol": "NO_USDC"})
     assert refused.json["message"] == "Invalid market symbol"
 
