@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from api.codec import expiry_name
 from api.rest.openapi import document
 from api.rest.table import ROUTES
+from engine.events import ExpiryReason
 from tests.api.edge import venue
 
 CONTRACT = Path(__file__).parents[2].parent / "shared" / "spec" / "wire-openapi.json"
@@ -83,6 +85,13 @@ def contract() -> dict[str, Any]:
         pytest.skip(f"no contract to compare with: {CONTRACT} is absent")
     loaded: dict[str, Any] = json.loads(CONTRACT.read_text())
     return loaded
+
+
+def test_reasons_of_expiry_are_the_contracts(contract: dict[str, Any]) -> None:
+    """W-3: all but one, which the contract has among the system's order types."""
+    names = {expiry_name(reason) for reason in ExpiryReason}
+
+    assert names - set(contract["components"]["schemas"]["OrderExpiryReason"]["enum"]) == {"OrderBookClosed"}
 
 
 def test_every_operation_of_the_contract_is_served(contract: dict[str, Any]) -> None:

@@ -13,9 +13,12 @@ from api.requests import command_of, fields_of, orders_of
 from engine import genesis
 from engine.commands import (
     AddKey,
+    BorrowLend,
     CancelAllOrders,
     CancelOrder,
+    ConvertDust,
     Genesis,
+    LendingSide,
     OpenSubaccount,
     OrderType,
     PlaceOrder,
@@ -65,6 +68,48 @@ def test_an_order_becomes_ticks_and_lots(state: State) -> None:
         self_trade=SelfTrade.REJECT_TAKER,
         client_id=7,
     )
+
+
+def test_margin_flags_are_those_of_the_order(state: State) -> None:
+    """S-2, S-3: each on its own, spelt as clients spell it."""
+    names = {
+        "autoLend": "auto_lend",
+        "autoLendRedeem": "auto_lend_redeem",
+        "autoBorrow": "auto_borrow",
+        "autoBorrowRepay": "auto_borrow_repay",
+    }
+    for wire, field in names.items():
+        command = command_of("orderExecute", ORDER | {wire: "True"}, 3, 2, state)
+        assert [name for name in names.values() if getattr(command, name)] == [field]
+        unset = command_of("orderExecute", ORDER | {wire: "false"}, 3, 2, state)
+        assert unset == command_of("orderExecute", ORDER, 3, 2, state)
+
+
+def test_a_loan_by_hand_and_dust(state: State) -> None:
+    """B-8, B-10, S-3"""
+    sol = next(key for key, asset in state.assets.items() if asset.symbol == "SOL")
+    fields = {"symbol": "SOL", "side": "Lend", "quantity": "1.5"}
+
+    assert command_of("borrowLendExecute", fields, 3, 2, state) == BorrowLend(3, sol, LendingSide.LEND, 1_500_000_000)
+    borrowed = command_of("borrowLendExecute", fields | {"side": "Borrow"}, 3, 2, state)
+    assert borrowed == BorrowLend(3, sol, LendingSide.BORROW, 1_500_000_000)
+    assert command_of("convertDust", {"symbol": "SOL"}, 3, 2, state) == ConvertDust(3, sol)
+    assert command_of("convertDust", {}, 3, 2, state) == ConvertDust(3, 0)
+    with pytest.raises(ApiError) as refused:
+        command_of("borrowLendExecute", fields | {"quantity": "0.0000000001"}, 3, 2, state)
+    assert (refused.value.code, refused.value.message) == ("INVALID_QUANTITY", "Quantity decimal too long")
+
+
+def test_withdrawals_and_transfers_may_borrow(state: State) -> None:
+    """S-5"""
+    sol = next(key for key, asset in state.assets.items() if asset.symbol == "SOL")
+    fields = {"symbol": "SOL", "quantity": "2", "autoBorrow": "true"}
+    sent = fields | {"blockchain": "Solana", "address": SOMEWHERE, "autoLendRedeem": "true"}
+
+    withdrawal = command_of("withdraw", sent, 3, 2, state)
+    assert isinstance(withdrawal, RequestWithdrawal) and withdrawal.auto_borrow and withdrawal.auto_lend_redeem
+    moved = command_of("transferExecute", fields | {"toSubaccountId": "4"}, 3, 2, state)
+    assert moved == Transfer(3, 4, sol, 2 * 10**9, True)
 
 
 def test_a_market_order_by_quote_quantity_spends_atoms(state: State) -> None:

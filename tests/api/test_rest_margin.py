@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from engine import lending, limits, margin, snapshot
-from engine.commands import ConfigureAsset, ConfigureMarket
+from engine.commands import ConfigureAsset, ConfigureMarket, ReceiveYield
 from engine.formulas.lending import RATE_ONE, borrow_rate, lend_rate
 from engine.formulas.margin import LINE_ONE, line_fractions, margin_line
 from engine.parameters import BookState, LendingState
@@ -599,10 +599,17 @@ async def test_bad_orders_settings_and_withdrawals_leave_no_trace(running: Venue
     await refused(withdraw(bob, "100000", autoBorrow="1"), "INVALID_CLIENT_REQUEST")
     await refused(withdraw(bob, "99999"), "INSUFFICIENT_FUNDS", "needed 99999", "available 61000")
     await refused(withdraw(bob, "200000", autoBorrow=True), "INSUFFICIENT_SUPPLY", "idle 40000")
-    await does_loan(bob, "Lend", "ETH", "40")
-    fields = {"symbol": "ETH", "blockchain": "Solana", "address": SOMEWHERE, "quantity": "41", "autoBorrow": True}
-    reply = await bob.send("POST", "/wapi/v1/capital/withdrawals", "withdraw", fields)
-    assert reply.status == 400
+    # What is lent is redeemed before anything of it is borrowed, or nothing is.
+    await does_loan(bob, "Lend", "USDC", "60500")
+    await refused(withdraw(bob, "600", autoBorrow=True), "BORROW_REQUIRES_LEND_REDEEM", "USDC")
+    query = {"symbol": "USDC", "autoBorrow": True}
+    path, instruction = "/api/v1/account/limits/withdrawal", "maxWithdrawalQuantity"
+    assert (await ask(bob, path, instruction, **query))["maxWithdrawalQuantity"] == "0"
+    assert (await ask(bob, path, instruction, symbol="USDC"))["maxWithdrawalQuantity"] == "1000"
+    most = await ask(bob, path, instruction, **query, autoLendRedeem=True)
+    assert Fraction(most["maxWithdrawalQuantity"]) > 10_000
+    redeeming = await withdraw(bob, "600", autoBorrow=True, autoLendRedeem=True)
+    assert redeeming.status == 200 and (await positions(bob))["USDC"]["netQuantity"] == "400"
 
 
 async def test_a_leverage_that_would_break_the_margin_is_refused(running: Venue) -> None:
@@ -619,6 +626,30 @@ async def test_a_leverage_that_would_break_the_margin_is_refused(running: Venue)
     before = without_sequence(running)
     reply = await bob.send("PATCH", "/api/v1/account", "accountUpdate", {"leverageLimit": "1"})
     await require_no_effect(running, reply, "MAX_LEVERAGE_REACHED", before, "asked 1", "net equity", "initial margin")
+
+
+async def test_a_yield_counts_before_it_is_collected_and_shows_in_the_apy(running: Venue) -> None:
+    """C-3, Y-1, Y-3"""
+    alice, _bob = await market_of_two(running)
+    week_ms = 7 * 24 * HOUR_MS
+    now_ms = running.node.now_us() // 1_000
+    await dev(running, "clock", {"advanceMs": week_ms - now_ms % week_ms})
+    earned = ReceiveYield(SOL, 1, 2 * 10**9, "reward", "staking")
+    assert (await running.node.submit(earned)).rejection is None
+    await dev(running, "clock", {"advanceMs": week_ms + 1000})
+
+    apy = (await running.get("/api/v1/borrowLend/apy")).json
+    # 2 of 1,000 SOL in a week, less what ρ is rounded by.
+    assert [row["symbol"] for row in apy["staking"]] == ["SOL"] and apy["staking"][0]["dilutionFactor"] == "0"
+    exact = Fraction(2, 1000) * Fraction(8760, 7 * 24)
+    assert 0 <= exact - Fraction(apy["staking"][0]["stakingRate"]) < Fraction(1, 10**7)
+
+    summary = await capital(alice)
+    subaccount = account(running, alice)
+    waiting = sum(line.uncollected_value for line in margin.holdings(running.node.state, subaccount, 0))
+    assert 199 * 10**8 < waiting <= 200 * 10**8
+    assert usd(summary["assetsValue"]) - sum(usd(row["balanceNotional"]) for row in summary["collateral"]) == waiting
+    assert usd(summary["netEquity"]) - sum(usd(row["collateralValue"]) for row in summary["collateral"]) == waiting
 
 
 async def test_markets_without_a_price_take_no_new_risk(running: Venue) -> None:

@@ -19,8 +19,8 @@ from api.limits import RateLimits
 from api.market_data import MarketData
 from api.streams import publishing, subscribers
 from api.verification_pool import VerificationPool
-from engine.commands import AddKey, CancelOrder, Command, OrderType, PlaceOrder, RevokeKey, Side, TimeInForce
-from tests.api.exchange import ALICE, BOB, SOL_USDC, Exchange, limit, public_key, secret_key
+from engine.commands import AddKey, CancelOrder, Command, OrderType, PlaceOrder, RevokeKey, SetPrices, Side, TimeInForce
+from tests.api.exchange import ALICE, BOB, SOL, SOL_USDC, Exchange, limit, public_key, secret_key
 
 BID, ASK = Side.BID, Side.ASK
 
@@ -377,6 +377,28 @@ async def test_a_stale_or_foreign_signature_is_refused(edge: Edge) -> None:
     edge.run(edge.exchange.deposit(ALICE, 1))
 
     assert await client.is_silent()
+
+
+async def test_marks_are_told_each_second_and_not_before_they_are_durable(edge: Edge) -> None:
+    """A-7, W-6"""
+    client = await edge.connect("markPrice.SOL_USDC")
+    edge.second()
+    assert await client.is_silent(), "there is no price yet"
+    block, outcomes = edge.exchange.run(SetPrices(((SOL, 150_250_000_000_000),)))
+    edge.second()
+    assert await client.is_silent(), "its block is not durable yet"
+
+    edge.streams.on_block(block, outcomes, edge.data.on_block(block, outcomes, edge.exchange.state))
+    edge.streams.tick()
+    mark = await client.data("markPrice.SOL_USDC")
+    assert mark == {
+        "e": "markPrice", "E": edge.exchange.at_us, "s": "SOL_USDC", "p": "150.25", "i": "150.25",
+        "T": edge.exchange.at_us,
+    }
+    edge.streams.tick()
+    assert await client.is_silent(), "once a second"
+    edge.second()
+    assert (await client.data("markPrice.SOL_USDC"))["p"] == "150.25"
 
 
 async def test_unknown_symbols_and_streams_of_later_are_silent(edge: Edge) -> None:
