@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import lending, margin
+from engine import lending, margin, spare
 from engine.commands import OrderType, PlaceOrder, Side, TimeInForce
 from engine.formulas.bands import Fraction, active_price, is_inside_limit_band, mark_in_ticks
 from engine.formulas.fees import fee_atoms
-from engine.formulas.margin import notional_usd
 from engine.parameters import BookState, MarketParameters, MarketType
 from engine.pricing import mark_price
 from engine.rejections import Rejection, RejectReason
@@ -141,6 +140,8 @@ def require_spend(
         if subaccount.margined:
             change = (redeemed, -redeemed, 0, spend.atoms)
             _require_risk(state, subaccount, market, command, spend, change, at_us)
+        else:
+            spare.forget(state, subaccount)
         return redeemed
 
     asset_id = spend.asset_id
@@ -175,19 +176,24 @@ def _require_risk(
     at_us: int,
 ) -> None:
     """M-9 as if the order rested: its fee and its loss against the mark are taken off."""
-    changes = {spend.asset_id: change}
-    after = margin.sums(state, subaccount, at_us, changes, is_strict=True)
-    if not after.is_exposed:
-        return
     parameters = market.parameters
     buys = command.side is Side.BID
-    quote, base_atoms = parameters.quote_asset_id, spend.lots * parameters.lot_atoms
+    quote = parameters.quote_asset_id
     quote_atoms = spend.lots * spend.price_ticks * parameters.tick_value_atoms
     fee = fee_atoms(quote_atoms, promise_rate(state))
-    charges = notional_usd(fee, mark_price(state, quote), 10 ** state.assets[quote].decimals)
-    charges += margin.loss_at(state, parameters.market_id, buys, spend.price_ticks, spend.lots)
-    got = (parameters.base_asset_id, base_atoms) if buys else (quote, max(0, quote_atoms - fee))
-    if not after.is_unpriced and after.equity - charges - margin.open_order_loss(state, subaccount) > after.initial:
+    price, _unit, in_usd, *_rest = margin.line(state, quote)
+    fee_usd = -(-fee * price // in_usd)
+    loss = margin.loss_at(state, parameters.market_id, buys, spend.price_ticks, spend.lots)
+    if spare.can_rest(state, subaccount, at_us, spend.asset_id, change[3], fee_usd, loss):
         return
+    changes = {spend.asset_id: change}
+    after = margin.sums(state, subaccount, at_us, changes, is_strict=True)
+    spare.forget(state, subaccount)
+    if not after.is_unpriced:
+        all_losses = loss + margin.open_order_loss(state, subaccount)
+        if not after.notional or after.equity - fee_usd - all_losses > after.initial:
+            spare.remember(state, subaccount, at_us, after, all_losses, spend.asset_id)
+            return
+    got = (parameters.base_asset_id, spend.lots * parameters.lot_atoms) if buys else (quote, max(0, quote_atoms - fee))
     filled = {spend.asset_id: (-spend.atoms, 0, 0, 0), got[0]: (got[1], 0, 0, 0)}
-    margin.require_risk(state, subaccount, at_us, changes, charges, filled)
+    margin.require_risk(state, subaccount, at_us, changes, fee_usd + loss, filled)

@@ -146,6 +146,7 @@ def totals(state: State, pool: Pool, at_us: int) -> Totals:
 def begin(state: State, outcome: Outcome, asset_id: AssetId) -> Totals:
     """Post the interest up to now; from here the pool may change.   [B-4]"""
     pool = state.pools[asset_id]
+    state.valuations.moves += 1
     now = totals(state, pool, outcome.at_us)
     pool.accrued_ms = outcome.at_us // 1_000
     pool.carry, pool.fee_carry = now.carry, now.fee_carry

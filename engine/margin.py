@@ -24,6 +24,7 @@ Change = tuple[int, int, int, int]
 """What changes of one asset: held (locked included), lent, owed, and what open orders would pay away; atoms."""
 Changes = Mapping[AssetId, Change]
 NO_CHANGES: Changes = {}
+AssetLine = tuple[int, int, int, int, int, AssetPricing, AssetParameters]
 _NONE: Change = (0, 0, 0, 0)
 _NO_SHARE_TIMES: Mapping[AssetId, ShareTime] = {}
 
@@ -74,6 +75,8 @@ class Sums(NamedTuple):
     """Something is owed or promised that has no price: no margin can be said for it."""
     is_short: bool
     """More is owed of something priced than is there: exposure without open orders, what maintenance is asked for."""
+    liability: int
+    """Σ what is owed at mark; part of the equity."""
 
     @property
     def is_exposed(self) -> bool:
@@ -102,7 +105,7 @@ def sums(
     `is_stressed`: what is long at the lowest, what is owed at the highest of mark, index and 5-minute mean.   [M-12]
     """
     balances, pools = state.balances, state.pools
-    lines = _valuations(state).lines
+    lines = valuations(state).lines
     number = subaccount.subaccount_id
     held_key = (_AVAILABLE | number) << ASSET_BITS
     owed_key = (_RECEIVABLE | number) << ASSET_BITS
@@ -111,7 +114,7 @@ def sums(
     leverage_base = 0
     now_ms = at_us // 1_000
     share_times = subaccount.share_times if state.has_yields else _NO_SHARE_TIMES
-    equity = initial = maintenance = notional = 0
+    equity = initial = maintenance = notional = liability = 0
     is_unpriced = is_short = False
 
     walked = subaccount.asset_ids
@@ -144,7 +147,7 @@ def sums(
         if not quantity and not owed and paying <= 0 and not earned:
             continue
 
-        price, unit, in_usd, weight, flat, pricing, asset = lines.get(asset_id) or _line(state, asset_id)
+        price, unit, in_usd, weight, flat, pricing, asset = lines.get(asset_id) or line(state, asset_id)
         if marks is not None:
             price = marks.get(asset_id, 0) or mark_price(state, asset_id)
         short_price = price
@@ -161,7 +164,7 @@ def sums(
         bare = owed - quantity
         if owed:
             if short_price:
-                equity -= -(-owed * short_price // in_usd)
+                liability -= -owed * short_price // in_usd
             else:
                 is_unpriced = True
         exposure = bare + paying
@@ -175,16 +178,16 @@ def sums(
         margins = (asset.imf_base, asset.imf_factor, asset.mmf_base, asset.mmf_factor, leverage_base)
         if exposure > 0:
             exposed = -(-exposure * short_price // in_usd)
-            line = margin_line(exposed, *margins)
+            pair = margin_line(exposed, *margins)
             notional += exposed
-            initial += line[0]
+            initial += pair[0]
         # Maintenance leaves open orders out.   [M-1]
         if bare > 0:
             is_short = True
             if paying or exposure <= 0:
-                line = margin_line(-(-bare * short_price // in_usd), *margins)
-            maintenance += line[1]
-    return Sums(equity, initial, maintenance, notional, is_unpriced, is_short)
+                pair = margin_line(-(-bare * short_price // in_usd), *margins)
+            maintenance += pair[1]
+    return Sums(equity - liability, initial, maintenance, notional, is_unpriced, is_short, liability)
 
 
 def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
@@ -255,7 +258,7 @@ def exposures(state: State, subaccount: Subaccount, at_us: int, changes: Changes
 
 def open_order_loss(state: State, subaccount: Subaccount) -> int:
     """Σ over open orders of remaining × max(0, side × (price − mark)) in USD (1e-8).   [M-9, C-4]"""
-    all_losing = _valuations(state).losing
+    all_losing = valuations(state).losing
     losing = all_losing.get(subaccount.subaccount_id)
     if losing is None:
         found = {order_id: order for order_id, order in subaccount.orders.items() if _is_losing(state, order)}
@@ -289,7 +292,7 @@ def loss_at(state: State, market_id: int, is_buy: bool, price_ticks: int, lots: 
 
     [M-9]
     """
-    most_bid, least_ask = _valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
+    most_bid, least_ask = valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
     if price_ticks <= most_bid if is_buy else price_ticks >= least_ask:
         return 0
     parameters = state.markets[market_id].parameters
@@ -331,20 +334,6 @@ def require_risk(
     )
 
 
-def can_fill(state: State, subaccount: Subaccount, at_us: int, changes: Changes, filled_loss: int) -> bool:
-    """Whether a fill leaves an account without exposure, or with more equity than its initial margin.   [M-9]
-
-    `filled_loss`: what of the open orders' loss the fill takes away.
-    """
-    after = sums(state, subaccount, at_us, changes, is_strict=True)
-    if after.is_unpriced:
-        return False
-    if not after.notional:
-        return True
-    loss = open_order_loss(state, subaccount) - filled_loss if subaccount.orders else 0
-    return after.equity - loss > after.initial
-
-
 def fill_refusal(
     state: State,
     subaccount: Subaccount,
@@ -352,7 +341,7 @@ def fill_refusal(
     changes: Changes,
     is_better_than_mark: bool,
 ) -> ExpiryReason | None:
-    """Why a fill that `can_fill` does not pass may not be, judged as if filled.
+    """Why a fill that leaves too little equity may not be, judged as if filled.
 
     One that only reduces passes when it is better than the mark net of fee, or leaves the account no nearer to
     liquidation.   [M-9]
@@ -440,7 +429,7 @@ def add(changes: dict[AssetId, Change], asset_id: AssetId, held: int, lent: int,
     changes[asset_id] = (before[0] + held, before[1] + lent, before[2] + owed, before[3] + paying)
 
 
-def _valuations(state: State) -> Valuations:
+def valuations(state: State) -> Valuations:
     """What is computed from the marks, emptied when they, or an asset's parameters, have changed."""
     known = state.valuations
     if known.version != state.marks_version:
@@ -448,8 +437,14 @@ def _valuations(state: State) -> Valuations:
     return known
 
 
-def _line(state: State, asset_id: AssetId) -> tuple[int, int, int, int, int, AssetPricing, AssetParameters]:
-    """(mark, atoms of a unit, divisor to 1e-8 USD, weight, atoms up to which that is flat, liveness, parameters)."""
+def line(state: State, asset_id: AssetId) -> AssetLine:
+    """What values an asset, from the cache of these marks where it is known.
+
+    (mark, atoms of a unit, divisor to 1e-8 USD, weight, atoms up to which that is flat, liveness, parameters).
+    """
+    known: AssetLine | None = valuations(state).lines.get(asset_id)
+    if known is not None:
+        return known
     asset, unit = state.assets[asset_id], 10 ** state.assets[asset_id].decimals
     flat = INT128_MAX
     if asset.weight_kind is _INVERSE_SQRT:
@@ -458,14 +453,14 @@ def _line(state: State, asset_id: AssetId) -> tuple[int, int, int, int, int, Ass
     price = mark_price(state, asset_id)
     if asset_id not in state.prices and price:
         pricing = _ALWAYS_LIVE
-    line = price, unit, unit * _PRICE_IN_USD, asset.weight, flat, pricing, asset
-    _valuations(state).lines[asset_id] = line
-    return line
+    found = price, unit, unit * _PRICE_IN_USD, asset.weight, flat, pricing, asset
+    valuations(state).lines[asset_id] = found
+    return found
 
 
 def _is_losing(state: State, order: Order) -> bool:
     market_id = order.market.parameters.market_id
-    most_bid, least_ask = _valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
+    most_bid, least_ask = valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
     return order.price_ticks > most_bid if order.side == 1 else order.price_ticks < least_ask
 
 
@@ -480,7 +475,7 @@ def _lossless_ticks(state: State, market_id: int) -> tuple[int, int]:
     if mark and quote_mark:
         tick = parameters.tick_price * quote_mark
         found = (mul_div_down(mark, PRICE_SCALE, tick), mul_div_up(mark, PRICE_SCALE, tick))
-    _valuations(state).ticks[market_id] = found
+    valuations(state).ticks[market_id] = found
     return found
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from engine import clearing, lending, margin, spot_margin
+from engine import clearing, lending, margin, spare, spot_margin
 from engine.book import Book, Ladder, Level
 from engine.commands import (
     CancelAllOrders,
@@ -225,6 +225,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         ended = _take(state, outcome, order, opposite, taking, limit_key, touched)
         if ended is not None:
             return ended
+        spare.forget(state, subaccount)
         view = order.view()
     elif command.time_in_force is not _GTC or command.order_type is not _LIMIT:
         return _expire(outcome, order, _why_ended(order, Stop.EMPTY, opposite, limit_key))

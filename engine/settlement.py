@@ -41,6 +41,11 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Order, fills: 
     taker_fee_asset, maker_fee_asset = (base, quote) if buys else (quote, base)
     trade_id = market.next_trade_id
     volume = 0
+    known = state.valuations.spare
+    if known:
+        known.pop(taker_id, None)
+        for maker, _lots in fills:
+            known.pop(maker.subaccount.subaccount_id, None)
 
     for maker, lots in fills:
         price = maker.price_ticks

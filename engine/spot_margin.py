@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from engine import lending, margin
+from engine import lending, margin, spare
 from engine.commands import Side
 from engine.events import ExpiryReason, LendingSource, Outcome, Trade
 from engine.fees import HOUR_US, add_volume, spot_rates
@@ -95,6 +95,9 @@ def judge(
     for is_maker, leg, other in ((True, maker_leg, taker_leg), (False, taker_leg, maker_leg)):
         reason = _refusal(state, at_us, market, price, lots, leg, other, is_maker)
         if reason is not None:
+            # The other side's may have been taken for a fill that is not to be.
+            spare.forget(state, taker.subaccount)
+            spare.forget(state, maker.subaccount)
             return Refused(is_maker, reason)
     return taker_leg, maker_leg
 
@@ -246,6 +249,9 @@ def _refusal(
         if reason is not None:
             return _EXPIRY[reason]
     if not subaccount.margined and not leg.borrowed:
+        spare.forget(state, subaccount)
+        return None
+    if spare.can_fill(state, subaccount, at_us, leg.pays_asset, leg.pays, leg.gets_asset, leg.gets):
         return None
     filled_loss = 0
     if is_maker:
@@ -254,8 +260,13 @@ def _refusal(
         if filled_loss:
             filled_loss -= margin.order_loss(state, order, left - lots)
     changes = leg.changes()
-    if margin.can_fill(state, subaccount, at_us, changes, filled_loss):
-        return None
+    after = margin.sums(state, subaccount, at_us, changes, is_strict=True)
+    spare.forget(state, subaccount)
+    if not after.is_exposed or not after.is_unpriced:
+        loss = margin.open_order_loss(state, subaccount) - filled_loss
+        if not after.notional or after.equity - loss > after.initial:
+            spare.remember(state, subaccount, at_us, after, loss, leg.pays_asset)
+            return None
     is_better = margin.is_better_than_mark(
         state, market.parameters.market_id, order.side is _BID, price, leg.fee_rate
     )

@@ -348,10 +348,24 @@ class Market:
         self.listed_at_us = listed_at_us
 
 
+class Spare:
+    """What an account can surely still take upon itself: see `engine.spare`.   [M-9]"""
+
+    __slots__ = ("from_us", "last_move", "root", "until_us", "usd")
+
+    def __init__(self, usd: int, from_us: int, until_us: int, last_move: int, root: int) -> None:
+        self.usd = usd
+        self.from_us = from_us
+        self.until_us = until_us
+        self.last_move = last_move
+        self.root = root
+        """√ of the most that one of its exposures can come to, in 1e-4 as all roots of USD."""
+
+
 class Valuations:
     """What `margin` has computed from the marks and keeps while `State.marks_version` stays.   [M-9]"""
 
-    __slots__ = ("lines", "losing", "ticks", "version")
+    __slots__ = ("lines", "losing", "moves", "spare", "ticks", "version")
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -361,6 +375,9 @@ class Valuations:
         """Market → the highest bid and the lowest ask, in ticks, that lose nothing against the mark."""
         self.losing: dict[int, dict[int, Order]] = {}
         """Subaccount → its open orders that would lose against the mark; only those that were asked for."""
+        self.spare: dict[int, Spare] = {}
+        self.moves = 0
+        """How often a pool has changed since."""
 
 
 class State:

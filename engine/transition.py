@@ -81,6 +81,7 @@ OPERATOR_COMMANDS: tuple[type, ...] = (
 
 _USER_COMMANDS = frozenset(USER_COMMANDS)
 _OPERATOR_COMMANDS = frozenset(OPERATOR_COMMANDS)
+_ORDERS = frozenset((PlaceOrder, PlaceOrders, CancelOrder, CancelAllOrders))
 _AVAILABLE_BASE = AccountKind.AVAILABLE << OWNER_BITS
 _ASSET_MASK = (1 << ASSET_BITS) - 1
 
@@ -102,7 +103,13 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
                 outcome.reply = repeat[1]
                 return outcome
         _require_authority(state, command, request)
-        outcome.reply = _perform(state, command, request, outcome)
+        if type(command) in _ORDERS:
+            outcome.reply = _perform(state, command, request, outcome)
+        else:
+            # What `engine.spare` remembers holds through orders only.
+            state.valuations.spare.clear()
+            outcome.reply = _perform(state, command, request, outcome)
+            state.valuations.spare.clear()
     except Rejection as rejection:
         outcome.rejection = rejection
     if outcome.rejection is not None:
