@@ -47,7 +47,8 @@ def max_borrow(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: i
     def is_accepted(steps: int) -> bool:
         return _passes(lambda: loans.require_borrowing(state, subaccount, asset_id, at_us, steps * step))
 
-    return step * _largest(is_accepted, INT64_MAX // step)
+    # Whatever is redeemed or borrowed comes out of what is idle.   [B-14]
+    return step * _largest(is_accepted, _idle(state, asset_id, at_us) // step)
 
 
 def max_withdrawal(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, may_borrow: bool) -> int:
@@ -59,7 +60,8 @@ def max_withdrawal(state: State, subaccount: Subaccount, asset_id: AssetId, at_u
     def is_accepted(atoms: int) -> bool:
         return _passes(lambda: outflows.plan(state, subaccount, asset_id, at_us, atoms, may_borrow, False))
 
-    return _largest(is_accepted, INT64_MAX)
+    free = state.withdrawable(subaccount.subaccount_id, asset_id)
+    return _largest(is_accepted, min(INT64_MAX, free + _idle(state, asset_id, at_us)))
 
 
 def max_order(state: State, command: PlaceOrder, at_us: int) -> int:
@@ -134,6 +136,11 @@ def liquidation_price(
     return 0
 
 
+def _idle(state: State, asset_id: AssetId, at_us: int) -> int:
+    pool = state.pools.get(asset_id)
+    return 0 if pool is None else max(0, lending.totals(state, pool, at_us).idle)
+
+
 def _forget_answers(state: State) -> None:
     """A pool's utilization is tested once a command, and the next command is not the last one.   [B-7]"""
     for pool in state.pools.values():
@@ -141,13 +148,11 @@ def _forget_answers(state: State) -> None:
 
 
 def _largest(is_accepted: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` that is accepted, 0 when 1 is not; more is never accepted when less is not."""
-    if most < 1 or not is_accepted(1):
-        return 0
-    low, high = 1, 2
-    while high <= most and is_accepted(high):
-        low, high = high, high * 2
-    high = min(high, most + 1)
+    """The largest number up to `most` that is accepted, 0 for none; more is never accepted when less is not.
+
+    Halving: the closer `most`, the fewer questions. They are asked between commands, so everybody waits for them.
+    """
+    low, high = 0, most + 1
     while high - low > 1:
         middle = (low + high) // 2
         if is_accepted(middle):

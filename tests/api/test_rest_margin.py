@@ -404,12 +404,14 @@ async def test_the_liquidation_price_after_a_loan(running: Venue) -> None:
     assert answers[0] == answers[1] == answers[2]
     await does_loan(bob, "Borrow", "SOL", "100")
     # 96,000 USD beside a debt of which nine tenths are covered by what was borrowed.
-    assert answers[0] == {"liquidationPrice": "9600.000000000001", "markPrice": "100"}
-    assert (await positions(bob))["SOL"]["estLiquidationPrice"] == "9600.000000000001"
+    assert answers[0]["markPrice"] == "100"
+    assert Fraction(answers[0]["liquidationPrice"]) == pytest.approx(9600, abs=1e-8), "values round to 1e-8 USD"
+    assert (await positions(bob))["SOL"]["estLiquidationPrice"] == answers[0]["liquidationPrice"]
     less = b64encode(json.dumps({"symbol": "SOL", "side": "Lend", "quantity": "40"}).encode()).decode()
-    assert (await ask(bob, path, "", borrow=less))["liquidationPrice"] == "16000.000000000001"
+    after = (await ask(bob, path, "", borrow=less))["liquidationPrice"]
+    assert Fraction(after) == pytest.approx(16000, abs=1e-8)
     await does_loan(bob, "Lend", "SOL", "40")
-    assert (await positions(bob))["SOL"]["estLiquidationPrice"] == "16000.000000000001"
+    assert (await positions(bob))["SOL"]["estLiquidationPrice"] == after
     whole = b64encode(json.dumps({"symbol": "SOL", "side": "Lend", "quantity": "60"}).encode()).decode()
     assert (await ask(bob, path, "", borrow=whole))["liquidationPrice"] == "0"
 

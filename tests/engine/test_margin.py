@@ -219,11 +219,11 @@ def test_a_preview_says_what_the_order_would_do_and_does_nothing(desk: Desk) -> 
     order = anna.order(BID, 15_000, 2_000, order_type=LIMIT, auto_borrow=True)
     seen = limits.preview(desk.state, order, desk.exchange.at_us)
     assert seen.refusal is None and desk.state.sequence == sequence
-    # 3,000 USDC for 20 SOL: 2,000 owed, 20 × 150 × 0.9 of value.
-    assert seen.before.equity == 1_000 * USD_SCALE and seen.filled.equity == 700 * USD_SCALE
+    # 3,000 USDC for 20 SOL less 0.1 %: 2,000 owed, 19.98 × 150 × 0.9 of value.
+    assert seen.before.equity == 1_000 * USD_SCALE and seen.filled.equity == 69_730_000_000
     assert seen.filled.initial == 200 * USD_SCALE and seen.filled.maintenance == 20 * USD_SCALE
-    # 20 × p × 0.9 − 2,000 = 20 at 112.22.
-    assert seen.liquidation_price == pytest.approx(112.2222 * PRICE_SCALE, rel=1e-5)
+    # 19.98 × p × 0.9 − 2,000 = 20 at 112.3346.
+    assert seen.liquidation_price == pytest.approx(112.33456 * PRICE_SCALE, rel=1e-6)
     too_much = limits.preview(
         desk.state, anna.order(BID, 15_000, 9_000, order_type=LIMIT, auto_borrow=True), desk.exchange.at_us
     )
