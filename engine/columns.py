@@ -84,6 +84,7 @@ class Columns:
         self._assets: dict[AssetId, _AssetColumns] = {}
         self._leverage: Floats = np.zeros(0)
         self._stale: dict[int, None] = dict.fromkeys(state.subaccounts)
+        self._fees = state.fees
 
     def note(self, outcome: Outcome) -> None:
         """Remember whom a command touched: balances, loans, orders, settings. No column is read or written."""
@@ -148,6 +149,10 @@ class Columns:
 
     def refresh(self) -> None:
         """Read again the rows that were noted."""
+        if self._fees is not self.state.fees:
+            # What open orders promise includes their fees.
+            self._fees = self.state.fees
+            self.forget(number for number, each in self.state.subaccounts.items() if each.promised)
         stale, self._stale = list(self._stale), {}
         self._grow(self.state.next_subaccount_id)
         for start in range(0, len(stale), BLOCK):

@@ -17,6 +17,7 @@ from engine.commands import (
     CancelOrder,
     Command,
     ConfigureAsset,
+    ConfigureFees,
     LendingSide,
     OrderType,
     OrphanDeposit,
@@ -27,6 +28,7 @@ from engine.commands import (
     Transfer,
     UpdateAccount,
 )
+from engine.formulas.collateral import flat_atoms, weight_at
 from engine.parameters import PRICE_SCALE, RATE_SCALE, AssetParameters, WeightKind
 from engine.state import ASSET_BITS, Loan, ShareTime, State, Subaccount, User
 from ledger.chart import (
@@ -296,6 +298,32 @@ def test_a_quiet_row_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read == [2]
 
 
+def test_new_fees_change_what_open_orders_would_pay() -> None:
+    exchange = Exchange()
+    run = _Run(exchange, Random(1))
+    run.send(3, run.order(run.traders[3][0], Side.BID, 9_000, borrows=True))
+    swept = Columns(exchange.state)
+    before = swept.bounds(exchange.at_us)
+    fees = exchange.state.fees
+    dear = tuple(replace(tier, maker_rate=20_000_000, taker_rate=20_000_000) for tier in fees.spot)
+    swept.note(exchange.do(ConfigureFees(replace(fees, spot=dear))))
+    after = swept.bounds(exchange.at_us)
+    fresh = Columns(exchange.state)
+    fresh.refresh()
+    assert content(swept) == content(fresh)
+    assert before is not after and exchange.state.subaccounts[run.traders[3][0]].promised
+
+
+@given(st.integers(0, 18), st.integers(1, 10**9), st.integers(1, 10**10), st.integers(0, 10**9))
+def test_the_weight_is_flat_up_to_exactly_there(decimals: int, weight: int, base: int, penalty: int) -> None:
+    unit = 10**decimals
+    most = flat_atoms(unit, weight, base, penalty)
+    if most >= 0:
+        assert weight_at(most, unit, weight, base, penalty) == weight
+    if most < 10**36:
+        assert weight_at(most + 1, unit, weight, base, penalty) < weight
+
+
 def content(swept: Columns) -> list[tuple[int, int, int, float]]:
     """(asset, kind, row, what stands there), what is 0 left out."""
     return [
@@ -358,13 +386,17 @@ class _Run:
         orders = self.exchange.state.subaccounts[subaccount].orders
         if dice < 0.6 and orders:
             return CancelOrder(subaccount, self.market, order_id=random.choice(list(orders)))
-        borrows = random.random() < 0.6
+        side = random.choice([Side.BID, Side.ASK])
+        return self.order(subaccount, side, random.randint(9_500, 10_500), borrows=random.random() < 0.6)
+
+    def order(self, subaccount: int, side: Side, price_ticks: int, *, borrows: bool) -> PlaceOrder:
+        random = self.random
         return PlaceOrder(
             subaccount,
             self.market,
-            random.choice([Side.BID, Side.ASK]),
+            side,
             OrderType.LIMIT,
-            price_ticks=random.randint(9_500, 10_500),
+            price_ticks=price_ticks,
             lots=random.randint(1, 4_000),
             auto_borrow=borrows,
             auto_lend_redeem=borrows,
