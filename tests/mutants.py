@@ -36,6 +36,11 @@ POOLS = "tests/por/test_pools.py"
 LEAVES = "tests/engine/test_liabilities.py"
 CHAINS_PAY = "tests/engine/test_liquidity.py"
 GOLDEN = "tests/replay"
+LOANS = "tests/engine/test_lending.py"
+MARGIN = "tests/engine/test_margin.py"
+SPOT_MARGIN = "tests/engine/test_spot_margin.py"
+MARGIN_MACHINE = "tests/machine/test_margin_machine.py"
+ATTACKS = "tests/engine/test_attacks_on_margin.py"
 TIMEOUT_SECONDS = 300
 
 
@@ -101,14 +106,14 @@ MUTANTS = (
            "if key != previous and key * sign in levels:", "if key * sign in levels:", (BOOK,)),
     # The life of an order   [S-1, P-10, P-11, A-11]
     Mutant("cancelling does not free what was locked", "engine/orders.py",
-           "order.subaccount.subaccount_id, asset, -_locked(order))", "order.subaccount.subaccount_id, asset, 0)", (ORDERS,)),
+           "order.subaccount.subaccount_id, asset_id, -atoms)", "order.subaccount.subaccount_id, asset_id, 0)", (ORDERS,)),
     Mutant("post-only takes", "engine/orders.py",
            "        if crosses and command.post_only:", "        if False:", (ORDERS,)),
     Mutant("fill-or-kill fills partly", "engine/orders.py", "    if wish.is_killed:", "    if False:", (ORDERS,)),
     Mutant("what crosses beyond the impact band rests", "engine/orders.py",
            "if stop is Stop.EMPTY or opposite.heap[0] > limit_key:", "if True:", (MONEY,)),
     Mutant("a market buy by quote needs only what it finds", "engine/orders.py",
-           "command.quote_atoms or proceeds)", "proceeds)", (ORDERS,)),
+           "command.quote_atoms or proceeds, ahead.lots", "proceeds, ahead.lots", (ORDERS,)),
     Mutant("a client id is never free again", "engine/orders.py",
            "        del subaccount.client_ids[order.client_id]", "        pass", (ORDERS,)),
     Mutant("a repeated client id places again", "engine/orders.py",
@@ -149,7 +154,7 @@ MUTANTS = (
     Mutant("the pool's cached totals outlive a stake", "engine/staking.py",
            "    pool.projected_ms = -1\n", "", (YIELDS,)),
     Mutant("margins forget what a lender has to collect", "engine/margin.py",
-           "            equity += earned * price // (unit * _PRICE_IN_USD)", "            pass", (YIELDS,)),
+           "            equity += earned * price // in_usd", "            pass", (YIELDS,)),
     Mutant("a former lender's yield is lost with a snapshot", "engine/snapshot.py",
            "        subaccount.asset_ids.update(dict.fromkeys(subaccount.share_times))", "        pass", (YIELDS,)),
     # Lending and margin   [B-1 … B-4, B-7, C-1, C-2, M-2, M-3, M-8, M-9]
@@ -216,6 +221,44 @@ MUTANTS = (
            "bucket < hour - VOLUME_HOURS", "bucket <= hour - VOLUME_HOURS", (MONEY,)),
     Mutant("a deposit is credited twice", "engine/custody.py",
            "require(key not in state.deposits,", "require(True,", ("tests/engine/test_custody.py",)),
+    # Money markets and margin   [B-4 … B-14, M-1 … M-12, S-1 … S-8]
+    Mutant("borrowing ignores the throttle's bound", "engine/lending.py",
+           "    if formulas.is_over(after_borrowed, after_lent, now.fees, pool.bound):", "    if False:", (LOANS,)),
+    Mutant("a pool lends what it does not have", "engine/lending.py",
+           "    if after_lent + now.fees - after_borrowed - now.staked < 0:", "    if False:", (LOANS, MARGIN_MACHINE, YIELDS)),
+    Mutant("the fraction of an atom is lost at every accrual", "engine/lending.py",
+           "    pool.carry, pool.fee_carry = now.carry, now.fee_carry", "    pool.carry, pool.fee_carry = 0, 0", (LOANS, MARGIN_MACHINE, SNAPSHOT)),
+    Mutant("crumbs of shares may be kept", "engine/lending.py",
+           "    return atoms if left >= LEAST_SHARES else claim", "    return atoms", (LOANS, ATTACKS)),
+    Mutant("the throttle never moves", "engine/lending.py", "            pool.bound = bound\n", "", (LOANS,)),
+    Mutant("autoLend lends before it repays", "engine/lending.py",
+           "    repaid = min(free, owed)", "    repaid = 0", (MARGIN, SPOT_MARGIN, LOANS)),
+    Mutant("a small debt stays for ever", "engine/loans.py",
+           "    for number, asset_id in sorted(state.small_debts):", "    for number, asset_id in ():", (LOANS,)),
+    Mutant("a manual loan asks for no margin", "engine/loans.py",
+           "    if borrowed:\n        margin.require_outflow(", "    if False:\n        margin.require_outflow(", (MARGIN, LOANS)),
+    Mutant("a withdrawal asks for no margin", "engine/outflows.py",
+           "    if taken.borrowed or subaccount.margined or _has_provisional(state, subaccount):", "    if False:", (LOANS, MARGIN)),
+    Mutant("lent assets that pass on count as redeemed", "engine/outflows.py",
+           "0 if as_shares else taken.lent, taken.borrowed)", "taken.lent, taken.borrowed)", (LOANS,)),
+    Mutant("only the mark counts for what leaves", "engine/margin.py",
+           "    for is_stressed in (False, True):", "    for is_stressed in (False,):", (MARGIN, LOANS)),
+    Mutant("provisional deposits count for what leaves", "engine/margin.py",
+           "        equity = after.equity - provisional\n", "        equity = after.equity\n", (LOANS,)),
+    Mutant("a buy that repays pays its fee in base", "engine/spot_margin.py",
+           "            pays += fee_in_quote\n        else:", "            fee_asset, fee = base, fee_atoms(base_atoms, fee_rate)\n            gets -= fee\n        else:", (SPOT_MARGIN,)),
+    Mutant("what comes in repays nothing", "engine/spot_margin.py",
+           "    repaid = min(owed, gets)", "    repaid = 0", (SPOT_MARGIN, MARGIN)),
+    Mutant("a maker is not judged", "engine/matching.py",
+           "            if is_judged or maker.flags > PLAIN_FLAGS or maker.subaccount.margined:", "            if is_judged:", (SPOT_MARGIN,)),
+    Mutant("fill or kill counts on anybody", "engine/matching.py",
+           "                if only_sure and (", "                if False and (", (SPOT_MARGIN,)),
+    Mutant("a lower leverage limit is not looked at", "engine/accounts.py",
+           "    if after.is_exposed and equity <= after.initial:", "    if False:", (MARGIN,)),
+    Mutant("a reversed deposit's rest is no debt", "engine/custody.py",
+           "        subaccount.receivables[deposit.asset_id] = None\n        subaccount.judge_by_margin()\n", "", (LOANS,)),
+    Mutant("a snapshot forgets who promised what", "engine/snapshot.py",
+           "            subaccount.promised[asset] = subaccount.promised.get(asset, 0) + atoms\n", "            pass\n", (MARGIN_MACHINE,)),
     # State and replay   [A-6, A-9 … A-11]
     Mutant("a snapshot forgets the last price", "engine/snapshot.py",
            "        market.last_price_ticks = row.last_price_ticks\n", "", (SNAPSHOT, GOLDEN)),
