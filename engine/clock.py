@@ -49,10 +49,11 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
         second = (tick_us if has_tick else horizon) // SECOND_US
         if second > state.sampled_second:
             return second * SECOND_US, SampleMarks(second - state.sampled_second)
-    if has_loans and interest_us <= horizon and not (has_tick and tick_us < interest_us):
-        return interest_us, AccrueInterest(state.last_interest_hour + 1)
+    # A period closes before anything of its last moment can touch a lender: interest buys small debts back.   [Y-3]
     if state.yield_due_us and yield_us <= horizon and not (has_tick and tick_us < yield_us):
         return yield_us, yields.next_due(state)
+    if has_loans and interest_us <= horizon and not (has_tick and tick_us < interest_us):
+        return interest_us, AccrueInterest(state.last_interest_hour + 1)
     if has_tick:
         return tick_us, UpdateThrottle()
     if epoch_us <= now_us:

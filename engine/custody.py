@@ -350,8 +350,9 @@ def _redeem_for(
     """Redeem what is missing, as far as lent and idle; gives what became free.   [D-5]"""
     if missing <= 0 or asset_id not in subaccount.lent:
         return 0
-    atoms = lending.redemption(state, subaccount, asset_id, outcome.at_us, missing)
-    if not 0 < atoms <= lending.totals(state, state.pools[asset_id], outcome.at_us).idle:
+    idle = lending.totals(state, state.pools[asset_id], outcome.at_us).idle
+    atoms = lending.redemption(state, subaccount, asset_id, outcome.at_us, min(missing, idle))
+    if not 0 < atoms <= idle:
         return 0
     lending.redeem(state, outcome, into, subaccount, asset_id, atoms, LendingSource.RECONCILIATION)
     return atoms

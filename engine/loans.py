@@ -9,7 +9,7 @@ from engine.fees import USDC
 from engine.formulas.margin import notional_usd
 from engine.parameters import USD_SCALE, LendingState
 from engine.posting import post
-from engine.pricing import mark_price
+from engine.pricing import is_live, mark_price
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import State, Subaccount
 from ledger.amounts import INT64_MAX, mul_div_down, mul_div_up
@@ -53,13 +53,22 @@ def convert_dust(state: State, command: ConvertDust, outcome: Outcome) -> list[D
     )
     found = []
     for asset_id in [command.asset_id] if command.asset_id else sorted(subaccount.asset_ids):
+        if not is_live(state, asset_id, outcome.at_us):
+            # The last mark of what has no price any more is no price to be paid.   [P-2]
+            continue
         free = state.withdrawable(command.subaccount_id, asset_id)
         paid = _usdc_atoms(state, asset_id, free, is_charge=False)
         if 0 < free < _lot_atoms(state, asset_id) and paid:
             found.append((asset_id, free, paid))
     require(bool(found), RejectReason.NOTHING_TO_CONVERT, subaccount_id=command.subaccount_id)
-    # From here the command succeeds.
     usdc = _usdc(state)
+    if subaccount.margined:
+        changes: dict[AssetId, margin.Change] = {}
+        for asset_id, atoms, paid in found:
+            margin.add(changes, asset_id, -atoms, 0, 0, 0)
+            margin.add(changes, usdc, paid, 0, 0, 0)
+        margin.require_risk(state, subaccount, outcome.at_us, changes)
+    # From here the command succeeds.
     converted = []
     for asset_id, atoms, paid in found:
         account = available(command.subaccount_id)

@@ -480,8 +480,9 @@ def _lossless_ticks(state: State, market_id: int) -> tuple[int, int]:
 
 
 def _only_reduces(state: State, subaccount: Subaccount, at_us: int, changes: Changes) -> bool:
-    """No exposure rises and one falls.   [M-9]"""
-    before, after = exposures(state, subaccount, at_us), exposures(state, subaccount, at_us, changes)
+    """No exposure rises and one falls; what the order itself promised to pay is none that its fill lowers.   [M-9]"""
+    without = {asset_id: (0, 0, 0, change[3]) for asset_id, change in changes.items()}
+    before, after = exposures(state, subaccount, at_us, without), exposures(state, subaccount, at_us, changes)
     if any(after[asset_id] > before.get(asset_id, 0) for asset_id in after):
         return False
     return any(before[asset_id] > after.get(asset_id, 0) for asset_id in before)
@@ -497,7 +498,8 @@ def _high_price(state: State, asset_id: AssetId) -> int:
 
 
 def _provisional_usd(state: State, subaccount: Subaccount, changes: Changes) -> int:
-    """Weighted value of all the user's provisional deposits, rounded up.   [D-5]
+    """What all the user's provisional deposits count for, rounded up: their weighted value where they still are, what
+    a reversal would leave owed where they were spent.   [D-5]
 
     What gives no value cannot be taken off, so it must still be where it was credited.
     """
@@ -506,12 +508,14 @@ def _provisional_usd(state: State, subaccount: Subaccount, changes: Changes) -> 
         owner = state.subaccounts[number]
         for asset_id, atoms in owner.provisional.items():
             asset, price = state.assets[asset_id], mark_price(state, asset_id)
-            if asset.weight and price:
-                total -= -atoms * price * asset.weight // (10**asset.decimals * _VALUE_ONE)
-                continue
             held = state.held(number, asset_id)
             if owner is subaccount:
                 held += changes.get(asset_id, _NONE)[0]
+            if asset.weight and price:
+                unit, there = 10**asset.decimals, min(atoms, max(0, held))
+                total -= -there * price * asset.weight // (unit * _VALUE_ONE)
+                total += notional_usd(atoms - there, _high_price(state, asset_id), unit)
+                continue
             if held < atoms:
                 raise Rejection(
                     RejectReason.PROVISIONAL_FUNDS, asset_id=asset_id, provisional_atoms=atoms, held_atoms=held

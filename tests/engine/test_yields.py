@@ -293,7 +293,7 @@ def test_the_residue_of_a_division_goes_to_the_next_yield() -> None:
     assert (market.uncollected("anna"), market.pool.residue) == (3_600, 0)
 
 
-def test_a_period_closes_after_interest_and_before_the_epoch() -> None:
+def test_a_period_closes_before_interest_and_the_epoch() -> None:
     market = Market("anna")
     market.lends("anna", SOL)
     market.reward(1)
@@ -305,7 +305,7 @@ def test_a_period_closes_after_interest_and_before_the_epoch() -> None:
         order.append((type(command).__name__, market.now_ms))
 
     assert [name for name, at_ms in order if at_ms == HOUR_MS] == [
-        "AccrueInterest", "CloseYieldPeriod", "UpdateThrottle", "CloseEpoch"
+        "CloseYieldPeriod", "AccrueInterest", "UpdateThrottle", "CloseEpoch"
     ]  # fmt: skip
 
 

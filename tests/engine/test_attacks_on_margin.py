@@ -1,0 +1,157 @@
+"""Attacks on money markets, margin and yields that were tried against the engine, and what stops each.   [T-100 …]"""
+
+from __future__ import annotations
+
+import pytest
+
+from engine import lending, margin
+from engine.commands import (
+    BorrowLend,
+    ConvertDust,
+    LendingSide,
+    OrphanDeposit,
+    ReceiveYield,
+    RequestWithdrawal,
+    ReverseDeposit,
+    SetPrices,
+    UpdateAccount,
+)
+from engine.parameters import PRICE_SCALE, RATE_SCALE
+from engine.rejections import RejectReason
+from ledger.chart import POOL_YIELD
+from tests.engine.desk import IOC, Desk, Trader
+
+SOL, USDC = 10**9, 10**6
+ADDRESS = "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin"
+
+
+@pytest.fixture
+def desk() -> Desk:
+    desk = Desk()
+    exchange = desk.exchange
+    exchange.do(SetPrices(((exchange.asset("SOL"), 150 * PRICE_SCALE), (exchange.asset("ETH"), 3_000 * PRICE_SCALE))))
+    return desk
+
+
+@pytest.fixture
+def lender(desk: Desk) -> Trader:
+    """Lends 1,000,000 USDC and 10,000 SOL, and keeps as much to trade with."""
+    lender = desk.trader("lender", usdc=2_000_000 * USDC, sol=20_000 * SOL)
+    lends(lender, "USDC", 1_000_000 * USDC)
+    lends(lender, "SOL", 10_000 * SOL)
+    return lender
+
+
+def lends(trader: Trader, symbol: str, atoms: int) -> None:
+    trader.does(BorrowLend(trader.subaccount, trader.desk.exchange.asset(symbol), LendingSide.LEND, atoms))
+
+
+def borrows(trader: Trader, symbol: str, atoms: int) -> None:
+    trader.does(BorrowLend(trader.subaccount, trader.desk.exchange.asset(symbol), LendingSide.BORROW, atoms))
+
+
+def sums(trader: Trader) -> margin.Sums:
+    desk = trader.desk
+    return margin.sums(desk.state, desk.state.subaccounts[trader.subaccount], desk.exchange.at_us)
+
+
+def test_a_resting_bid_does_not_pass_for_one_that_reduces(desk: Desk, lender: Trader) -> None:
+    """Its own promise is no exposure that its fill lowers: or 1,000 USDC would buy 40,000 of SOL.   [M-9, T-100]"""
+    anna, ben = desk.trader("anna", usdc=1_000 * USDC, sol=0), desk.trader("ben", usdc=0, sol=1_000 * SOL)
+    anna.does(UpdateAccount(anna.subaccount, leverage_limit=50 * RATE_SCALE))
+    bid = anna.buys(27_000, at=14_970, auto_borrow=True)
+    ben.sells(27_000, at=14_970, time_in_force=IOC)
+    assert sums(anna).equity > sums(anna).initial
+    assert bid.order_id not in desk.state.orders
+
+
+def test_a_touch_in_the_moment_a_period_ends_does_not_make_it_a_whole_one(desk: Desk, lender: Trader) -> None:
+    """A small debt bought back at the same hour touches the lender before the period closes.   [Y-3, S-3, T-101]"""
+    exchange = desk.exchange
+    usdc = exchange.asset("USDC")
+    lending_parameters = desk.state.assets[usdc].lending
+    assert lending_parameters is not None
+    length = lending_parameters.yield_period_ms * 1_000
+    end_us = (exchange.at_us // length + 1) * length
+    exchange.do(ReceiveYield(usdc, 1, 10 * USDC, "reward 1", "treasury"))
+    exchange.advance((end_us - exchange.at_us) // 1_000_000 + 1)
+
+    end_us += length
+    exchange.do(ReceiveYield(usdc, 1, 1_000 * USDC, "reward 2", "treasury"))
+    anna = desk.trader("anna", usdc=1_000_010 * USDC, sol=0)
+    borrows(anna, "SOL", 2_000_000)
+    exchange.advance((end_us - exchange.at_us) // 1_000_000 - 2)
+    lends(anna, "SOL", 1_000_000)
+    lends(anna, "USDC", 1_000_000 * USDC)
+    exchange.advance(length // 2_000_000)
+    before = anna.has("USDC")
+    anna.does(UpdateAccount(anna.subaccount))
+    exchange.advance(length // 1_000_000)
+    anna.does(UpdateAccount(anna.subaccount))
+    lender.does(UpdateAccount(lender.subaccount))
+    # Two seconds of thirty days beside as large a lender.
+    assert anna.has("USDC") - before < USDC // 100
+    assert desk.balance(POOL_YIELD, "USDC") <= 0
+
+
+def test_what_a_provisional_deposit_was_sold_for_does_not_leave(desk: Desk, lender: Trader) -> None:
+    """The weight of what is gone covers nothing: its reversal would be owed in full.   [D-5, M-12, T-102]"""
+    exchange = desk.exchange
+    anna = desk.trader("anna", usdc=0, sol=0)
+    exchange.deposit(anna.subaccount, "SOL", 100 * SOL, tx_id="soon gone", final=False)
+    lender.buys(10_000, at=15_000)
+    anna.sells(10_000, at=15_000, time_in_force=IOC)
+    asked = RequestWithdrawal(anna.subaccount, 1, exchange.asset("USDC"), 1_000 * USDC, ADDRESS)
+    rejection = anna.tries(asked).rejection
+    assert rejection is not None and rejection.reason is RejectReason.INSUFFICIENT_MARGIN
+
+
+def test_dust_of_an_asset_without_a_price_is_not_paid_for_at_the_last_one(desk: Desk, lender: Trader) -> None:
+    """[S-3, P-2, T-103]"""
+    exchange = desk.exchange
+    anna = desk.trader("anna", usdc=0, sol=9_000_000)
+    desk.state.pricing[exchange.asset("SOL")].live_until_us = exchange.at_us
+    exchange.advance(3_600)
+    rejection = anna.tries(ConvertDust(anna.subaccount)).rejection
+    assert rejection is not None and rejection.reason is RejectReason.NOTHING_TO_CONVERT
+
+
+def test_a_reversal_redeems_what_is_idle(desk: Desk) -> None:
+    """[D-5]"""
+    exchange = desk.exchange
+    anna = desk.trader("anna", usdc=0, sol=0)
+    ben = desk.trader("ben", usdc=10**6 * USDC, sol=0)
+    tx = exchange.deposit(anna.subaccount, "SOL", 100 * SOL)
+    lends(anna, "SOL", 100 * SOL)
+    borrows(ben, "SOL", 50 * SOL)
+    exchange.do(OrphanDeposit(1, tx, 0))
+    exchange.do(ReverseDeposit(1, tx, 0))
+    sol = exchange.asset("SOL")
+    owed = margin.owed_atoms(desk.state, desk.state.subaccounts[anna.subaccount], sol, exchange.at_us)
+    assert owed == 50 * SOL
+    assert lending.totals(desk.state, desk.state.pools[sol], exchange.at_us).idle == 0
+
+
+def test_an_empty_pool_cannot_be_ground_until_it_takes_no_loans(desk: Desk) -> None:
+    """Who leaves leaves up to an atom behind; that must not make one share worth many.   [B-4, B-8, T-106]"""
+    usdc = desk.exchange.asset("USDC")
+    anna, ben = desk.trader("anna", usdc=10**9, sol=0), desk.trader("ben", usdc=1_000, sol=0)
+    carl = desk.trader("carl", usdc=10**9, sol=10**6 * SOL)
+    subaccounts = desk.state.subaccounts
+    lends(ben, "USDC", 1)
+    pool = desk.state.pools[usdc]
+    for _round in range(2_500):
+        lends(anna, "USDC", 10**6)
+        borrows(carl, "USDC", 9 * 10**5)
+        desk.exchange.at_us += 900_000_000
+        lends(carl, "USDC", lending.debt(desk.state, subaccounts[carl.subaccount], usdc, desk.exchange.at_us))
+        borrows(anna, "USDC", lending.claim(desk.state, subaccounts[anna.subaccount], usdc, desk.exchange.at_us))
+        claim = lending.claim(desk.state, subaccounts[ben.subaccount], usdc, desk.exchange.at_us)
+        if claim >= 900 and pool_shares_per_atom(desk) > 10**4:
+            borrows(ben, "USDC", claim - 1)
+    assert lending.lend_room(desk.state, usdc, desk.exchange.at_us) > 0, (pool_shares_per_atom(desk), pool.asset_id)
+
+
+def pool_shares_per_atom(desk: Desk) -> int:
+    now = lending.totals(desk.state, desk.state.pools[desk.exchange.asset("USDC")], desk.exchange.at_us)
+    return now.lend_shares // now.lent
