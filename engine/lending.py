@@ -37,7 +37,7 @@ from ledger.journal import JournalKind, Posting
 HOUR_US = 3_600_000_000
 THROTTLE_SECONDS = 10
 LEAST_SHARES = formulas.SHARES_PER_ATOM
-"""Nobody keeps fewer lend shares than this: then all that others leave behind in a small pool is soon not felt. [B-4]"""
+"""Nobody keeps fewer lend shares than this, so that what others leave behind in a small pool is not felt.   [B-4]"""
 LEAST_SHARES_PER_ATOM = 1_000
 """A pool whose shares have become worth more takes no new loans: roundings would be felt. Interest needs years."""
 

@@ -258,28 +258,33 @@ def exposures(state: State, subaccount: Subaccount, at_us: int, changes: Changes
 
 def open_order_loss(state: State, subaccount: Subaccount) -> int:
     """Σ over open orders of remaining × max(0, side × (price − mark)) in USD (1e-8).   [M-9, C-4]"""
-    all_losing = valuations(state).losing
-    losing = all_losing.get(subaccount.subaccount_id)
+    known = valuations(state)
+    number = subaccount.subaccount_id
+    if number not in known.losing:
+        losses = ((order.order_id, _loss_left(state, order)) for order in subaccount.orders.values())
+        known.losing[number] = {order_id: loss for order_id, loss in losses if loss}
+        known.losing_usd[number] = sum(known.losing[number].values())
+    return known.losing_usd[number]
+
+
+def note_open(state: State, order: Order) -> None:
+    """An order rests, or was filled in part: where its subaccount's loss is known, its own counts anew.   [M-9]"""
+    known, number = valuations(state), order.subaccount.subaccount_id
+    losing = known.losing.get(number)
     if losing is None:
-        found = {order_id: order for order_id, order in subaccount.orders.items() if _is_losing(state, order)}
-        losing = all_losing[subaccount.subaccount_id] = found
-    if not losing:
-        return 0
-    return sum(order_loss(state, order, order.lots - order.executed_lots) for order in losing.values())
-
-
-def note_resting(state: State, order: Order) -> None:
-    """An order rests: where the losing ones of its subaccount are known, it is one of them or not.   [M-9]"""
-    losing = state.valuations.losing.get(order.subaccount.subaccount_id)
-    if losing is not None and _is_losing(state, order):
-        losing[order.order_id] = order
+        return
+    before, loss = losing.pop(order.order_id, 0), _loss_left(state, order)
+    if loss:
+        losing[order.order_id] = loss
+    known.losing_usd[number] += loss - before
 
 
 def note_ended(state: State, order: Order) -> None:
     """An order is open no longer.   [M-9]"""
-    losing = state.valuations.losing.get(order.subaccount.subaccount_id)
+    known, number = state.valuations, order.subaccount.subaccount_id
+    losing = known.losing.get(number)
     if losing:
-        losing.pop(order.order_id, None)
+        known.losing_usd[number] -= losing.pop(order.order_id, 0)
 
 
 def order_loss(state: State, order: Order, lots: int) -> int:
@@ -458,10 +463,8 @@ def line(state: State, asset_id: AssetId) -> AssetLine:
     return found
 
 
-def _is_losing(state: State, order: Order) -> bool:
-    market_id = order.market.parameters.market_id
-    most_bid, least_ask = valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
-    return order.price_ticks > most_bid if order.side == 1 else order.price_ticks < least_ask
+def _loss_left(state: State, order: Order) -> int:
+    return order_loss(state, order, order.lots - order.executed_lots)
 
 
 def _lossless_ticks(state: State, market_id: int) -> tuple[int, int]:

@@ -238,7 +238,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         touched[ladder, price] = parameters.market_id
     state.orders[order_id] = order
     subaccount.orders[order_id] = order
-    margin.note_resting(state, order)
+    margin.note_open(state, order)
     if client_id is not None:
         subaccount.client_ids[client_id] = order
     if order.flags & SPENDS_AT_FILL:
@@ -349,6 +349,8 @@ def _match(
                 touched[opposite, maker.price_ticks] = market_id
                 if maker.executed_lots == maker.lots:
                     _forget(state, maker)
+                else:
+                    margin.note_open(state, maker)
                 lots -= part
                 if quote_ticks is not None:
                     quote_ticks -= part * maker.price_ticks
@@ -375,6 +377,8 @@ def _match(
         touched[opposite, maker.price_ticks] = market_id
         if maker.executed_lots == maker.lots:
             _forget(state, maker)
+        else:
+            margin.note_open(state, maker)
         if wish.quote_ticks is None and taker.executed_lots == taker.lots:
             return Stop.NOT, None
 

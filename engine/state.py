@@ -365,7 +365,7 @@ class Spare:
 class Valuations:
     """What `margin` has computed from the marks and keeps while `State.marks_version` stays.   [M-9]"""
 
-    __slots__ = ("lines", "losing", "moves", "spare", "ticks", "version")
+    __slots__ = ("lines", "losing", "losing_usd", "moves", "spare", "ticks", "version")
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -373,8 +373,10 @@ class Valuations:
         """What values one asset: price, divisors, weight, fractions."""
         self.ticks: dict[int, tuple[int, int]] = {}
         """Market → the highest bid and the lowest ask, in ticks, that lose nothing against the mark."""
-        self.losing: dict[int, dict[int, Order]] = {}
-        """Subaccount → its open orders that would lose against the mark; only those that were asked for."""
+        self.losing: dict[int, dict[int, int]] = {}
+        """Subaccount → its open orders that would lose against the mark → by how much; those that were asked for."""
+        self.losing_usd: dict[int, int] = {}
+        """Subaccount → the sum of those: a thousand orders must not be added up for each fill."""
         self.spare: dict[int, Spare] = {}
         self.moves = 0
         """How often a pool has changed since."""

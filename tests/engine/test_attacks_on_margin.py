@@ -155,3 +155,27 @@ def test_an_empty_pool_cannot_be_ground_until_it_takes_no_loans(desk: Desk) -> N
 def pool_shares_per_atom(desk: Desk) -> int:
     now = lending.totals(desk.state, desk.state.pools[desk.exchange.asset("USDC")], desk.exchange.at_us)
     return now.lend_shares // now.lent
+
+
+def test_the_loss_of_open_orders_is_kept_and_not_added_up_each_time(desk: Desk, lender: Trader) -> None:
+    """A thousand losing orders cost each of their fills no sum over all, and the kept sum is the sum.   [M-9, T-107]"""
+    anna, ben = desk.trader("anna", usdc=3_000 * USDC, sol=0), desk.trader("ben", usdc=0)
+    orders = [anna.buys(10, at=15_100 + number, auto_borrow=True) for number in range(100)]
+    state, subaccount = desk.state, desk.state.subaccounts[anna.subaccount]
+
+    def counted_again() -> int:
+        state.valuations.losing.pop(anna.subaccount, None)
+        return margin.open_order_loss(state, subaccount)
+
+    kept = margin.open_order_loss(state, subaccount)
+    assert kept == counted_again() > 0
+    ben.sells(25, at=15_000, time_in_force=IOC)
+    anna.cancels(orders[7].order_id)
+    kept = margin.open_order_loss(state, subaccount)
+    assert kept == counted_again() > 0
+    ben.sells(1, at=15_000, time_in_force=IOC)
+    exchange = desk.exchange
+    exchange.do(SetPrices(((exchange.asset("SOL"), 151 * PRICE_SCALE),)))
+    anna.buys(10, at=15_105, auto_borrow=True)
+    kept = margin.open_order_loss(state, subaccount)
+    assert kept == counted_again() > 0
