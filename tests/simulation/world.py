@@ -30,7 +30,7 @@ from chains.wallets import HOT_WALLET, Wallets, simulated_derivation
 from chains.watcher import Watcher
 from engine import genesis, snapshot
 from engine.commands import Genesis, RegisterKey, SetPrices
-from engine.events import OrderView, Outcome, WithdrawalView
+from engine.events import LendingMoved, OrderView, Outcome, WithdrawalView
 from engine.parameters import PRICE_SCALE
 from engine.sequencer import Halted, Sequencer
 from engine.state import State
@@ -122,8 +122,8 @@ class Simulation:
             self.dying = self.random.choice(("before", "within", "after", "publishing"))
         action = self.random.choices(
             (self._trade, self._withdraw, self._cancel, self._repeat, self._pay_in, self._reorganise, self._chain_round,
-             self._prices, self._keep_snapshot),
-            (40, 6, 6, 8, 8, 2, 22, 4, 2),
+             self._prices, self._keep_snapshot, self._loan, self._settings),
+            (40, 6, 6, 8, 8, 2, 22, 4, 2, 10, 2),
         )[0]  # fmt: skip
         try:
             await action()
@@ -148,7 +148,22 @@ class Simulation:
         }
         if fields["timeInForce"] == "GTC" and self.random.random() < 0.2:
             fields["postOnly"] = "true"
+        if self.random.random() < 0.4:
+            flags = ("autoBorrow", "autoLendRedeem", "autoBorrowRepay", "autoLend")
+            fields |= {name: "true" for name in flags if self.random.random() < 0.6}
         await self._ask(customer, "orderExecute", fields)
+
+    async def _loan(self) -> None:
+        fields = {
+            "symbol": self.random.choice(("USDC", "SOL")),
+            "side": self.random.choice(("Lend", "Lend", "Borrow")),
+            "quantity": str(self.random.randint(1, 40)),
+        }
+        await self._ask(self.random.choice(self.customers), "borrowLendExecute", fields)
+
+    async def _settings(self) -> None:
+        fields = {"autoLend": self.random.choice(("true", "false")), "autoRepayBorrows": "false"}
+        await self._ask(self.random.choice(self.customers), "accountUpdate", fields)
 
     async def _withdraw(self) -> None:
         customer = self.random.choice(self.customers)
@@ -159,6 +174,8 @@ class Simulation:
             "address": self.chain.faucet_address,
             "clientId": str(self._client_id(customer)),
         }
+        if self.random.random() < 0.3:
+            fields |= {"autoBorrow": "true", "autoLendRedeem": "true"}
         await self._ask(customer, "withdraw", fields)
 
     async def _cancel(self) -> None:
@@ -232,6 +249,9 @@ class Simulation:
     def _note(self, customer: Customer, instruction: str, fields: dict[str, str], outcome: Outcome) -> None:
         """What the customer is told, they write down; told twice, it must be the same."""
         self.counts["answers"] += 1
+        if outcome.rejection is None:
+            moved = [event for event in outcome.events if isinstance(event, LendingMoved)]
+            self.counts["loans moved"] += len(moved)
         if outcome.rejection is not None or instruction not in ("orderExecute", "withdraw"):
             return
         reply = outcome.reply
