@@ -209,8 +209,11 @@ def _leg(
     pays, gets = (quote_atoms, base_atoms) if buys else (base_atoms, quote_atoms - fee_in_quote)
     fee_asset, fee = quote, fee_in_quote
     if buys:
-        can_redeem = claim if flags & AUTO_LEND_REDEEM else 0
-        if owed and (flags & AUTO_BORROW or quote_atoms + fee_in_quote <= free + can_redeem):
+        room = free + claim if flags & AUTO_LEND_REDEEM else free
+        if not is_resting and order.price_ticks and not flags & SPENDS_AT_FILL:
+            # What is left of a taker may rest, and is going to lock its spend.   [S-1]
+            room -= spend(state, order, order.lots - order.executed_lots - lots)[1]
+        if owed and (flags & AUTO_BORROW or quote_atoms + fee_in_quote <= room):
             pays += fee_in_quote
         else:
             fee_asset, fee = base, fee_atoms(base_atoms, fee_rate)

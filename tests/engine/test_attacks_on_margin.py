@@ -179,3 +179,14 @@ def test_the_loss_of_open_orders_is_kept_and_not_added_up_each_time(desk: Desk, 
     anna.buys(10, at=15_105, auto_borrow=True)
     kept = margin.open_order_loss(state, subaccount)
     assert kept == counted_again() > 0
+
+
+def test_a_fee_on_top_does_not_come_out_of_what_the_rest_locks(desk: Desk, lender: Trader) -> None:
+    """A bid that locks all of its cash and repays takes a part at its limit and rests.   [S-1, S-3, T-108]"""
+    anna = desk.trader("anna", usdc=3_000 * USDC, sol=0)
+    borrows(anna, "SOL", 2 * SOL)
+    lender.sells(100, at=15_000)
+    view = anna.buys(2_000, at=15_000, auto_borrow_repay=True)
+    assert view.executed_lots == 100
+    assert anna.can_spend("USDC") >= 0
+    assert desk.is_balanced()
