@@ -136,6 +136,11 @@ class Customer:
         opened = await client.tell("/dev/v1/keys", {"publicKey": public_key})
         for symbol, quantity in (("USDC", "1000000"), ("SOL", "10000")):
             await client.tell("/dev/v1/faucet", {**opened, "symbol": symbol, "quantity": quantity})
+        # Half of it is lent, so that orders with margin flags redeem and borrow under the kill.
+        await client.tell("/dev/v1/prices", {"SOL": "100"})
+        lender = Client(session, url, key)
+        for symbol, quantity in (("USDC", "500000"), ("SOL", "5000")):
+            await lender.request("borrowLendExecute", symbol=symbol, side="Lend", quantity=quantity)
         return cls(key, opened["userId"], opened["subaccountId"], at * 10_000_000 + 1)
 
     async def trade(self, session: aiohttp.ClientSession, url: str, chance: random.Random) -> None:
@@ -200,6 +205,11 @@ class Customer:
             "quantity": f"{chance.randint(1, 40) / 100:.2f}",
             "clientId": client_id,
         }
+        if dice > 0.7:
+            # Beyond what is held now and then.
+            order |= {"quantity": f"{chance.randint(1, 900)}", "autoBorrow": True, "autoLendRedeem": True}
+        if dice > 0.85:
+            order["autoBorrowRepay"] = True
         return "order", "/api/v1/order", order
 
 
