@@ -158,6 +158,17 @@ def require_spend(
     return 0
 
 
+def may_rest(
+    state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, spend: Spend, at_us: int
+) -> bool:
+    """Whether what a taker left has its margin after its fills; `spend`: what it locks or promises.   [M-5, M-9]"""
+    try:
+        _require_risk(state, subaccount, market, command, spend, (0, 0, 0, spend.atoms), at_us)
+    except Rejection:
+        return False
+    return True
+
+
 def require_flags(subaccount: Subaccount, command: PlaceOrder, parameters: MarketParameters) -> None:
     """What is lent must not stand beside a debt of the same asset.   [B-9, S-3]"""
     if command.auto_lend and not command.auto_borrow_repay:

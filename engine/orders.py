@@ -226,6 +226,11 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         if ended is not None:
             return ended
         spare.forget(state, subaccount)
+        if subaccount.margined or order.flags & SPENDS_AT_FILL:
+            left = lots - order.executed_lots
+            spend = clearing.Spend(lock_asset, spot_margin.spend(state, order, left)[1], price, left)
+            if not clearing.may_rest(state, subaccount, market, command, spend, outcome.at_us):
+                return _expire(outcome, order, ExpiryReason.INSUFFICIENT_MARGIN)
         view = order.view()
     elif command.time_in_force is not _GTC or command.order_type is not _LIMIT:
         return _expire(outcome, order, _why_ended(order, Stop.EMPTY, opposite, limit_key))

@@ -190,3 +190,11 @@ def test_a_fee_on_top_does_not_come_out_of_what_the_rest_locks(desk: Desk, lende
     assert view.executed_lots == 100
     assert anna.can_spend("USDC") >= 0
     assert desk.is_balanced()
+
+
+def test_what_rests_after_a_fill_still_has_its_margin(desk: Desk, lender: Trader) -> None:
+    """Its fills cost equity: what is left needs the margin anew, or it ends.   [M-5, M-9, T-109]"""
+    anna = desk.trader("anna", usdc=1_000 * USDC, sol=0)
+    lender.sells(2_600, at=15_000)
+    anna.buys(6_000, at=15_000, auto_borrow=True)
+    assert sums(anna).equity > sums(anna).initial
