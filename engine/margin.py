@@ -366,10 +366,12 @@ def require_outflow(state: State, subaccount: Subaccount, at_us: int, changes: C
     """M-12: what takes value out satisfies M-5 at mark, and again with each price at its worst of three.
 
     Without exposure net equity must only not be below zero: a debt that its own asset covers costs what that asset's
-    weight lacks.   [M-6] Provisional deposits of the whole user do not count: their value is taken off, and what has no
-    value must still be there.   [M-12, D-5]
+    weight lacks.   [M-6] But who has no equity at all borrows nothing: it would take up a pool for nothing.   [M-5]
+    Provisional deposits of the whole user do not count: their value is taken off, and what has no value must still be
+    there.   [M-12, D-5]
     """
     provisional = _provisional_usd(state, subaccount, changes)
+    borrows = any(owed > 0 for _held, _lent, owed, _paying in changes.values())
     for is_stressed in (False, True):
         after = sums(state, subaccount, at_us, changes, is_strict=True, is_stressed=is_stressed)
         if after.is_unpriced:
@@ -377,7 +379,7 @@ def require_outflow(state: State, subaccount: Subaccount, at_us: int, changes: C
         equity = after.equity - provisional
         if after.notional:
             equity -= open_order_loss(state, subaccount)
-        if equity > after.initial or (not after.notional and equity >= 0):
+        if equity > after.initial or (not after.notional and equity >= 0 and not borrows):
             continue
         raise Rejection(
             RejectReason.INSUFFICIENT_MARGIN,

@@ -198,3 +198,11 @@ def test_what_rests_after_a_fill_still_has_its_margin(desk: Desk, lender: Trader
     lender.sells(2_600, at=15_000)
     anna.buys(6_000, at=15_000, auto_borrow=True)
     assert sums(anna).equity > sums(anna).initial
+
+
+def test_who_has_nothing_borrows_nothing(desk: Desk, lender: Trader) -> None:
+    """Or an empty account takes up a whole pool and no lender can redeem.   [M-5, B-8, T-110]"""
+    zed = desk.trader("zed", usdc=0, sol=0)
+    asked = BorrowLend(zed.subaccount, desk.exchange.asset("USDC"), LendingSide.BORROW, 900_000 * USDC)
+    rejection = zed.tries(asked).rejection
+    assert rejection is not None and rejection.reason is RejectReason.INSUFFICIENT_MARGIN
