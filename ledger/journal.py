@@ -163,6 +163,9 @@ _LOW_MASK = 2**64 - 1
 _SMALL_POSTING = Struct(">QIqq")
 _SMALL = 1 << 61
 
+ENCODED_POSTING = np.dtype([("account", ">u8"), ("asset", ">u4"), ("high", ">i8"), ("low", ">i8")])
+"""A posting in encoding v1 as numpy writes many of them: `high` and `low` are the two halves of the i128."""
+
 encode_memo = msgspec.msgpack.Encoder().encode
 """Canonical MessagePack: arrays, shortest ints, strings, bytes, booleans, nil; no maps, no floats."""
 
@@ -185,15 +188,29 @@ def encode_transaction(
     posting u64 account, u32 asset, i128 atoms; u16 count, then per batch u16 account kind, u32 asset, u32 rows,
     i128 total, 32 B root of the batch's chunks.
     """
-    parts = [_HEAD.pack(ENCODING_VERSION, previous_hash, seq, command_seq, at_us, kind, len(memo)), memo]
-    parts.append(_COUNT.pack(len(postings)))
+    parts = []
     for account, asset, atoms in postings:
         if -_SMALL <= atoms < _SMALL:
             # Nearly every one: 64 bits and their sign, without a mask that makes a large number of a small one.
             parts.append(_SMALL_POSTING.pack(account, asset, -1 if atoms < 0 else 0, atoms))
         else:
             parts.append(_POSTING.pack(account, asset, atoms >> 64, atoms & _LOW_MASK))
-    parts.append(_BATCH_COUNT.pack(len(batches)))
+    return encode_with_postings(previous_hash, seq, command_seq, at_us, kind, memo, b"".join(parts), batches)
+
+
+def encode_with_postings(
+    previous_hash: bytes,
+    seq: int,
+    command_seq: int,
+    at_us: int,
+    kind: int,
+    memo: bytes,
+    postings: bytes,
+    batches: Sequence[PostingBatch] = (),
+) -> bytes:
+    """The same where the postings are bytes already, one `ENCODED_POSTING` after the other.   [A-4]"""
+    head = _HEAD.pack(ENCODING_VERSION, previous_hash, seq, command_seq, at_us, kind, len(memo))
+    parts = [head, memo, _COUNT.pack(len(postings) // _POSTING.size), postings, _BATCH_COUNT.pack(len(batches))]
     for batch in batches:
         total = batch.total
         parts.append(

@@ -6,9 +6,11 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 
 from ledger import merkle, schema, writing
@@ -68,6 +70,19 @@ class Snapshot(NamedTuple):
         state_hash = sha256(content).digest()
         signature = sign(snapshot_bytes(height, block_hash, state_hash))
         return cls(height, block_hash, state_hash, content, public_key, signature)
+
+
+JournalRow = tuple[int, int, int, int, bytes, int, int, int, bytes]
+"""A row of `journal`: seq, command_seq, at_us, kind, memo, posting_count, batch_count, block_height, hash."""
+
+
+class JournalColumns(NamedTuple):
+    """Some journal transactions as the database has them."""
+
+    rows: list[JournalRow]
+    legs: npt.NDArray[np.int64]
+    """Of all their postings journal_seq, account, asset, atoms_high and atoms, one array each, by journal_seq, line."""
+    batches: dict[int, list[PostingBatch]]
 
 
 SNAPSHOT_DOMAIN = b"satchel snapshot v1\n"
@@ -201,6 +216,16 @@ class Store:
         for rows in self._chunks(schema.journal, first, last):
             yield from self._with_postings(rows)
 
+    def journal_columns(self, first: int, last: int) -> Iterator[JournalColumns]:
+        """The same rows a chunk at a time and not put together, for whoever has to look at every one of many."""
+        for rows in self._chunks(schema.journal, first, last):
+            low, high = rows[0][0], rows[-1][0]
+            with reading(self.engine) as connection:
+                postings = driver_rows(connection, _POSTINGS, low, high)
+            numbers = np.fromiter(chain.from_iterable(postings), dtype=np.int64, count=5 * len(postings))
+            batches = _batches(self.engine, low, high) if any(row[6] for row in rows) else {}
+            yield JournalColumns(rows, numbers.reshape(-1, 5).T, batches)
+
     def journal_hashes(self, first: int = 1, last: int | None = None) -> Iterator[bytes]:
         """Only their hashes, for a replay that makes the transactions anew."""
         table = schema.journal
@@ -300,7 +325,7 @@ class Store:
 
     def _chunks(
         self, table: sa.Table, first: int, last: int | None, columns: Sequence[sa.ColumnElement[Any]] | None = None
-    ) -> Iterator[Sequence[Any]]:
+    ) -> Iterator[list[Any]]:
         key = next(iter(table.primary_key.columns))
         query = sa.select(*(columns or table.c)).where(key.between(sa.bindparam("low"), sa.bindparam("high")))
         query = query.order_by(key)
@@ -311,27 +336,19 @@ class Store:
         while end is not None and low <= end:
             high = min(low + CHUNK - 1, end)
             with reading(self.engine) as connection:
-                rows = connection.execute(query, {"low": low, "high": high}).all()
+                rows = driver_rows(connection, query, low, high)
             # Somebody may have moved rows far away: a chunk can be empty, and the numbers tell whoever compares them.
             if rows:
                 yield rows
             low = high + 1
 
-    def _with_postings(self, rows: Sequence[Any]) -> Iterator[SealedTransaction]:
-        first, last = rows[0].seq, rows[-1].seq
+    def _with_postings(self, rows: list[JournalRow]) -> Iterator[SealedTransaction]:
+        first, last = rows[0][0], rows[-1][0]
         postings = _postings(self.engine, first, last)
-        batches = _batches(self.engine, first, last) if any(row.batch_count for row in rows) else {}
-        for row in rows:
-            yield SealedTransaction(
-                row.seq,
-                row.command_seq,
-                row.at_us,
-                row.kind,
-                bytes(row.memo),
-                postings.get(row.seq, []),
-                tuple(batches.get(row.seq, ())),
-                bytes(row.hash),
-            )
+        batches = _batches(self.engine, first, last) if any(row[6] for row in rows) else {}
+        for seq, command_seq, at_us, kind, memo, _postings_in_all, _batches_in_all, _height, digest in rows:
+            legs = postings.get(seq, [])
+            yield SealedTransaction(seq, command_seq, at_us, kind, memo, legs, tuple(batches.get(seq, ())), digest)
 
     def _lock_sqlite_file(self) -> IO[bytes] | None:
         path = self.engine.url.database
@@ -353,6 +370,17 @@ class Store:
         file, self._lock_file = self._lock_file, None
         if file is not None:
             file.close()
+
+
+def driver_rows(connection: sa.Connection, query: sa.Select[Any], low: int, high: int) -> list[tuple[Any, ...]]:
+    """The rows of a query over `low` … `high` as the driver makes them: a third of the time of SQLAlchemy's own rows.
+
+    Numbers are int and bytes are bytes with both drivers, so there is nothing for SQLAlchemy to convert.
+    """
+    compiled = query.compile(dialect=connection.dialect)
+    named = {"low": low, "high": high}
+    parameters: Any = named if compiled.positiontup is None else tuple(named[name] for name in compiled.positiontup)
+    return list(connection.exec_driver_sql(str(compiled), parameters).cursor.fetchall())
 
 
 def _wait_for_advisory_lock(connection: sa.Connection) -> None:
@@ -414,13 +442,18 @@ def _block(row: Any) -> tuple[BlockHeader, bytes, bytes]:
     return BlockHeader(*row[:12]), row[12], row[13]
 
 
+_LEG = schema.posting.c
+_POSTINGS = (
+    sa.select(_LEG.journal_seq, _LEG.account, _LEG.asset, _LEG.atoms_high, _LEG.atoms)
+    .where(_LEG.journal_seq.between(sa.bindparam("low"), sa.bindparam("high")))
+    .order_by(_LEG.journal_seq, _LEG.line)
+)
+
+
 def _postings(engine: sa.Engine, first: int, last: int) -> dict[int, list[Posting]]:
-    table = schema.posting
-    query = sa.select(table.c.journal_seq, table.c.account, table.c.asset, table.c.atoms_high, table.c.atoms)
-    query = query.where(table.c.journal_seq.between(first, last)).order_by(table.c.journal_seq, table.c.line)
     grouped: dict[int, list[Posting]] = {}
     with reading(engine) as connection:
-        for seq, account, asset, high, atoms in connection.execute(query):
+        for seq, account, asset, high, atoms in driver_rows(connection, _POSTINGS, first, last):
             leg = (account, asset, join_atoms(high, atoms) if high else atoms)
             grouped.setdefault(seq, []).append(leg)
     return grouped
