@@ -349,14 +349,14 @@ def fill_refusal(
     """Why a fill that leaves too little equity may not be, judged as if filled.
 
     One that only reduces passes when it is better than the mark net of fee, or leaves the account no nearer to
-    liquidation.   [M-9]
+    liquidation. Better means that equity does not fall: more than is owed may be bought, of what weighs little.   [M-9]
     """
     after = sums(state, subaccount, at_us, changes, is_strict=True)
     if _only_reduces(state, subaccount, at_us, changes):
-        if is_better_than_mark:
-            return None
         # What counts here is where the account stands, not whether its prices are live.
         before, after = sums(state, subaccount, at_us), sums(state, subaccount, at_us, changes)
+        if is_better_than_mark and after.equity >= before.equity:
+            return None
         if after.equity >= 0 and after.equity * before.maintenance >= before.equity * after.maintenance:
             return None
     return ExpiryReason.NEGATIVE_EQUITY if after.equity < 0 else ExpiryReason.INSUFFICIENT_MARGIN

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from engine import lending, margin
 from engine.commands import (
     BorrowLend,
+    ConfigureAsset,
     ConvertDust,
     LendingSide,
+    OpenSubaccount,
     OrphanDeposit,
     ReceiveYield,
     RequestWithdrawal,
     ReverseDeposit,
     SetPrices,
+    Transfer,
     UpdateAccount,
 )
-from engine.parameters import PRICE_SCALE, RATE_SCALE
+from engine.parameters import PRICE_SCALE, RATE_SCALE, WeightKind
 from engine.rejections import RejectReason
 from ledger.chart import POOL_YIELD
 from tests.engine.desk import IOC, Desk, Trader
@@ -206,3 +210,23 @@ def test_who_has_nothing_borrows_nothing(desk: Desk, lender: Trader) -> None:
     asked = BorrowLend(zed.subaccount, desk.exchange.asset("USDC"), LendingSide.BORROW, 900_000 * USDC)
     rejection = zed.tries(asked).rejection
     assert rejection is not None and rejection.reason is RejectReason.INSUFFICIENT_MARGIN
+
+
+def test_paying_a_crumb_back_does_not_excuse_buying_what_counts_for_nothing(desk: Desk, lender: Trader) -> None:
+    """A debt of a hundred-thousandth is repaid with 60 SOL that weigh nothing: exempt, it left 7,690 unpaid.
+
+    [M-9, T-116]
+    """
+    exchange, state = desk.exchange, desk.state
+    exchange.deposit(lender.subaccount, "ETH", 10 * SOL)
+    lends(lender, "ETH", 10 * SOL)
+    junk = msgspec.structs.replace(state.assets[exchange.asset("SOL")], weight=0, weight_kind=WeightKind.IDENTITY)
+    exchange.do(ConfigureAsset(junk))
+    anna, ben = desk.trader("anna", usdc=10_000 * USDC, sol=0), desk.trader("ben", usdc=0, sol=100 * SOL)
+    user_id = state.subaccounts[anna.subaccount].user.user_id
+    other: int = anna.does(OpenSubaccount(user_id, bytes(32))).reply.subaccount_id
+    for symbol, atoms in (("ETH", 2_900_000_000), ("SOL", 100_000)):
+        anna.does(Transfer(anna.subaccount, other, exchange.asset(symbol), atoms, auto_borrow=True))
+    anna.buys(6_000, at=14_980)
+    ben.sells(6_000, at=14_980, time_in_force=IOC)
+    assert sums(anna).equity > 0

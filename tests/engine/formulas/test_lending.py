@@ -81,7 +81,7 @@ def test_neighbouring_utilizations_do_not_swap_their_rates(curve: Curve, lent: i
 def test_the_exponential_is_the_nearest_integer_to_the_true_value(curve: Curve, borrowed: int, lent: int) -> None:
     optimal, _, middle, top = curve
     way = (Fraction(borrowed, lent) - Fraction(optimal, RATE_SCALE)) / (1 - Fraction(optimal, RATE_SCALE) or 1)
-    if not 0 < way < 1 or not 0 < middle < top:
+    if borrowed >= lent or not 0 < way < 1 or not 0 < middle < top:
         return
     digits = Context(prec=90, rounding=ROUND_HALF_EVEN)
     exponent = digits.divide(Decimal(way.numerator), Decimal(way.denominator))
