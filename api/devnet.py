@@ -1,4 +1,7 @@
-"""The devnet's own routes: keys, faucet, prices, clock, epochs on demand. Absent (404) without the flag.   [W-9]"""
+"""The devnet's own routes: keys, faucet, prices, clock, epochs on demand, an operator's commands.
+
+Absent (404) without the flag.   [W-9]
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from aiohttp import web
 from api.contract import Int64
 from api.errors import ApiError, bad_request, refusal
 from api.node import Node
+from api.operations import operator_command, plain_reply
 from api.rest.dispatch import read_body
 from engine.commands import AdvanceClock, ClockMode, CloseEpoch, Command, RegisterKey, SetClock, SetPrices
 from engine.events import EpochClosed, KeyAdded
@@ -46,8 +50,13 @@ class ClockRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     advance_ms: Int64 | None = None
 
 
+class OperatorRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    command: str
+    arguments: dict[str, Any]
+
+
 class Devnet:
-    """The five routes of one node."""
+    """The six routes of one node."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -59,6 +68,7 @@ class Devnet:
             web.post("/dev/v1/prices", _from_here(self.prices)),
             web.post("/dev/v1/clock", _from_here(self.clock)),
             web.post("/dev/v1/por", _from_here(self.por)),
+            web.post("/dev/v1/operator", _from_here(self.operator)),
         ]
 
     async def keys(self, request: web.Request) -> web.Response:
@@ -155,6 +165,12 @@ class Devnet:
         assert isinstance(outcome.reply, EpochClosed)
         header = await self._node.epochs.published(outcome.reply)
         return web.Response(text=header.text(), content_type="application/json")
+
+    async def operator(self, request: web.Request) -> web.Response:
+        """An operator's command, unsigned: a devnet's genesis names no operator's key.   [W-7, W-9]"""
+        body = await _read(request, OperatorRequest)
+        reply = await self._submit(operator_command(body.command, msgspec.json.encode(body.arguments).decode()))
+        return _answer({"reply": plain_reply(reply)})
 
     async def _set_mode(self, mode: ClockMode) -> None:
         offset_us = 0

@@ -72,6 +72,11 @@ def operator_command(name: str, arguments: str) -> Command:
     return command
 
 
+def plain_reply(reply: Any) -> Any:
+    """What the engine answered a command, as JSON has it: an object by the engine's field names, bytes in base64."""
+    return msgspec.to_builtins(msgspec.structs.asdict(reply) if isinstance(reply, msgspec.Struct) else reply)
+
+
 def _require_plain(content: Any) -> None:
     """Integers that the log can hold, and text that people and databases read in one way only.   [T-6, T-7]"""
     if isinstance(content, dict):

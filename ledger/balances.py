@@ -15,6 +15,7 @@ from ledger import schema, shares
 from ledger.amounts import ATOMS_SPLIT, format_decimal, join_atoms
 from ledger.chart import (
     OWNER_BITS,
+    OWNER_MASK,
     POOL_SHARES,
     SHARE_BITS,
     AccountId,
@@ -160,6 +161,20 @@ def account_balances(engine: sa.Engine, account: AccountId, as_of: int | None = 
         for _seq, atoms, asset in _batches_of(connection, account, None, 0, last):
             totals[asset] = totals.get(asset, 0) + atoms
     return {asset: atoms for asset, atoms in totals.items() if atoms}
+
+
+def balances_of_kinds(engine: sa.Engine, kinds: Sequence[AccountKind]) -> dict[tuple[AccountId, AssetId], int]:
+    """The signed balance now of every account of these kinds, per asset, zeros left out."""
+    table, batch = schema.posting, schema.posting_batch
+    ranges = [table.c.account.between(account_id(kind), account_id(kind, OWNER_MASK)) for kind in kinds]
+    query = sa.select(table.c.account, table.c.asset, *_exact_sum(table.c.atoms_high, table.c.atoms))
+    with reading(engine) as connection:
+        rows = connection.execute(query.where(sa.or_(*ranges)).group_by(table.c.account, table.c.asset))
+        sums = {(row[0], row[1]): _joined(row[2:]) for row in rows}
+        for row in connection.execute(sa.select(batch).where(batch.c.account_kind.in_([int(kind) for kind in kinds]))):
+            for account, asset, atoms in batch_of(row).postings():
+                sums[account, asset] = sums.get((account, asset), 0) + atoms
+    return {key: atoms for key, atoms in sorted(sums.items()) if atoms}
 
 
 def trial_balance(engine: sa.Engine, as_of: int | None = None) -> TrialBalance:

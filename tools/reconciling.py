@@ -1,4 +1,8 @@
-"""`satchel reconcile`: the ledger's custody accounts against what is on chain, wallet by wallet.   [D-11]"""
+"""`satchel reconcile`: the ledger's custody accounts against what is on chain, wallet by wallet.   [D-11]
+
+Each chain gets a verdict of its own. What is staked is at a validator, where no node of the chain is asked for it: it
+is listed as the ledger has it, and does not count as found.   [Y-1]
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import asyncio
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -24,12 +28,13 @@ from engine import clock, markets
 from engine.commands import ConfigureAsset, ConfigureChain, ConfigureToken, Genesis, decode
 from engine.events import Outcome
 from engine.state import State
-from ledger import schema
+from ledger import balances, schema
 from ledger.amounts import format_decimal
+from ledger.chart import CUSTODY_WALLET_BITS, HOT_WALLET, AccountKind, kind_of, owner_of
 from tools.journal_books import JournalBooks
 from tools.node_data import readable_sqlite, reading
 from tools.settled_payouts import unproven
-from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table
+from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table, say
 
 SIMULATED_CHAIN = 1
 CHAIN_FILE = "chain.db"
@@ -38,53 +43,156 @@ CHAIN_FILE = "chain.db"
 ATTEMPTS = 3
 """A running node moves between two reads; a break that is one shows each time."""
 
+CLEAN, BROKEN, NOT_ASKED = "clean", "broken", "not asked"
+"""What is said of a chain."""
+
+
+class InLedger(NamedTuple):
+    """Atoms of an asset that the ledger has on a chain: in wallets of ours, and at the validator."""
+
+    wallets: int
+    staked: int
+
+
+Kept = dict[tuple[int, int], InLedger]
+"""(chain id, asset id) → what the ledger has there."""
+
 Found = tuple[Reconciliation, list[str]]
 """The lines of a chain, and what the journal says of its transactions that the chain does not bear out."""
 
 
 def reconcile(data: Path, database: str | None, evm: Sequence[str], as_json: bool) -> int:
-    """Every line of every chain that can be asked; 1 when a difference is left that nothing explains."""
+    """Every line of every chain that can be asked; 1 when a difference is left that nothing explains, or when a chain
+    was not asked on which the ledger has coins.
+    """
     urls = _node_urls(evm)
     with reading(data, database) as engine:
         state = _configured(engine)
+        kept = _kept(engine)
         found: list[Found] = []
-        skipped: list[str] = []
-        for chain_id in _followed(engine):
+        skipped: list[int] = []
+        for chain_id in sorted({*_followed(engine), *(chain for chain, _asset in kept)}):
             tokens = tokens_of(state, chain_id)
-            name = state.chains[chain_id].name
+            name = _chain_name(state, chain_id)
             if chain_id in urls or name in urls:
                 found.append(_on_evm(engine, urls.get(chain_id) or urls[name], chain_id, tokens))
             elif (data / CHAIN_FILE).is_file() and chain_id == SIMULATED_CHAIN:
                 found.append(_on_simulated(engine, data / CHAIN_FILE, tokens))
             else:
-                skipped.append(name)
+                skipped.append(chain_id)
         if skipped and not found:
-            raise CannotRun(f"no node to ask for {', '.join(skipped)}", "name one: --evm CHAIN=http://127.0.0.1:8545")
+            names = ", ".join(_chain_name(state, chain_id) for chain_id in skipped)
+            raise CannotRun(f"no node to ask for {names}", "name one: --evm CHAIN=http://127.0.0.1:8545")
         if not found:
             raise CannotRun("this exchange follows no chain yet", "start it once: `satchel serve`")
-    rows = [_row(state, result, line) for result, _ in found for line in result.lines]
+    verdicts = [_verdict(state, kept, *one) for one in found] + [_unasked(state, kept, chain) for chain in skipped]
+    rows = [_row(state, kept, result, line) for result, _ in found for line in result.lines]
     breaks = [row for row in rows if row["difference"] != "0" or row["doubts"]]
     facts = [words for _, unproven_facts in found for words in unproven_facts]
-    clean = not breaks and not facts
+    is_clean = not breaks and not facts
+    unasked = [one for one in verdicts if one["verdict"] == NOT_ASKED and (one["inLedger"] or one["staked"])]
     if as_json:
         at = {state.chains[one.chain_id].name: {"height": one.block.height, "hash": one.block.hash} for one, _ in found}
+        skipped_names = [_chain_name(state, chain_id) for chain_id in skipped]
         print_json(
-            {"clean": clean, "at": at, "rows": rows, "breaks": breaks, "unproven": facts, "notAsked": skipped}
+            {
+                "clean": is_clean and not unasked,
+                "chains": verdicts,
+                "at": at,
+                "rows": rows,
+                "breaks": breaks,
+                "unproven": facts,
+                "notAsked": skipped_names,
+            }
         )
     else:
-        names = ("chain", "wallet", "asset", "ledger", "explained", "onChain", "difference")
-        print_table(names, [[row[name] for name in names] for row in rows], numbers=(3, 4, 5, 6))
-        for row in breaks:
-            for words in row["doubts"]:
-                print(f"{row['chain']} {row['wallet']} {row['asset']}: {words}")
-        for words in facts:
-            print(words)
-        for one, _ in found:
-            print(f"{state.chains[one.chain_id].name} at block {one.block.height}")
-        for name in skipped:
-            print(f"{name}: not asked, no --evm for it")
-        print("clean" if clean else f"{len(breaks)} break(s), {len(facts)} unproven")
-    return FINE if clean else FINDINGS
+        _print(verdicts, rows, breaks, facts)
+    for one in unasked:
+        held = ", ".join(f"{amount} {asset}" for asset, amount in (one["inLedger"] | one["staked"]).items())
+        say(f"{one['chain']}: not asked, and the ledger has coins there ({held})")
+        say(f"  next: name a node of it, --evm {one['chain']}=http://127.0.0.1:8545")
+    return FINE if is_clean and not unasked else FINDINGS
+
+
+def _print(
+    verdicts: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    breaks: Sequence[dict[str, Any]],
+    facts: Sequence[str],
+) -> None:
+    names = ("chain", "wallet", "asset", "ledger", "explained", "onChain", "difference")
+    cells = [[row[name] for name in names] for row in rows]
+    for one in verdicts:
+        cells += [[one["chain"], "staked", asset, amount, "", "", ""] for asset, amount in one["staked"].items()]
+    print_table(names, cells, numbers=(3, 4, 5, 6))
+    for row in breaks:
+        for words in (*row["doubts"], *row["notes"]):
+            print(f"{row['chain']} {row['wallet']} {row['asset']}: {words}")
+    for words in facts:
+        print(words)
+    if any(one["staked"] for one in verdicts):
+        print("staked: as the ledger has it; at the validator, where no chain is asked")
+    print(", ".join(_verdict_in_words(one) for one in verdicts))
+
+
+def _verdict(state: State, kept: Kept, result: Reconciliation, facts: Sequence[str]) -> dict[str, Any]:
+    breaks = len(result.breaks)
+    return _about(state, kept, result.chain_id) | {
+        "verdict": CLEAN if not breaks and not facts else BROKEN,
+        "block": result.block.height,
+        "breaks": breaks,
+        "unproven": len(facts),
+    }
+
+
+def _unasked(state: State, kept: Kept, chain_id: int) -> dict[str, Any]:
+    return _about(state, kept, chain_id) | {"verdict": NOT_ASKED}
+
+
+def _about(state: State, kept: Kept, chain_id: int) -> dict[str, Any]:
+    """A chain's name and, per asset, what the ledger has in its wallets and what of its coins it has as staked."""
+    coins = [(asset_id, held) for (chain, asset_id), held in sorted(kept.items()) if chain == chain_id]
+
+    def amounts(atoms_of: Callable[[InLedger], int]) -> dict[str, str]:
+        return {_symbol(state, asset): _atoms(state, asset, atoms_of(held)) for asset, held in coins if atoms_of(held)}
+
+    return {
+        "chain": _chain_name(state, chain_id),
+        "inLedger": amounts(lambda held: held.wallets),
+        "staked": amounts(lambda held: held.staked),
+    }
+
+
+def _verdict_in_words(one: dict[str, Any]) -> str:
+    if one["verdict"] == NOT_ASKED:
+        return f"{one['chain']} not asked"
+    said = CLEAN if one["verdict"] == CLEAN else f"{one['breaks']} break(s), {one['unproven']} unproven"
+    return f"{one['chain']} {said} at block {one['block']}"
+
+
+def _kept(engine: sa.Engine) -> Kept:
+    """What the ledger has on each chain, whether or not a row of the database says that the chain is followed."""
+    found: Kept = {}
+    kinds = (AccountKind.CUSTODY, AccountKind.STAKED)
+    for (account, asset_id), atoms in balances.balances_of_kinds(engine, kinds).items():
+        is_staked = kind_of(account) == AccountKind.STAKED
+        chain_id = owner_of(account) if is_staked else owner_of(account) >> CUSTODY_WALLET_BITS
+        before = found.get((chain_id, asset_id), InLedger(0, 0))
+        more = InLedger(0, atoms) if is_staked else InLedger(atoms, 0)
+        found[chain_id, asset_id] = InLedger(before.wallets + more.wallets, before.staked + more.staked)
+    return found
+
+
+def _chain_name(state: State, chain_id: int) -> str:
+    return state.chains[chain_id].name if chain_id in state.chains else f"chain/{chain_id}"
+
+
+def _symbol(state: State, asset_id: int) -> str:
+    return state.assets[asset_id].symbol if asset_id in state.assets else f"asset/{asset_id}"
+
+
+def _atoms(state: State, asset_id: int, atoms: int) -> str:
+    return format_decimal(atoms, state.assets[asset_id].decimals) if asset_id in state.assets else str(atoms)
 
 
 def _configured(engine: sa.Engine) -> State:
@@ -190,15 +298,17 @@ def _node_urls(evm: Sequence[str]) -> dict[Any, str]:
     return urls
 
 
-def _row(state: State, result: Reconciliation, line: Any) -> dict[str, Any]:
+def _row(state: State, kept: Kept, result: Reconciliation, line: Any) -> dict[str, Any]:
     token = state.tokens[(result.chain_id, line.asset_id)]
+    coins = kept.get((result.chain_id, line.asset_id))
+    staked = coins.staked if coins is not None and line.wallet == HOT_WALLET and line.difference else 0
 
     def text(base: int) -> str:
         return format_decimal(base, token.chain_decimals)
 
     return {
         "chain": state.chains[result.chain_id].name,
-        "wallet": "hot" if line.wallet == 0 else f"deposit/{line.wallet}",
+        "wallet": "hot" if line.wallet == HOT_WALLET else f"deposit/{line.wallet}",
         "address": line.address,
         "asset": line.symbol,
         "ledger": text(line.ledger_base),
@@ -207,4 +317,5 @@ def _row(state: State, result: Reconciliation, line: Any) -> dict[str, Any]:
         "onChain": text(line.chain_base),
         "difference": text(line.difference),
         "doubts": list(line.doubts),
+        "notes": [f"{_atoms(state, line.asset_id, staked)} {line.symbol} are booked as staked"] if staked else [],
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from api.contract import Wire
-from api.devnet import ClockRequest, Devnet, FaucetRequest, KeyRequest
+from api.devnet import ClockRequest, Devnet, FaucetRequest, KeyRequest, OperatorRequest
+from api.rest.operator import OperatorAnswer
 from api.rest.route import Route
 
 
@@ -48,4 +49,5 @@ ROUTES = [
     _row("prices", Devnet.prices, "Feed index prices in USD", dict[str, str], DevnetPrices),
     _row("clock", Devnet.clock, "Stop, move or restart exchange time", ClockRequest, DevnetClock),
     _row("por", Devnet.por, "Run a proof-of-reserves epoch now", dict[str, Any], dict[str, Any]),
+    _row("operator", Devnet.operator, "An operator's command, unsigned", OperatorRequest, OperatorAnswer),
 ]

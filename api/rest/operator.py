@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from api.contract import Request, Wire
+from api.operations import plain_reply
 from api.rest.route import Call, Route
 
 
@@ -22,9 +21,7 @@ class OperatorAnswer(Wire):
 
 async def operate(call: Call) -> OperatorAnswer:
     """A configuration, a price, a new user, an approval, a halt: signed by an operator's key, and in the log."""
-    reply = (await call.perform("operatorExecute")).reply
-    fields = msgspec.structs.asdict(reply) if isinstance(reply, msgspec.Struct) else reply
-    return OperatorAnswer(msgspec.to_builtins(fields))
+    return OperatorAnswer(plain_reply((await call.perform("operatorExecute")).reply))
 
 
 ROUTES = [
