@@ -601,6 +601,8 @@ def reserve_line(entry: Json, loans: int, decimals: dict[str, int]) -> str:
     """One asset for people. What was lent on to other users is not there to be paid out: it is said apart."""
     asset, reserves, liabilities = entry["asset"], int(entry["reserves"]), int(entry["liabilities"])
     held, due = quantity(reserves, f"{asset}.", decimals), quantity(liabilities, f"{asset}.", decimals)
+    staked = int(entry["staked"])
+    held += f" (of which {quantity(staked, f'{asset}.', decimals)} staked)" if staked else ""
     line = f"  {asset:<8} reserves {held}, owed {due}: "
     line += "nothing is owed" if entry["ratio"] is None else percent(int(entry["ratio"]))
     if loans:

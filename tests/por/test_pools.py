@@ -118,6 +118,7 @@ def test_what_users_owe_does_not_lower_what_they_are_owed_and_is_no_reserve() ->
     assert (btc["reserves"], btc["loans"]) == ("74", "50")
     assert btc["ratio"] == str(74 * 10**9 // owed) and btc["ratioWithLoans"] == str(124 * 10**9 // owed)
     line = next(line for line in report if "BTC" in line and "lent on to borrowers" in line)
+    assert "reserves 74 atoms (of which 20 atoms staked), owed 117 atoms" in line, line
     assert "63.24 %" in line and "105.98 %" in line and "SHORTFALL" not in line
 
 
