@@ -26,6 +26,7 @@ from ledger.store import Store, StoreError
 from tools.epoch_roots import EpochRoots
 from tools.keys import public_key
 from tools.node_data import reading
+from tools.stored_history import history_words, stored_history
 from tools.stored_rows import stored_hashes
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
 
@@ -58,13 +59,14 @@ def replay(
     started = time.monotonic()
     genesis_key = None if key is None else public_key(key)
     collect_seldom()
-    with reading(data, database) as engine:
+    with reading(data, database) as engine, stored_history(engine) as history:
         store = Store(engine)
         commands = number_of_commands(store)
         if until is not None:
             _require_block(store, until)
         run = _beginning(store, from_snapshot, resume)
         began = run.height + 1
+        history.begin(began, until)
         difference = ""
         saved = time.monotonic()
         try:
@@ -73,6 +75,7 @@ def replay(
             snapshots = _snapshots(engine)
             with progress("replaying", commands) as show:
                 for header, outcomes in run.blocks(until):
+                    history.take(header.height, outcomes)
                     if header.height in snapshots:
                         _compare_snapshot(run, header, snapshots[header.height])
                     last = outcomes[-1].events[-1] if outcomes[-1].events else None
@@ -87,6 +90,7 @@ def replay(
             epochs.require_all(store, began, run.height, until is None)
             if run.covered["epochs"] and not epochs.with_secret:
                 say("no epoch secret under --data: the epochs' sums were rebuilt and compared, their roots were not")
+            difference = "; ".join(history.differences(run.height))
         except (Divergence, StoreError) as found:
             difference = str(found)
         if resume is not None and not difference:
@@ -98,6 +102,7 @@ def replay(
         "toBlock": run.height,
         "blockHash": run.block_hash.hex(),
         "covered": run.covered,
+        "history": history.report(),
     }
     _print(report, time.monotonic() - started, as_json)
     return FINDINGS if difference else FINE
@@ -159,6 +164,7 @@ def _print(report: dict[str, Any], seconds: float, as_json: bool) -> None:
         print(f"DIFFERENT: {report['difference']}")
     for name, count in covered.items():
         print(f"  {COVERAGE_WORDS[name]}: {count}")
+    print(f"  {history_words(report['history'])}")
 
 
 class Replay:
