@@ -126,11 +126,28 @@ _AMOUNTS = frozenset({"atoms", "needed", "available", "minimum", "maximum", "hel
 """Facts that count atoms when the refusal also names the asset, as all do whose names end in `_atoms`."""
 
 _FRACTIONS = {
-    RejectReason.INSUFFICIENT_SUPPLY: frozenset({"bound"}),
+    RejectReason.INSUFFICIENT_SUPPLY: frozenset({"bound", "threshold", "utilization", "utilization_after"}),
     RejectReason.INVALID_LEVERAGE: frozenset({"asked", "maximum"}),
     RejectReason.MAX_LEVERAGE: frozenset({"asked"}),
 }
 """Facts in 1e-9."""
+_CASES: dict[RejectReason, tuple[tuple[str, str, str], ...]] = {
+    RejectReason.INSUFFICIENT_SUPPLY: (
+        ("threshold", ", utilization is at the threshold and nothing leaves the pool until it falls", ""),
+        ("idle_atoms", ", less is idle than needed", ""),
+        ("bound", ", utilization would pass the bound", ""),
+    ),
+    RejectReason.INSUFFICIENT_MARGIN: (
+        (
+            "at_worst_prices",
+            " after this loan, withdrawal or transfer",
+            "; /api/v1/account/limits/borrow and /withdrawal tell the most that passes",
+        ),
+        ("net_equity_usd", " after this order", "; /api/v1/account/limits/order tells the most that passes"),
+    ),
+}
+"""Which case of a reason it is: the first whose fact is there, its words, and where to ask what would pass."""
+
 _RATE_DECIMALS = 9
 _USD_DECIMALS = 8
 
@@ -149,13 +166,15 @@ def refusal_of(reason: int, facts: Mapping[str, int | str], state: State) -> Api
 
 
 def _sentence(reason: RejectReason, facts: Mapping[str, int | str], state: State) -> str:
-    """`Insufficient funds: symbol USDC, needed 12.5, available 3`."""
+    """`Insufficient funds: symbol USDC, needed 12.5, available 3`; of a reason with cases, also which it is."""
     asset_id = facts.get("asset_id")
     asset = state.assets.get(asset_id) if isinstance(asset_id, int) else None
     parts = [_part(reason, name, value, asset, state) for name, value in facts.items()]
     parts = [part for part in parts if part]
-    name = reason.name.replace("_", " ").capitalize()
-    return f"{name}: {', '.join(parts)}" if parts else name
+    cases = _CASES.get(reason, ())
+    case, hint = next(((words, hint) for fact, words, hint in cases if fact in facts), ("", ""))
+    name = reason.name.replace("_", " ").capitalize() + case
+    return (f"{name}: {', '.join(parts)}" if parts else name) + hint
 
 
 def _part(reason: RejectReason, name: str, value: int | str, asset: AssetParameters | None, state: State) -> str:

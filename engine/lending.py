@@ -12,12 +12,12 @@ from typing import Any
 from engine.commands import AccrueInterest, CollectPoolFees, UpdateThrottle
 from engine.events import LendingEvent, LendingMoved, LendingSource, Outcome, PoolAccrued, ThrottleMoved
 from engine.formulas import lending as formulas
-from engine.parameters import LendingParameters, LendingState
+from engine.parameters import RATE_SCALE, LendingParameters, LendingState
 from engine.posting import post
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import ASSET_BITS, Loan, Pool, State, Subaccount
 from engine.yields import weigh_shares
-from ledger.amounts import mul_div_up
+from ledger.amounts import mul_div_down, mul_div_up
 from ledger.chart import (
     FEE_INCOME,
     POOL_BORROWED,
@@ -473,17 +473,24 @@ def lend_room(state: State, asset_id: AssetId, at_us: int) -> int:
 
 
 def require_supply(state: State, asset_id: AssetId, at_us: int, redeemed: int, borrowed: int) -> None:
-    """Raise what `supply_refusal` finds, with both numbers."""
+    """Raise what `supply_refusal` finds: which of its three it is, with both numbers of that one."""
     reason = supply_refusal(state, asset_id, at_us, redeemed, borrowed)
-    if reason is not None:
-        pool = state.pools[asset_id]
-        raise Rejection(
-            reason,
-            asset_id=asset_id,
-            needed_atoms=redeemed + borrowed,
-            idle_atoms=max(0, totals(state, pool, at_us).idle),
-            bound=pool.bound,
-        )
+    if reason is None:
+        return
+    pool = state.pools[asset_id]
+    now = totals(state, pool, at_us)
+    needed = redeemed + borrowed
+    if pool.open_at != state.sequence:
+        threshold = lending_parameters(state, asset_id).throttle_threshold
+        part, whole = formulas.utilization(now.borrowed, now.lent, now.fees)
+        used = mul_div_down(part, RATE_SCALE, whole)
+        raise Rejection(reason, asset_id=asset_id, needed_atoms=needed, utilization=used, threshold=threshold)
+    if needed > now.idle:
+        raise Rejection(reason, asset_id=asset_id, needed_atoms=needed, idle_atoms=max(0, now.idle))
+    part, whole = formulas.utilization(now.borrowed + borrowed, now.lent - redeemed, now.fees)
+    # Up: what is beyond the bound must not read as the bound.
+    used = mul_div_up(part, RATE_SCALE, whole)
+    raise Rejection(reason, asset_id=asset_id, needed_atoms=needed, utilization_after=used, bound=pool.bound)
 
 
 # --- what happens by itself -----------------------------------------------------------------------------------------

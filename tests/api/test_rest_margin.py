@@ -519,8 +519,11 @@ async def test_bad_loans_say_why_and_leave_no_trace(running: Venue) -> None:
         )
         await require_no_effect(running, reply, code, before, *words)
 
-    await refused(poor, "Borrow", "SOL", "500", "INSUFFICIENT_MARGIN", "net equity ", "initial margin ", "USD")
-    await refused(bob, "Borrow", "USDC", "95000", "INSUFFICIENT_SUPPLY", "needed 95000", "idle 100000", "bound 0.928")
+    await refused(poor, "Borrow", "SOL", "500", "INSUFFICIENT_MARGIN", "Insufficient margin after this loan",
+        "net equity ", "initial margin ", "USD", "/api/v1/account/limits/borrow")  # fmt: skip
+    await refused(bob, "Borrow", "USDC", "95000", "INSUFFICIENT_SUPPLY",
+        "Insufficient supply, utilization would pass the bound: symbol USDC, needed 95000, utilization after 0.95,"
+        " bound 0.928")  # fmt: skip
     await refused(bob, "Lend", "USDC", "1000.000001", "INSUFFICIENT_FUNDS", "required 1000.000001", "free 1000")
     await refused(bob, "Borrow", "BTC", "1", "PRECONDITION_FAILED", "No price")
     await refused(bob, "Borrow", "ROWAN", "1", "TRADING_PAUSED", "ROWAN")
@@ -564,15 +567,18 @@ async def test_bad_loans_say_why_and_leave_no_trace(running: Venue) -> None:
 
     # Redeeming is borrowing what is lent: no more than what is idle, nor past the bound.
     await does_loan(bob, "Borrow", "USDC", "80000")
-    await refused(alice, "Borrow", "USDC", "50000", "INSUFFICIENT_SUPPLY", "needed 50000", "idle 20000")
-    await refused(alice, "Borrow", "USDC", "14000", "INSUFFICIENT_SUPPLY", "needed 14000", "bound 0.928")
+    await refused(alice, "Borrow", "USDC", "50000", "INSUFFICIENT_SUPPLY",
+        "Insufficient supply, less is idle than needed: symbol USDC, needed 50000, idle 20000")  # fmt: skip
+    await refused(alice, "Borrow", "USDC", "14000", "INSUFFICIENT_SUPPLY",
+        "would pass the bound", "needed 14000", "utilization after 0.930232559, bound 0.928")  # fmt: skip
     await does_loan(alice, "Borrow", "USDC", "13050")
     # Over the threshold now: nothing more leaves, and the limits know it from the next question on.
     for who in (alice, bob):
         for _ in range(2):
             limit = await ask(who, "/api/v1/account/limits/borrow", "maxBorrowQuantity", symbol="USDC")
             assert limit["maxBorrowQuantity"] == "0"
-    await refused(alice, "Borrow", "USDC", "1", "INSUFFICIENT_SUPPLY", "idle 6950")
+    await refused(alice, "Borrow", "USDC", "1", "INSUFFICIENT_SUPPLY",
+        "utilization is at the threshold", "needed 1, utilization 0.92", "threshold 0.92")  # fmt: skip
 
 
 async def test_bad_orders_settings_and_withdrawals_leave_no_trace(running: Venue) -> None:
@@ -587,8 +593,9 @@ async def test_bad_orders_settings_and_withdrawals_leave_no_trace(running: Venue
         await require_no_effect(running, await reply, code, before, *words)
 
     await refused(
-        bob.place("SOL_USDC", "Ask", "101", "100000", autoBorrow=True), "INSUFFICIENT_MARGIN", "net equity", "USD"
-    )
+        bob.place("SOL_USDC", "Ask", "101", "100000", autoBorrow=True), "INSUFFICIENT_MARGIN",
+        "Insufficient margin after this order: ", "net equity", "USD", "/api/v1/account/limits/order tells",
+    )  # fmt: skip
     await refused(bob.place("SOL_USDC", "Ask", "101", "1"), "INSUFFICIENT_FUNDS", "required 1", "free 0")
     await refused(bob.place("SOL_USDC", "Ask", "101", "1", autoBorrow="true"), "INVALID_CLIENT_REQUEST")
     await refused(bob.place("SOL_USDC", "Ask", "101", "1", auto_borrow=True), "INVALID_CLIENT_REQUEST")
