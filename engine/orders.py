@@ -31,7 +31,7 @@ from engine.events import (
     Trade,
 )
 from engine.formulas.bands import buy_impact_bound, sell_impact_bound
-from engine.matching import NO_LIMIT, Stop, best_maker, fill_best, preview, take
+from engine.matching import NO_LIMIT, Preview, Stop, best_maker, fill_best, preview, take
 from engine.parameters import BookState
 from engine.posting import reserve
 from engine.pricing import is_cancel_only
@@ -267,6 +267,8 @@ class Wish(NamedTuple):
     """Fill-or-kill, and the book does not fill it."""
     redeemed: int = 0
     """Lent atoms that a market order needs.   [S-1]"""
+    sure: Preview | None = None
+    """What surely fills of a fill-or-kill order.   [S-7]"""
 
 
 def prepare(
@@ -303,7 +305,8 @@ def prepare(
             lots = command.lots or ahead.lots
             spend = clearing.Spend(parameters.base_asset_id, lots * parameters.lot_atoms, bound, lots)
         redeemed = clearing.require_spend(state, subaccount, market, command, spend, at_us)
-    return Wish(bound_key, quote_ticks, is_fok and not (ahead.stop is Stop.NOT and ahead.lots), redeemed)
+    is_killed = is_fok and not (ahead.stop is Stop.NOT and ahead.lots)
+    return Wish(bound_key, quote_ticks, is_killed, redeemed, ahead if is_fok else None)
 
 
 def _take(
@@ -340,6 +343,12 @@ def _match(
     subaccount, market = taker.subaccount, taker.market
     market_id, tick_value = market.parameters.market_id, market.parameters.tick_value_atoms
     is_judged = taker.flags > PLAIN_FLAGS or subaccount.margined
+    is_sure = is_judged and wish.sure is not None
+    if is_sure and wish.sure is not None:
+        whole = wish.sure.quote_ticks * tick_value
+        refused = spot_margin.whole_refusal(state, outcome.at_us, market, taker, wish.sure.lots, whole)
+        if refused is not None:
+            return Stop.JUDGE, refused
     while True:
         lots = taker.lots - taker.executed_lots
         quote_ticks = wish.quote_ticks
@@ -368,7 +377,7 @@ def _match(
         if quote_ticks is not None:
             lots = quote_ticks // maker.price_ticks
         lots = min(lots, maker.lots - maker.executed_lots)
-        verdict = spot_margin.judge(state, outcome.at_us, market, taker, maker, lots)
+        verdict = spot_margin.judge(state, outcome.at_us, market, taker, maker, lots, is_sure)
         if isinstance(verdict, spot_margin.Refused):
             if not verdict.is_maker:
                 return stop, verdict.reason

@@ -79,27 +79,66 @@ class Refused(NamedTuple):
 
 
 def judge(
-    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int
+    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int, is_sure: bool = False
 ) -> tuple[Leg, Leg] | Refused:
-    """Both sides of a fill as they would be, or which of them cannot: the maker is asked first.   [S-8]"""
+    """Both sides of a fill as they would be, or which of them cannot: the maker is asked first.   [S-8]
+
+    `is_sure`: the taker fills whole or not at all, and was judged for all of it (`whole_refusal`).
+    """
     hour = at_us // HOUR_US
     price = maker.price_ticks
+    quote_atoms = price * lots * market.parameters.tick_value_atoms
     maker_rate = spot_rates(state, maker.subaccount.user, hour).maker_rate
     taker_rate = spot_rates(state, taker.subaccount.user, hour).taker_rate
-    maker_leg = _leg(state, at_us, market, maker, price, lots, maker_rate, is_resting=True)
+    maker_leg = _leg(state, at_us, market, maker, lots, quote_atoms, maker_rate, is_resting=True)
     if isinstance(maker_leg, ExpiryReason):
         return Refused(True, maker_leg)
-    taker_leg = _leg(state, at_us, market, taker, price, lots, taker_rate, is_resting=False)
+    taker_leg = _leg(state, at_us, market, taker, lots, quote_atoms, taker_rate, is_resting=False)
     if isinstance(taker_leg, ExpiryReason):
         return Refused(False, taker_leg)
     for is_maker, leg, other in ((True, maker_leg, taker_leg), (False, taker_leg, maker_leg)):
-        reason = _refusal(state, at_us, market, price, lots, leg, other, is_maker)
+        reason = None
+        if is_maker or not is_sure:
+            reason = _refusal(state, at_us, market, price, lots, leg, other, is_maker)
         if reason is not None:
             # The other side's may have been taken for a fill that is not to be.
             spare.forget(state, taker.subaccount)
             spare.forget(state, maker.subaccount)
             return Refused(is_maker, reason)
     return taker_leg, maker_leg
+
+
+def whole_refusal(
+    state: State, at_us: int, market: Market, taker: Order, lots: int, quote_atoms: int
+) -> ExpiryReason | None:
+    """Why a taker that fills whole or not at all may not fill whole: all its fills judged as one.   [S-7, M-9]
+
+    Each of its fills rounds its fee up by itself, so an atom for every order there is comes on top.
+    """
+    rate = spot_rates(state, taker.subaccount.user, at_us // HOUR_US).taker_rate
+    leg = _leg(state, at_us, market, taker, lots, quote_atoms, rate, is_resting=False)
+    if isinstance(leg, ExpiryReason):
+        return leg
+    subaccount, asset_id, rounding = taker.subaccount, leg.pays_asset, len(state.orders)
+    spare.forget(state, subaccount)
+    borrowed = leg.borrowed + rounding if leg.borrowed else 0
+    if borrowed:
+        reason = margin.borrow_refusal(state, subaccount, asset_id, at_us, borrowed)
+        if reason is not None:
+            return _EXPIRY[reason]
+    if leg.redeemed or borrowed:
+        reason = lending.supply_refusal(state, asset_id, at_us, leg.redeemed, borrowed)
+        if reason is not None:
+            return _EXPIRY[reason]
+    if not subaccount.margined and not borrowed:
+        return None
+    changes = leg._replace(pays=leg.pays + rounding, borrowed=borrowed).changes() if borrowed else leg.changes()
+    after = margin.sums(state, subaccount, at_us, changes, is_strict=True)
+    if not after.is_unpriced:
+        loss = margin.open_order_loss(state, subaccount)
+        if not after.notional or after.equity - loss > after.initial:
+            return None
+    return margin.fill_refusal(state, subaccount, at_us, changes, False)
 
 
 def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Leg, lots: int) -> None:
@@ -185,11 +224,18 @@ def promise_rate(state: State) -> int:
 
 
 def _leg(
-    state: State, at_us: int, market: Market, order: Order, price: int, lots: int, fee_rate: int, is_resting: bool
+    state: State,
+    at_us: int,
+    market: Market,
+    order: Order,
+    lots: int,
+    quote_atoms: int,
+    fee_rate: int,
+    is_resting: bool,
 ) -> Leg | ExpiryReason:
     parameters = market.parameters
     base, quote = parameters.base_asset_id, parameters.quote_asset_id
-    quote_atoms, base_atoms = price * lots * parameters.tick_value_atoms, lots * parameters.lot_atoms
+    base_atoms = lots * parameters.lot_atoms
     subaccount, flags = order.subaccount, order.flags
     buys = order.side is _BID
     pays_asset, gets_asset = (quote, base) if buys else (base, quote)

@@ -23,7 +23,7 @@ from engine.commands import (
 from engine.parameters import PRICE_SCALE, RATE_SCALE, WeightKind
 from engine.rejections import RejectReason
 from ledger.chart import POOL_YIELD
-from tests.engine.desk import IOC, Desk, Trader
+from tests.engine.desk import EXPIRED, FOK, IOC, Desk, Trader
 
 SOL, USDC = 10**9, 10**6
 ADDRESS = "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin"
@@ -230,3 +230,15 @@ def test_paying_a_crumb_back_does_not_excuse_buying_what_counts_for_nothing(desk
     anna.buys(6_000, at=14_980)
     ben.sells(6_000, at=14_980, time_in_force=IOC)
     assert sums(anna).equity > 0
+
+
+def test_fill_or_kill_is_not_half_filled_by_its_own_margin(desk: Desk, lender: Trader) -> None:
+    """[S-7, M-9]"""
+    anna = desk.trader("anna", usdc=1_000 * USDC, sol=0)
+    lender.sells(2_000, at=15_000)
+    lender.sells(2_000, at=15_001)
+    view = anna.buys(4_000, at=15_001, auto_borrow=True, time_in_force=FOK)
+    assert view.executed_lots in (0, 4_000)
+    assert view.status is EXPIRED
+    # Half of it would pass: then all of it fills.
+    assert anna.buys(1_500, at=15_001, auto_borrow=True, time_in_force=FOK).executed_lots == 1_500

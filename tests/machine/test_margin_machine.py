@@ -150,6 +150,8 @@ class Margin(RuleBasedStateMachine):
                     user, market, side, OrderType.LIMIT, TimeInForce[kind], ticks, size, **fields
                 )
             self.send(order, user)
+            if self.last.rejection is None and order.time_in_force is TimeInForce.FOK:
+                assert self.last.reply.executed_lots in (0, order.lots), "fill or kill was half filled"
 
     @rule(user=users)
     def cancel(self, user: int) -> None:
