@@ -44,6 +44,7 @@ def trial_balance(data: Path, database: str | None, as_of: int | None, as_json: 
     for asset in unequal:
         total = document["totals"][asset]
         say(f"OUT OF BALANCE: {asset} has {total['debit']} in debits and {total['credit']} in credits")
+    say("not verified: sums of the rows as they are stored; `satchel verify-journal` proves them")
     return FINDINGS if unequal else FINE
 
 

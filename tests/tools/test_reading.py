@@ -22,6 +22,7 @@ def test_trial_balance_prints_exactly_the_promised_document(kept_log: Path, satc
     document = ran.json()
 
     assert ran.code == 0
+    assert "not verified" in ran.err and "satchel verify-journal" in ran.err
     assert list(document) == ["asOf", "rows", "totals"]
     assert all(list(row) == ["account", "type", "asset", "debit", "credit"] for row in document["rows"])
     assert document["totals"] == {
