@@ -19,7 +19,7 @@ from engine.events import EpochClosed, Outcome
 from engine.replay import Divergence, replay_command
 from engine.state import State
 from ledger import merkle, schema
-from ledger.blocks import BlockHeader, LoggedCommand, header_hash, log_command, signed_bytes
+from ledger.blocks import BlockHeader, LoggedCommand, header_hash, signed_bytes
 from ledger.journal import GENESIS_HASH, SealedTransaction, seal
 from ledger.signing import key_text
 from ledger.store import Store, StoreError
@@ -27,7 +27,7 @@ from tools.epoch_roots import EpochRoots
 from tools.keys import public_key
 from tools.node_data import reading
 from tools.stored_history import history_words, stored_history
-from tools.stored_rows import stored_hashes
+from tools.stored_rows import HashedCommand, Ranges, StoredRows, stored_rows
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, progress, say
 
 SAVE_SECONDS = 30.0
@@ -200,42 +200,48 @@ class Replay:
             last = min(last, until)
         if self.height >= last:
             return
-        commands = self.store.commands(self.next_command)
         end = self.store.block(last)
         if end is None:
             raise Divergence("block", last, "nothing", "a block")
-        with stored_hashes(self.store, self.next_journal, end[0].first_journal + end[0].journal_count - 1) as stored:
+        header = end[0]
+        last_command = header.first_command + header.command_count - 1
+        last_journal = header.first_journal + header.journal_count - 1
+        ranges = Ranges(self.next_command, last_command, self.next_journal, last_journal)
+        with stored_rows(self.store, ranges) as stored:
             for header, digest, signature in self.store.blocks(self.height + 1, last):
-                outcomes = self._block(header, list(islice(commands, header.command_count)), stored, before)
+                outcomes = self._block(header, list(islice(stored.commands, header.command_count)), stored, before)
                 self._seal(header, digest, signature)
                 yield header, outcomes
 
     def _block(
-        self, header: BlockHeader, commands: list[LoggedCommand], stored: Iterator[bytes], before: Before | None
+        self, header: BlockHeader, commands: list[HashedCommand], stored: StoredRows, before: Before | None
     ) -> list[Outcome]:
         """Apply a block's commands and compare each journal transaction with what its rows hash to."""
         if len(commands) != header.command_count:
             raise Divergence("command count of block", header.height, header.command_count, len(commands))
         outcomes: list[Outcome] = []
-        command_hashes: list[bytes] = []
         hashes: list[bytes] = []
         postings = 0
-        for logged in commands:
+        for logged, row_hash in commands:
             if before is not None:
                 before(self.state, logged)
-            command_hashes.append(_command_hash(logged))
+            if logged.hash != row_hash:
+                _require("hash of command", logged.seq, logged.hash, row_hash)
             outcome = _applied(self.state, logged)
             for entry in outcome.journal:
                 sealed = seal(self.journal_head, self.next_journal, logged.seq, logged.at_us, entry)
-                if next(stored, None) != sealed.hash:
+                if next(stored.journal, None) != sealed.hash:
                     raise _difference(next(self.store.journal(sealed.seq, sealed.seq), None), sealed, logged)
                 hashes.append(sealed.hash)
                 self.journal_head = sealed.hash
                 self.next_journal += 1
-                postings += len(sealed.postings) + sum(len(one.owners) for one in sealed.batches)
+                postings += len(sealed.postings)
+                for batch in sealed.batches:
+                    postings += len(batch.owners)
             outcomes.append(outcome)
         if len(hashes) != header.journal_count:
             raise self._surplus(header)
+        command_hashes = [row_hash for _logged, row_hash in commands]
         _require("commands root of block", header.height, header.commands_root, merkle.root(command_hashes))
         _require("journal root of block", header.height, header.journal_root, merkle.root(hashes))
         _require("journal head of block", header.height, header.journal_head, self.journal_head)
@@ -285,13 +291,6 @@ class Replay:
         self.next_command += header.command_count
         self.log.append(digest)
         self.covered["blocks"] += 1
-
-
-def _command_hash(logged: LoggedCommand) -> bytes:
-    """The hash of the command as its row stands; the row's own hash must be it."""
-    anew = log_command(logged.seq, logged.at_us, logged.outcome, logged.kind, logged.payload, logged.request).hash
-    _require("hash of command", logged.seq, logged.hash, anew)
-    return anew
 
 
 def _applied(state: State, logged: LoggedCommand) -> Outcome:

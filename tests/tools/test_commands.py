@@ -237,17 +237,22 @@ def test_a_long_log_is_read_in_a_process_of_its_own_and_gives_the_same(
 
     engine = open_engine(f"sqlite:///{kept_log / 'ledger.db'}", read_only=True)
     store = Store(engine)
-    with stored_rows.stored_hashes(store, 1, 25) as here:
-        alone = list(here)
-    monkeypatch.setattr(stored_rows, "WORTH_A_PROCESS", 0)
+    ranges = stored_rows.Ranges(1, 13, 1, 25)
+    with stored_rows.stored_rows(store, ranges) as here:
+        alone = (list(here.commands), list(here.journal))
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    with stored_rows.stored_hashes(store, 1, 25) as beside:
-        received = list(beside)
+    received = []
+    for rows_here in (0, 4):
+        monkeypatch.setattr(stored_rows, "WORTH_A_PROCESS", rows_here)
+        with stored_rows.stored_rows(store, ranges) as beside:
+            received.append((list(beside.commands), list(beside.journal)))
     engine.dispose()
 
-    assert len(alone) == 25
-    assert received == alone
-    assert stored_rows.DAMAGED not in alone
+    commands, journal = alone
+    assert (len(commands), len(journal)) == (13, 25)
+    assert received == [alone, alone]
+    assert stored_rows.DAMAGED not in journal
+    assert all(logged.hash == row_hash for logged, row_hash in commands)
 
 
 MUTATED = {
