@@ -125,7 +125,11 @@ def _borrow(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: As
 def require_borrowing(
     state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, atoms: int
 ) -> tuple[int, int]:
-    """(redeemed, borrowed) of a loan taken by hand, or a Rejection.   [B-7, B-8, M-12]"""
+    """(redeemed, borrowed) of a loan taken by hand, or a Rejection.   [B-7, B-8, M-12]
+
+    It is judged as if all that is held of the asset were about to be paid away: the whole debt asks for its margin. Or
+    who has one dollar could take up a pool and hold it.
+    """
     claim = lending.claim(state, subaccount, asset_id, at_us)
     _require_step(state, asset_id, atoms, claim)
     redeemed = lending.redemption(state, subaccount, asset_id, at_us, atoms) if claim else 0
@@ -134,7 +138,8 @@ def require_borrowing(
         require_borrow(state, subaccount, asset_id, at_us, borrowed)
     lending.require_supply(state, asset_id, at_us, redeemed, borrowed)
     if borrowed:
-        margin.require_outflow(state, subaccount, at_us, {asset_id: (atoms, -redeemed, borrowed, 0)})
+        quantity = state.held(subaccount.subaccount_id, asset_id) + claim + borrowed
+        margin.require_outflow(state, subaccount, at_us, {asset_id: (atoms, -redeemed, borrowed, quantity)})
     return redeemed, borrowed
 
 

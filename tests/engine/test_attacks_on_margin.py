@@ -242,3 +242,16 @@ def test_fill_or_kill_is_not_half_filled_by_its_own_margin(desk: Desk, lender: T
     assert view.status is EXPIRED
     # Half of it would pass: then all of it fills.
     assert anna.buys(1_500, at=15_001, auto_borrow=True, time_in_force=FOK).executed_lots == 1_500
+
+
+def test_one_dollar_does_not_take_up_a_pool(desk: Desk, lender: Trader) -> None:
+    """A loan that is only held asks for its margin all the same.   [B-8, M-12]"""
+    anna = desk.trader("anna", usdc=0, sol=SOL)
+    usdc = desk.exchange.asset("USDC")
+    # One SOL counts 135 USD: at 10x no more than 1,350 USDC, in one loan or in many.
+    many = BorrowLend(anna.subaccount, usdc, LendingSide.BORROW, 1_350 * USDC)
+    rejection = anna.tries(many).rejection
+    assert rejection is not None and rejection.reason is RejectReason.INSUFFICIENT_MARGIN
+    some = BorrowLend(anna.subaccount, usdc, LendingSide.BORROW, 450 * USDC)
+    accepted = [anna.tries(some).rejection is None for _ in range(4)]
+    assert accepted == [True, True, False, False]
