@@ -93,7 +93,8 @@ class LoanRow(msgspec.Struct, frozen=True):
     """A loan as its last movement left it.   [B-12]
 
     `flow_atoms` is what was lent less what was redeemed (borrowed less repaid): the rest of it is interest.
-    `atom_ms` is Σ atoms × ms up to the last movement, with the atoms as each movement left them.
+    `atom_ms` is Σ atoms × ms up to the last movement, with the atoms as each movement left them; `largest_atoms` of one
+    that has ended is the most of these, or what the last movement took off if that was more: interest is in it.
     """
 
     position_id: int
@@ -103,7 +104,7 @@ class LoanRow(msgspec.Struct, frozen=True):
     opened_at_us: int
     is_open: bool
     moved_at_us: int
-    moved_atoms: int
+    largest_atoms: int
     position_atoms: int
     position_shares: int
     flow_atoms: int

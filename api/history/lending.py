@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from api.history import schema
 from api.history.following import History
@@ -26,6 +27,9 @@ Row = TypeVar("Row")
 
 _IDS = 500
 """Ids in one query."""
+
+_ZEROS = "0" * 40
+"""As long as any number of atoms."""
 
 _RUNNING = 2**62
 """Later than every period."""
@@ -83,7 +87,13 @@ async def read_loans(
         wanted.append(table.c.asset_id == asset_id)
     if is_open is not None:
         wanted.append(table.c.last_period.is_(None) if is_open else table.c.last_period.is_not(None))
-    return await read_page(history, table, wanted, (table.c.position_id,), page, loan_from)
+    rows, total = await read_page(history, table, wanted, (table.c.position_id,), page, loan_from)
+    ended = [row.position_id for row in rows if not row.is_open]
+    largest = await history.read(lambda connection: _largest(connection, ended)) if ended else {}
+    return [
+        row if row.is_open else replace(row, largest_atoms=max(row.largest_atoms, largest[row.position_id]))
+        for row in rows
+    ], total
 
 
 async def read_interest(
@@ -239,6 +249,18 @@ def _shares_before(connection: sa.Connection, position_id: int, period: int) -> 
     query = sa.select(table.c.position_shares).where(table.c.position_id == position_id, table.c.period < period)
     query = query.order_by(table.c.command_seq.desc(), table.c.ordinal.desc()).limit(1)
     return int(connection.execute(query).scalar_one())
+
+
+def _largest(connection: sa.Connection, position_ids: Sequence[int]) -> dict[int, int]:
+    """Position → the most atoms that a movement left it with."""
+    table = schema.lending
+    # Numbers as digits are ordered as numbers once they are equally long.
+    digits = sa.func.substr(_ZEROS + table.c.position_atoms, sa.func.length(table.c.position_atoms) + 1)
+    found: dict[int, int] = {}
+    for some in _some(position_ids):
+        query = sa.select(table.c.position_id, sa.func.max(digits)).where(table.c.position_id.in_(some))
+        found |= {row[0]: int(row[1]) for row in connection.execute(query.group_by(table.c.position_id))}
+    return found
 
 
 def _some(numbers: Iterable[int]) -> Iterable[list[int]]:

@@ -257,7 +257,7 @@ def loan_from(row: Any) -> LoanRow:
         row.opened_at_us,
         row.last_period is None,
         row.moved_at_us,
-        int(row.moved_atoms),
+        max(int(row.moved_atoms), int(row.position_atoms)),
         int(row.position_atoms),
         int(row.position_shares),
         int(row.flow_atoms),

@@ -60,7 +60,7 @@ async def lending_history(call: Call) -> Answer:
 
 
 async def loan_history(call: Call) -> Answer:
-    """Open positions as they stand now, interest included; closed ones as they ended."""
+    """Open positions as they stand now, interest included; closed ones as large as they were."""
     query: contract.LoanHistoryQuery = call.query
     page = page_of(query.limit, query.offset, query.sort_direction)
     rows, total = await read_loans(
@@ -137,7 +137,7 @@ def _loan(call: Call, row: LoanRow, now_us: int) -> contract.BorrowLendPositionR
         atom_ms += row.position_atoms * (now_us // 1_000 - row.moved_at_us // 1_000)
     return contract.BorrowLendPositionRow(
         position_id=str(row.position_id),
-        quantity=codec.amount(row.asset_id, worth if row.is_open else row.moved_atoms),
+        quantity=codec.amount(row.asset_id, worth if row.is_open else row.largest_atoms),
         symbol=codec.symbol(row.asset_id),
         source=name_of(row.source),
         cumulative_interest=codec.amount(row.asset_id, interest),

@@ -130,7 +130,7 @@ async def test_a_loan_is_one_row_from_its_first_movement_to_its_last(url: str) -
     assert lent.position_shares == usdc.positions[lent.position_id].shares
     assert lent.atom_ms == 8_000_000 * HOUR_MS
     assert total == 2 and [debts[0]] == opened and [debts[1]] == closed and nothing == ([], 0)
-    assert (closed[0].is_open, closed[0].moved_atoms, closed[0].position_atoms) == (False, owed, 0)
+    assert (closed[0].is_open, closed[0].largest_atoms, closed[0].position_atoms) == (False, 4_000_000, 0)
     assert closed[0].flow_atoms == 4_000_000 - 1_000_000 - owed
     after_repay = usdc.positions[closed[0].position_id]
     assert after_repay.flow == closed[0].flow_atoms and after_repay.shares == 0

@@ -66,6 +66,23 @@ async def history(who: Trader, path: str, instruction: str, **fields: Any) -> An
     return validated(path, reply)
 
 
+async def test_a_closed_loan_is_as_large_as_it_was_not_as_what_was_repaid_last(running: Venue) -> None:
+    """B-12: of a loan and of a claim, whose digits are not of one length."""
+    alice, bob = await running.trader(USDC="200000"), await running.trader(SOL="5000", USDC="1000")
+    await move(running, alice, LendingSide.LEND, 100_000_000_000)
+    borrow, lend = LendingSide.BORROW, LendingSide.LEND
+    for side, atoms in ((borrow, 9_000_000_000), (borrow, 3_000_000_000), (lend, 11_500_000_000), (lend, 500_000_000)):
+        await move(running, bob, side, atoms)
+    await move(running, alice, LendingSide.BORROW, 99_000_000_000)
+    await move(running, alice, LendingSide.BORROW, 1_000_000_000)
+    ended = [
+        await history(who, "borrowLend/positions", "borrowPositionHistoryQueryAll", state="Closed")
+        for who in (bob, alice)
+    ]
+
+    assert [[row["quantity"] for row in rows] for rows in ended] == [["12000"], ["100000"]]
+
+
 async def test_a_loan_from_its_first_hour_to_its_end(running: Venue) -> None:
     """B-4, B-12, B-13: what every route says of the same loans agrees to the atom."""
     alice, bob = await running.trader(USDC="200000"), await running.trader(SOL="5000", USDC="1000")
