@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -305,7 +305,7 @@ def _query_reader(shape: type[msgspec.Struct]) -> Callable[[Sequence[tuple[str, 
         try:
             return msgspec.convert(values, shape, strict=False)
         except msgspec.ValidationError as error:
-            raise bad_request(f"failed to parse the query: {error}") from None
+            raise bad_request(f"failed to parse the query: {_with_choice(error, shape)}") from None
 
     return read
 
@@ -327,7 +327,7 @@ def _body_decoder(shape: Any, most: Callable[[], int]) -> Callable[[bytes], tupl
         try:
             decoded = decode(body or b"{}")
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise bad_request(f"parse request payload error: {error}") from None
+            raise bad_request(f"parse request payload error: {_with_choice(error, shape)}") from None
         if many and len(decoded) > most():
             raise bad_request(f"Batch size: {len(decoded)} orders, at most {most()}", "ORDER_LIMIT")
         objects: list[dict[str, Any]] = plain(decoded) if many else [plain(decoded)]
@@ -353,6 +353,28 @@ def _body_decoder(shape: Any, most: Callable[[], int]) -> Callable[[bytes], tupl
         return decoded, [sorted(content.items()) for content in objects]
 
     return read
+
+
+def _with_choice(error: Exception, shape: Any) -> str:
+    """What the decoder says of `shape`; where a value is none of those that there are, these too."""
+    words = str(error)
+    struct = get_args(shape)[0] if get_origin(shape) is list else shape
+    if not words.startswith("Invalid enum value") or not isinstance(struct, type):
+        return words
+    name = words.rpartition(".")[2].rstrip("`").partition("[")[0]
+    for field in msgspec.structs.fields(struct):
+        if field.encode_name == name:
+            return f"{words}: one of {', '.join(_choice(msgspec.inspect.type_info(field.type)))}"
+    return words
+
+
+def _choice(kind: msgspec.inspect.Type) -> list[str]:
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return [str(value) for value in kind.values]
+    if isinstance(kind, msgspec.inspect.ListType):
+        return _choice(kind.item_type)
+    parts = kind.types if isinstance(kind, msgspec.inspect.UnionType) else ()
+    return [value for part in parts for value in _choice(part)]
 
 
 def _require_printable(name: str, value: str) -> None:

@@ -38,6 +38,28 @@ def require_refusal(reply: Reply, what: Any = None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "instruction", "fields", "names"),
+    [
+        ("POST", "/api/v1/order", "orderExecute", ORDER | {"side": "Buy"}, "one of Ask, Bid"),
+        ("POST", "/api/v1/order", "orderExecute", ORDER | {"timeInForce": "GTD"}, "one of FOK, GTC, IOC"),
+        ("POST", "/api/v1/orders", "orderExecute", [ORDER, ORDER | {"side": "Sell"}], "one of Ask, Bid"),
+        ("GET", "/wapi/v1/history/orders", "orderHistoryQueryAll", {"sortDirection": "Up"}, "one of Asc, Desc"),
+        (
+            "POST", "/api/v1/borrowLend", "borrowLendExecute", {"symbol": "SOL", "side": "Redeem", "quantity": "1"},
+            "one of Borrow, Lend",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_value_that_is_none_of_an_enumeration_is_told_which_there_are(
+    alice: Trader, method: str, path: str, instruction: str, fields: Any, names: str
+) -> None:
+    reply = await alice.send(method, path, instruction, fields)
+
+    require_refusal(reply)
+    assert "Invalid enum value" in reply.json["message"] and reply.json["message"].endswith(names), reply
+
+
+@pytest.mark.parametrize(
     ("change", "code", "message"),
     [
         ({"symbol": "SOL_EUR"}, "INVALID_CLIENT_REQUEST", "Invalid market symbol"),
