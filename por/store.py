@@ -156,6 +156,20 @@ def load_epoch(database: sa.Engine, number: int) -> Epoch:
     )
 
 
+def load_leaves(database: sa.Engine, number: int) -> Leaves | None:
+    """The leaves stored for an epoch, whatever they hash to; None where there are none. Raises LeavesBroken."""
+    with database.connect() as connection:
+        body = connection.execute(sa.select(por_artifact.c.body).where(por_artifact.c.epoch == number)).scalar()
+    return None if body is None else _unpacked(number, body)
+
+
+def keeps_leaves(database: sa.Engine, number: int) -> bool:
+    """True for the newest epochs, whose leaves must be there."""
+    with database.connect() as connection:
+        newest = connection.execute(sa.select(sa.func.max(por_epoch.c.epoch))).scalar_one()
+    return number > int(newest) - KEEP_LEAVES
+
+
 class _Artifact(msgspec.Struct):
     subaccount_ids: list[int]
     user_ids: list[int]
@@ -178,5 +192,5 @@ def _unpacked(epoch: int, body: bytes) -> Leaves:
         return restore_leaves(
             epoch, artifact.subaccount_ids, artifact.user_ids, artifact.details, artifact.salts, artifact.amounts
         )
-    except (zlib.error, msgspec.MsgspecError, ValueError) as problem:
+    except (zlib.error, msgspec.MsgspecError, ValueError, OverflowError) as problem:
         raise LeavesBroken(f"the stored leaves of epoch {epoch} ({len(body)} bytes) are damaged: {problem}") from None

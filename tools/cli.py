@@ -165,12 +165,15 @@ def replay(
     ] = None,
     to: Annotated[int | None, typer.Option("--to", help="Stop after this block.")] = None,
     public_key: GenesisKey = None,
+    history: Annotated[
+        bool, typer.Option("--history/--no-history", help="Make the history's rows again too; leave it out for speed.")
+    ] = True,
     json: Json = False,
 ) -> None:
-    """Run every command of the log again and compare every byte with what is stored."""
+    """Run every command of the log again and compare log, journal, snapshots, epochs with leaves, and history."""
     from tools import replaying
 
-    _end(lambda: replaying.replay(data, database, from_snapshot, resume, to, public_key, json), json)
+    _end(lambda: replaying.replay(data, database, from_snapshot, resume, to, public_key, json, history), json)
 
 
 @app.command("verify-journal")
@@ -183,7 +186,11 @@ def verify_journal(
     database: Database = None,
     json: Json = False,
 ) -> None:
-    """Check every stored byte: hashes, chain, roots, signatures, balances, and the tail against checkpoints."""
+    """Check the log's tables: hashes, chain, roots, signatures, balances, schema, and the tail against checkpoints.
+
+    Of the published epochs it checks the rows, of the snapshots the signatures. Whether journal, snapshots, epochs with
+    their leaves and history follow from the commands, `satchel replay` tells.
+    """
     from tools import verifying
 
     _end(lambda: verifying.verify_journal(data, database, checkpoint, public_key, json), json)

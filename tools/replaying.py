@@ -39,7 +39,7 @@ COVERAGE_WORDS = {
     "journalTransactions": "journal transactions, byte for byte",
     "postings": "postings",
     "snapshots": "snapshots: state hash",
-    "epochs": "epochs: root rebuilt and compared",
+    "epochs": "epochs: header, texts and leaves rebuilt and compared",
 }
 
 Before = Callable[[State, LoggedCommand], None]
@@ -54,6 +54,7 @@ def replay(
     until: int | None,
     key: str | None,
     as_json: bool,
+    with_history: bool = True,
 ) -> int:
     """Replay and report what was covered; the first difference ends it."""
     started = time.monotonic()
@@ -66,7 +67,7 @@ def replay(
             _require_block(store, until)
         run = _beginning(store, from_snapshot, resume)
         began = run.height + 1
-        history.begin(began, until)
+        history.begin(with_history, began, until)
         difference = ""
         saved = time.monotonic()
         try:

@@ -59,7 +59,7 @@ def prove(
         except (KeyError, por_store.LeavesGone) as problem:
             raise CannotRun(str(problem.args[0]), f"epochs with proofs: up to {built[-1]}") from None
         except por_store.LeavesBroken as problem:
-            raise CannotRun(str(problem), "run `satchel verify-journal`, or choose another --epoch") from None
+            raise CannotRun(str(problem), "`satchel replay` names what differs; or choose another --epoch") from None
         checkpoint = por_store.load_checkpoint(engine)
         assert checkpoint is not None, "a built epoch has a checkpoint"
         try:

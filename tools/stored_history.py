@@ -53,9 +53,11 @@ class StoredHistory:
         self.last = _height(self._cursor)
         """The newest block that the stored history contains; -1 for none."""
 
-    def begin(self, first: int, until: int | None) -> None:
+    def begin(self, wanted: bool, first: int, until: int | None) -> None:
         """A replay of the blocks from `first` to `until`, or to the end of the log, comes; `why_not` if not enough."""
-        if self._cursor is None:
+        if not wanted:
+            self.why_not = "--no-history"
+        elif self._cursor is None:
             self.why_not = "the database has none"
         elif first > 0:
             self.why_not = f"this replay begins at block {first}, not at genesis"
@@ -92,10 +94,11 @@ class StoredHistory:
             self._waiting, self._outcomes = [], 0
 
     def _difference(self, table: sa.Table) -> str | None:
-        for stored, made in zip_longest(_rows(self._stored, table), _rows(self._anew, table)):
+        none: list[Row] = []
+        for stored, made in zip_longest(_parts(self._stored, table), _parts(self._anew, table), fillvalue=none):
             if stored != made:
-                return _named(table, stored, made)
-            self.rows += 1
+                return next(_named(table, *pair) for pair in zip_longest(stored, made) if pair[0] != pair[1])
+            self.rows += len(made)
         return None
 
     def report(self) -> dict[str, Any]:
@@ -113,7 +116,9 @@ def history_words(report: dict[str, Any]) -> str:
 
 
 def _cursor_rows(stored: sa.Connection) -> list[Row] | None:
-    return list(_rows(stored, schema.cursor)) if sa.inspect(stored).has_table(schema.cursor.name) else None
+    if not sa.inspect(stored).has_table(schema.cursor.name):
+        return None
+    return [row for part in _parts(stored, schema.cursor) for row in part]
 
 
 def _height(cursor: list[Row] | None) -> int:
@@ -136,14 +141,14 @@ def _temporary() -> sa.Engine:
     return engine
 
 
-def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[Row]:
-    """All rows in the order of the key, as the driver gives them."""
+def _parts(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
+    """All rows in the order of the key, as the driver gives them, some at a time: whole lists compare fast."""
     # Named without their types: a flag of 2 is read as true by one that has its type.
-    columns = [sa.literal_column(column.name) for column in table.c]
+    columns: list[sa.ColumnElement[Any]] = [sa.literal_column(column.name) for column in table.c]
     query = sa.select(*columns).select_from(table).order_by(*table.primary_key.columns)
     result = connection.execute(query, execution_options={"stream_results": True})
     for part in result.partitions(_ROWS_AT_ONCE):
-        yield from map(tuple, part)
+        yield list(map(tuple, part))
 
 
 def _named(table: sa.Table, stored: Row | None, made: Row | None) -> str:
