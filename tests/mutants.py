@@ -236,7 +236,7 @@ MUTANTS = (
     Mutant("a small debt stays for ever", "engine/loans.py",
            "    for number, asset_id in sorted(state.small_debts):", "    for number, asset_id in ():", (LOANS,)),
     Mutant("a manual loan asks for no margin", "engine/loans.py",
-           "    if borrowed:\n        margin.require_outflow(", "    if False:\n        margin.require_outflow(", (MARGIN, LOANS)),
+           "        margin.require_outflow(state, subaccount, at_us, {asset_id: (atoms, -redeemed, borrowed, quantity)})", "        pass", (ATTACKS,)),
     Mutant("a withdrawal asks for no margin", "engine/outflows.py",
            "    if taken.borrowed or subaccount.margined or _has_provisional(state, subaccount):", "    if False:", (LOANS, MARGIN)),
     Mutant("lent assets that pass on count as redeemed", "engine/outflows.py",
@@ -258,7 +258,7 @@ MUTANTS = (
     Mutant("a reversed deposit's rest is no debt", "engine/custody.py",
            "        subaccount.receivables[deposit.asset_id] = None\n        subaccount.judge_by_margin()\n", "", (LOANS,)),
     Mutant("a snapshot forgets who promised what", "engine/snapshot.py",
-           "            subaccount.promised[asset] = subaccount.promised.get(asset, 0) + atoms\n", "            pass\n", (MARGIN_MACHINE,)),
+           "            subaccount.promised[asset] = subaccount.promised.get(asset, 0) + atoms\n", "            pass\n", (SNAPSHOT,)),
     # State and replay   [A-6, A-9 … A-11]
     Mutant("a snapshot forgets the last price", "engine/snapshot.py",
            "        market.last_price_ticks = row.last_price_ticks\n", "", (SNAPSHOT, GOLDEN)),

@@ -96,6 +96,19 @@ def test_borrowing_inside_an_hour_is_not_free_and_a_second_earns_a_second(desk: 
     ]
 
 
+def test_fractions_of_an_atom_are_carried_from_touch_to_touch(desk: Desk) -> None:
+    """A pool touched every second, where a second's interest is less than an atom, charges what an hour charges."""
+    lender, guest = desk.trader("lender", sol=10**3 * SOL), desk.trader("guest", sol=10**3 * SOL)
+    anna = desk.trader("anna", usdc=10**6 * USDC, sol=0)
+    lends(lender, "SOL", 10 * SOL)
+    borrows(anna, "SOL", SOL)
+    for _second in range(200):
+        desk.exchange.advance(1)
+        lends(guest, "SOL", SOL // 10**4)
+    # 2.125 % a year of one SOL: 0.67 atoms a second.
+    assert owes(anna, "SOL") - SOL == pytest.approx(SOL * 0.02125 * 200 / 31_536_000, abs=2)
+
+
 def test_a_pool_untouched_for_an_hour_charges_a_year_divided_by_8760(desk: Desk) -> None:
     lender, anna = desk.trader("lender", sol=10**6 * SOL), desk.trader("anna", usdc=10**9 * USDC, sol=0)
     at_us = desk.exchange.at_us

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from engine import liabilities, snapshot
-from engine.commands import CancelOrder, RequestWithdrawal, SetPrices
+from engine.commands import BorrowLend, CancelOrder, LendingSide, RequestWithdrawal, SetPrices
 from engine.parameters import PRICE_SCALE
 from engine.state import State
 from ledger.chart import AccountKind, kind_of, owner_of
@@ -22,10 +22,14 @@ def desk() -> Desk:
     desk = Desk()
     desk.exchange.do(SetPrices(((desk.exchange.asset("SOL"), 150 * PRICE_SCALE),)))
     anna, bert = desk.trader("anna"), desk.trader("bert")
+    usdc = desk.exchange.asset("USDC")
+    anna.does(BorrowLend(anna.subaccount, usdc, LendingSide.LEND, 10**11))
+    bert.does(BorrowLend(bert.subaccount, usdc, LendingSide.BORROW, 10**9))
     for price in (15_000, 15_010, 15_020):
         anna.sells(5, at=price, client_id=price)
         bert.buys(5, at=price - 40)
     bert.buys(7, at=15_010)
+    bert.buys(9, at=14_800, auto_borrow=True)
     anna.places(anna.order(BID, 14_900, 1), anna.order(ASK, 15_100, 0))
     desk.exchange.deposit(bert.subaccount, "USDC", 10**9, final=False)
     address = "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin"
@@ -160,9 +164,10 @@ def test_every_subaccount_has_its_own_line_with_its_value(desk: Desk) -> None:
     for number, line in lines.items():
         usdc, sol = (desk.state.held(number, desk.exchange.asset(symbol)) for symbol in ("USDC", "SOL"))
         # USDC at 1 and weight 1; SOL at 150 and 0.9, whose curve caps only from 222,000 SOL on. USD in 1e-8.
-        value = usdc * 100 + sol * 150 * 9 // 100
+        value = (usdc + line["USDC.lent"]) * 100 + sol * 150 * 9 // 100
         assert line["collateral_value"] == value
-        assert (line["net_equity_plus"], line["net_equity_minus"]) == (value, 0)
+        owed = line["USDC.borrowed"] * 100
+        assert (line["net_equity_plus"], line["net_equity_minus"]) == (value - owed, 0)
 
 
 def test_provisional_funds_that_were_traded_away_are_not_shown_twice() -> None:

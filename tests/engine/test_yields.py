@@ -204,6 +204,20 @@ def test_who_leaves_before_the_end_is_paid_for_the_time_it_lent() -> None:
     assert market.uncollected("bert") == 0
 
 
+def test_who_leaves_in_two_steps_is_paid_for_both_stretches() -> None:
+    market = Market("anna", "bert")
+    market.lends("anna", SOL)
+    market.lends("bert", 2 * SOL)
+    for _step in range(2):
+        market.until(market.now_ms + HOUR_MS // 4)
+        market.redeems("bert", SOL)
+    market.reward(7_000)
+    market.until(HOUR_MS)
+
+    quarter = HOUR_MS // 4 * 10**18
+    assert market.uncollected("bert") == part(7_000, 3 * quarter, 7 * quarter) == 2_999
+
+
 def test_shares_that_pass_between_subaccounts_keep_each_ones_time() -> None:
     market = Market()
     market.join("anna", 100 * SOL)
