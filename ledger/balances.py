@@ -6,7 +6,7 @@ beyond 64 bits on both databases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -90,6 +90,8 @@ class StatementLine(NamedTuple):
     balance: int
     worth: int | None = None
     """Of a balance in shares: atoms of their asset that it is worth after the transaction, as signed.   [B-4]"""
+    moved: int | None = None
+    """Of shares: the atoms of their asset that the movement itself was, as signed.   [B-4]"""
 
 
 class NoSuchBlock(LookupError):
@@ -258,7 +260,30 @@ def statement(
     for seq, _order, account, asset, atoms in legs:
         held = running[account, asset] = running.get((account, asset), 0) + atoms
         worth = shares.worth(pools[asset][seq], held) if asset in pools else None
-        yield StatementLine(seq, *facts[seq], account, asset, atoms, held, worth)
+        kind, memo = facts[seq][3:5]
+        moved = shares.moved_atoms(kind, decode_memo(memo), account, asset, atoms) if asset >> SHARE_BITS else None
+        yield StatementLine(seq, *facts[seq], account, asset, atoms, held, worth, moved)
+
+
+def interest_posted(
+    engine: sa.Engine, asset_ids: Collection[AssetId], as_of: int | None = None
+) -> dict[AssetId, int]:
+    """Asset → up to which time (µs) interest was posted in its money market by block `as_of`, where any was.   [B-4]"""
+    table = schema.journal
+    found: dict[AssetId, int] = {}
+    if not asset_ids:
+        return found
+    query = sa.select(table.c.memo).where(table.c.kind == JournalKind.INTEREST).order_by(table.c.seq.desc())
+    if as_of is not None:
+        query = query.where(table.c.block_height <= as_of)
+    with reading(engine) as connection:
+        for (memo,) in connection.execution_options(stream_results=True).execute(query):
+            asset, until_ms = decode_memo(bytes(memo))[:2]
+            if asset in asset_ids and asset not in found:
+                found[asset] = until_ms * 1_000
+                if len(found) == len(asset_ids):
+                    break
+    return found
 
 
 def last_journal(connection: sa.Connection, as_of: int | None) -> int:

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from ledger import schema
 from ledger.amounts import join_atoms, mul_div_down, mul_div_up
-from ledger.chart import POOL_BORROWED, POOL_LENT, POOL_SHARES, AccountId, AssetId, lend_share, underlying
+from ledger.chart import POOL_BORROWED, POOL_LENT, POOL_SHARES, AccountId, AssetId, lend_share, owner_of, underlying
+from ledger.journal import JournalKind
+
+_OWN_MOVEMENT: dict[int, int] = {
+    JournalKind.LEND: 1,
+    JournalKind.REDEEM: 2,
+    JournalKind.BORROW: 3,
+    JournalKind.REPAY: 4,
+}
+"""Movements by the numbers that memos have for them; kinds whose whole memo is one.   [B-12]"""
+_LEND_SIGNS, _DEBT_SIGNS = {1: -1, 2: 1}, {3: 1, 4: -1}
+"""Movement → the sign of its posting on the subaccount's account."""
 
 
 class Pool(NamedTuple):
@@ -39,6 +50,29 @@ def worth(pool: Pool, shares: int) -> int:
     if shares < 0:
         return -mul_div_down(-shares, abs(pool.atoms), abs(pool.shares))
     return mul_div_up(shares, abs(pool.atoms), abs(pool.shares))
+
+
+def moved_atoms(kind: int, memo: Sequence[Any], account: AccountId, share: AssetId, shares: int) -> int | None:
+    """Atoms that a posting of `shares` moved, both as posted, as the transaction's memo tells; None if it tells none.
+
+    Exact, where a quotient is not: who redeems last leaves a pool without shares to divide.   [B-4, B-12]
+    """
+    if kind in _OWN_MOVEMENT:
+        subaccount, asset, _source, *rest = memo
+        movements: Sequence[Any] = [(subaccount, asset, _OWN_MOVEMENT[kind], _source, *rest)]
+    else:
+        movements = memo[-1] if memo and isinstance(memo[-1], list | tuple) else ()
+    owner, asset = owner_of(account), underlying(share)
+    signs = _LEND_SIGNS if share == lend_share(asset) else _DEBT_SIGNS
+    found: list[tuple[int, int]] = [
+        (signs[one[2]] * int(one[5]), signs[one[2]] * one[4])
+        for one in movements
+        if (one[0], one[1]) == (owner, asset) and one[2] in signs
+    ]
+    exact = [atoms for moved, atoms in found if moved == shares]
+    if exact:
+        return exact[0]
+    return sum(atoms for _shares, atoms in found) if found else None
 
 
 def pools_after(

@@ -63,6 +63,7 @@ def statement(
             document = _statement(engine, subaccount, since, until, as_of)
         except NoSuchBlock as problem:
             raise _no_such_block(engine, problem) from None
+    moved = [line.pop("moved") for line in document["lines"]]
     if as_json:
         print_json(document)
         return FINE
@@ -70,10 +71,18 @@ def statement(
     names += _worth_column(document["lines"])
     print(f"subaccount {subaccount}, blocks {document['fromBlock']} … {document['toBlock']}")
     rows = [[_with_asset(line, name) for name in names] for line in document["lines"]]
-    print_table(names, rows, numbers=(1, 2, 6, 7, 8))
+    headings = [*names]
+    if "worth" in names:
+        # Of shares both: what was moved in their asset, and what the balance after it was worth.
+        headings = [*names[:7], "amount in asset", "balance", "balance worth"]
+        rows = [[*row[:7], words, *row[7:]] for row, words in zip(rows, moved, strict=True)]
+    print_table(headings, rows, numbers=(1, 2, 6, 7, 8, 9))
     for title in ("opening", "closing"):
         held = [_holding_in_words(row) for row in document[title]]
         print(f"{title}: {', '.join(held) or 'nothing'}")
+    if document["interestPostedTo"]:
+        posted = [f"{time} ({asset})" for asset, time in document["interestPostedTo"].items()]
+        print(f"interest posted to {', '.join(posted)}: what has accrued since is in no worth above")
     return FINE
 
 
@@ -134,8 +143,10 @@ def _statement(
                     "amount": _owed(listed, line.account, line.asset, line.atoms),
                     "balance": _owed(listed, line.account, line.asset, line.balance),
                     **_worth(listed, line.account, line.asset, line.worth),
+                    "moved": _moved(listed, line),
                 }
             )
+    closing = _holdings(engine, accounts, listed, last) if last >= 0 else []
     return {
         "subaccountId": subaccount,
         "userId": user_id,
@@ -143,8 +154,27 @@ def _statement(
         "toBlock": last,
         "opening": _holdings(engine, accounts, listed, first - 1) if first > 0 else [],
         "lines": lines,
-        "closing": _holdings(engine, accounts, listed, last) if last >= 0 else [],
+        "closing": closing,
+        "interestPostedTo": _interest_posted(engine, listed, closing, last),
     }
+
+
+def _interest_posted(
+    engine: sa.Engine, listed: Mapping[AssetId, Asset], closing: Sequence[Mapping[str, str]], last: int
+) -> dict[str, str]:
+    """Asset → up to when the interest is in what its shares are worth at the end.   [B-4]"""
+    symbols = {_underlying_symbol(row["asset"]) for row in closing if "worth" in row}
+    held = [asset_id for asset_id, asset in listed.items() if asset.symbol in symbols]
+    posted = balances.interest_posted(engine, held, last)
+    return {listed[asset_id].symbol: utc(at_us) for asset_id, at_us in sorted(posted.items())}
+
+
+def _moved(listed: Mapping[AssetId, Asset], line: balances.StatementLine) -> str:
+    """What a movement of shares was in their asset, for people; nothing for a movement of the asset itself.   [B-4]"""
+    if line.moved is None:
+        return ""
+    asset = underlying(line.asset)
+    return f"{_owed(listed, line.account, asset, line.moved)} {_symbol(listed, asset)}"
 
 
 def _owner(engine: sa.Engine, subaccount: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from engine.commands import BorrowLend, LendingSide, SetPrices
 from engine.parameters import PRICE_SCALE
 from ledger.signing import Signer
 from tests.tools.conftest import Satchel
-from tests.tools.sample import ALICE, BOB, Exchange
+from tests.tools.sample import ALICE, BOB, MALLORY, Exchange
 
 USDC = 1
 
@@ -24,7 +25,7 @@ async def _move(exchange: Exchange, key: Signer, side: LendingSide, atoms: int) 
     assert outcome.rejection is None, outcome.rejection
 
 
-async def _lend(data: Path) -> None:
+async def _lend(data: Path, on_credit: bool = False) -> None:
     """Alice lends 8,000 USDC, Bob borrows 3,000 against 500 SOL; a minute later Alice redeems 1,000 and a bit."""
     exchange = await Exchange(data).open()
     await exchange.register(ALICE)
@@ -37,7 +38,21 @@ async def _lend(data: Path) -> None:
     await _move(exchange, BOB, LendingSide.BORROW, 3_000_000_000)
     exchange.now_us += 60_000_000
     await _move(exchange, ALICE, LendingSide.BORROW, 1_000_000_001)
+    if on_credit:
+        await _buy_on_credit(exchange)
     await exchange.close()
+
+
+async def _buy_on_credit(exchange: Exchange) -> None:
+    """Bob buys 50 SOL for 5,000 USDC, of which he has 3,000."""
+    await exchange.register(MALLORY)
+    await exchange.deposit(MALLORY, "SOL", 50_000_000_000, 3)
+    order = {"symbol": "SOL_USDC", "orderType": "Limit", "price": "100", "quantity": "50"}
+    sold = await exchange.ask(MALLORY, "orderExecute", side="Ask", **order)
+    fields = order | {"side": "Bid", "autoBorrow": "true"}
+    command = exchange.derived(BOB, "orderExecute", fields)
+    bought = await exchange.bring(command, exchange.request(BOB, "orderExecute", fields))
+    assert sold.rejection is None and bought.rejection is None, (sold, bought)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +80,30 @@ def test_a_statement_shows_shares_and_what_they_are_worth(lent_log: Path, satche
     assert (owed["asset"], owed["balance"]) == ("USDC.debt", "-3000") and owed["worth"].startswith("-3000.0")
     assert shown.code == 0 and "worth" in shown.out
     assert f"USDC.lend lent (worth {lines[1]['worth']} USDC)" in shown.out
+
+
+def test_a_statement_shows_what_was_moved_in_the_asset_and_how_far_interest_is_posted(
+    tmp_path: Path, satchel: Satchel
+) -> None:
+    """A-12, B-4: exactly what was lent, redeemed and borrowed, also when a fill did it."""
+    data = tmp_path / "node"
+    asyncio.run(_lend(data, on_credit=True))
+    alice, bob = (satchel("statement", number, "--data", data) for number in (1, 2))
+    document = satchel("statement", 1, "--data", data, "--json").json()
+    early = satchel("statement", 1, "--data", data, "--as-of", 6, "--json").json()
+
+    assert _moved(alice.out) == [("lend", "8000 USDC"), ("redeem", "-1000.000001 USDC")], alice.out
+    assert _moved(bob.out) == [("borrow", "-3000 USDC"), ("trade", "-2000 USDC")], bob.out
+    assert not any("moved" in line for line in document["lines"])
+    (until,) = document["interestPostedTo"].values()
+    assert until.startswith("2023-11-14T22:14:20") and early["interestPostedTo"] == {}
+    assert alice.out.splitlines()[-1].startswith(f"interest posted to {until} (USDC)")
+
+
+def _moved(statement: str) -> list[tuple[str, str]]:
+    """Kind and amount in the asset of a statement's lines in shares."""
+    lines = [re.split(r"  +", line) for line in statement.splitlines() if re.search(r"USDC\.(lend|debt)  ", line)]
+    return [(cells[3], cells[7]) for cells in lines]
 
 
 def test_the_trial_balance_balances_in_shares_too(lent_log: Path, satchel: Satchel) -> None:
