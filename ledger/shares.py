@@ -24,6 +24,8 @@ _OWN_MOVEMENT: dict[int, int] = {
     JournalKind.REPAY: 4,
 }
 """Movements by the numbers that memos have for them; kinds whose whole memo is one.   [B-12]"""
+_MOVEMENT_LENGTH = 7
+"""(subaccount, asset, movement, source, atoms, shares, position)"""
 _LEND_SIGNS, _DEBT_SIGNS = {1: -1, 2: 1}, {3: 1, 4: -1}
 """Movement → the sign of its posting on the subaccount's account."""
 
@@ -58,16 +60,15 @@ def moved_atoms(kind: int, memo: Sequence[Any], account: AccountId, share: Asset
     Exact, where a quotient is not: who redeems last leaves a pool without shares to divide.   [B-4, B-12]
     """
     if kind in _OWN_MOVEMENT:
-        subaccount, asset, _source, *rest = memo
-        movements: Sequence[Any] = [(subaccount, asset, _OWN_MOVEMENT[kind], _source, *rest)]
+        movements: Sequence[Any] = [(*memo[:2], _OWN_MOVEMENT[kind], *memo[2:])]
     else:
-        movements = memo[-1] if memo and isinstance(memo[-1], list | tuple) else ()
+        movements = memo[-1] if memo and isinstance(memo[-1], list | tuple) else []
     owner, asset = owner_of(account), underlying(share)
     signs = _LEND_SIGNS if share == lend_share(asset) else _DEBT_SIGNS
     found: list[tuple[int, int]] = [
         (signs[one[2]] * int(one[5]), signs[one[2]] * one[4])
         for one in movements
-        if (one[0], one[1]) == (owner, asset) and one[2] in signs
+        if len(one) == _MOVEMENT_LENGTH and tuple(one[:2]) == (owner, asset) and one[2] in signs
     ]
     exact = [atoms for moved, atoms in found if moved == shares]
     if exact:
