@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ledger import compiled
-from tools.setup.compile_core import missing_tools
+from tools.setup.compile_core import LEVEL, missing_tools
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("ledger", "engine", "tools", "tests", "alembic", "pyproject.toml")
@@ -144,7 +144,7 @@ def run(checkout: Path, script: str, as_python: str = "") -> str:
 
 
 def python(checkout: Path, *arguments: str, as_python: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(checkout), compiled.SWITCH: as_python}
+    environment = {**os.environ, "PYTHONPATH": str(checkout), compiled.SWITCH: as_python, LEVEL: "0"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )

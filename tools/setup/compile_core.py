@@ -93,13 +93,18 @@ def main() -> int:
     return 0
 
 
+LEVEL = "SATCHEL_COMPILE_LEVEL"
+"""Environment variable: the C compiler's -O, 3 when left out; tests that want the bytes and not the speed take 0."""
+
 BUILD = f"""
+import os
 import sys
 from mypyc.build import mypycify
 from setuptools import Distribution
 
 flags = ["--config-file", "pyproject.toml", "--no-warn-unused-ignores", *sys.argv[1:]]
-modules = mypycify(flags, opt_level="3", debug_level="0", group_name={compiled.GROUP!r}, target_dir="c")
+level = os.environ.get({LEVEL!r}, "3")
+modules = mypycify(flags, opt_level=level, debug_level="0", group_name={compiled.GROUP!r}, target_dir="c")
 distribution = Distribution({{"name": {compiled.GROUP!r}, "ext_modules": modules}})
 command = distribution.get_command_obj("build_ext")
 command.build_lib, command.build_temp = "../modules", "objects"
