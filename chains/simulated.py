@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -156,6 +157,8 @@ class SimulatedChain:
         self._faucet = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"faucet " + seed.encode()).digest())
         self.faucet_address = address_of(self._faucet)
         self._sql = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+        # A node mines in a thread; SQLite must not be closed under its feet.
+        self._mining = Lock()
         self._sql.execute("PRAGMA journal_mode=WAL")
         self._sql.execute("PRAGMA synchronous=NORMAL")
         self._sql.executescript(_SCHEMA)
@@ -166,7 +169,9 @@ class SimulatedChain:
                 self._set(self.faucet_address, NATIVE, 0, 10**30)
 
     def close(self) -> None:
-        self._sql.close()
+        """Wait for the blocks that are being mined; afterwards mining raises sqlite3.ProgrammingError."""
+        with self._mining:
+            self._sql.close()
 
     # -- for whoever drives the chain
 
@@ -225,10 +230,11 @@ class SimulatedChain:
 
     def mine(self, count: int = 1, *, empty: bool = False) -> BlockRef:
         """Mine blocks from the mempool, best paying first; `empty` leaves the mempool waiting."""
-        for _ in range(count):
-            with self._transaction():
-                self._mine_one(empty)
-        return self.tip()
+        with self._mining:
+            for _ in range(count):
+                with self._transaction():
+                    self._mine_one(empty)
+            return self.tip()
 
     def reorg(
         self, depth: int, *, drop: Collection[str] = (), reinclude: bool = True, extend: int = 1

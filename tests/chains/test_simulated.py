@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -180,3 +183,23 @@ def test_coins_are_only_moved_or_burnt_as_fees(deeds: list[str], random: object)
 @given(st.binary(max_size=40))
 def test_base58_goes_both_ways(data: bytes) -> None:
     assert base58.decode(base58.encode(data)) == data
+
+
+def test_a_chain_is_not_closed_while_it_mines(tmp_path: Path) -> None:
+    """A node that stops closes its chain while a thread of it still mines: SQLite would end the process."""
+    for number in range(5):
+        chain = SimulatedChain(tmp_path / f"{number}.db", seed="test")
+        begun = Event()
+
+        def mine(chain: SimulatedChain = chain, begun: Event = begun) -> None:
+            with suppress(sqlite3.ProgrammingError):
+                while True:
+                    chain.mine(3)
+                    begun.set()
+
+        thread = Thread(target=mine)
+        thread.start()
+        assert begun.wait(10)
+        chain.close()
+        thread.join(10)
+        assert not thread.is_alive()
