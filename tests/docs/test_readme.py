@@ -76,7 +76,7 @@ def test_every_command_of_the_tour_works_as_written(demo: tuple[str, Path], tmp_
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"symbol":"SOL_USDC"' in done.stdout
     assert "identical" in done.stdout + done.stderr
-    assert '"source":"SpotMargin"' in done.stdout or '"symbol":"ETH"' in done.stdout
+    assert '"paymentType":"Borrow"' in done.stdout and '"netQuantity":"-1.5' in done.stdout
 
 
 def test_what_the_api_says_is_what_the_postings_say(demo: tuple[str, Path], tmp_path: Path) -> None:
