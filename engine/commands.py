@@ -44,6 +44,35 @@ class SelfTrade(IntEnum):
     REJECT_BOTH = 3
 
 
+class TriggerBy(IntEnum):
+    """Which price a trigger order waits for.   [S-7, S-9]"""
+
+    NONE = 0
+    LAST = 1
+    MARK = 2
+    INDEX = 3
+
+
+class SlippageKind(IntEnum):
+    """What a slippage tolerance counts in, from the best opposite price when the order enters.   [S-7]"""
+
+    NONE = 0
+    TICKS = 1
+    PERCENT = 2
+    """In 1e-9 of the price."""
+
+
+class Origin(IntEnum):
+    """Who made an order; names are the wire's `O`.   [W-6]"""
+
+    USER = 0
+    LIQUIDATION = 1
+    ADL = 2
+    COLLATERAL_CONVERSION = 3
+    SETTLEMENT = 4
+    BACKSTOP = 5
+
+
 class LendingSide(IntEnum):
     """Of a manual loan: Lend repays a debt of the asset first, Borrow redeems what is lent first.   [B-4, B-12]"""
 
@@ -274,8 +303,20 @@ class UpdateAccount(_Command):
     leverage_limit: int | None = None
 
 
+class Bracket(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A take-profit or stop-loss that arms when its parent first fills; a market order without a limit price.  [S-9]"""
+
+    trigger_by: TriggerBy
+    trigger_price_ticks: int
+    limit_price_ticks: int = 0
+
+
 class PlaceOrder(_Command):
-    """A limit order (`price_ticks`, `lots`) or a market order (`lots`, or `quote_atoms` to spend or get).   [S-7]"""
+    """A limit order (`price_ticks`, `lots`) or a market order (`lots`, or `quote_atoms` to spend or get).   [S-7]
+
+    With `trigger_by` it waits, locks nothing and is judged when it triggers; its quantity is then `lots`, or
+    `trigger_percent` (1e-9) of the position.   [S-9]
+    """
 
     subaccount_id: int
     market_id: int
@@ -293,6 +334,13 @@ class PlaceOrder(_Command):
     auto_lend_redeem: bool = False
     auto_borrow: bool = False
     auto_borrow_repay: bool = False
+    trigger_by: TriggerBy = TriggerBy.NONE
+    trigger_price_ticks: int = 0
+    trigger_percent: int = 0
+    stop_loss: Bracket | None = None
+    take_profit: Bracket | None = None
+    slippage: int = 0
+    slippage_kind: SlippageKind = SlippageKind.NONE
 
 
 class PlaceOrders(_Command):
@@ -311,10 +359,144 @@ class CancelOrder(_Command):
 
 
 class CancelAllOrders(_Command):
-    """Cancels the subaccount's orders, of one market when `market_id` is not 0."""
+    """Cancels the subaccount's orders, of one market when `market_id` is not 0; resting ones, waiting ones or both."""
 
     subaccount_id: int
     market_id: int = 0
+    resting: bool = True
+    waiting: bool = True
+
+
+class SettlePositions(_Command):
+    """A 10-second tick: every position pays or receives what it gained or lost since the last.   [S-10 … S-14]"""
+
+
+class ChargeFunding(_Command):
+    """A funding interval of these markets has ended.   [P-20, P-21]"""
+
+    market_ids: tuple[int, ...]
+
+
+class FireTriggers(_Command):
+    """A price has crossed what trigger orders wait for: they enter the book.   [S-9]"""
+
+
+class Liquidate(_Command):
+    """A second of liquidation: every account in it takes one step, the worst first.   [L-3, S-15]"""
+
+
+class RegisterBackstop(_Command):
+    """A backstop liquidity provider registers how much notional (USD, 1e-8) it takes; 0 ends it.   [L-4]"""
+
+    subaccount_id: int
+    notional_usd: int
+
+
+class FundInsurance(_Command):
+    """The operator moves own USDC (brought by FundCustody) into the insurance fund.   [L-5]"""
+
+    atoms: int
+
+
+class CreateStrategy(_Command):
+    """A scheduled strategy (TWAP): `lots` in equal market or limit orders every `interval_ms` over `duration_ms`.
+
+    [S-7]
+    """
+
+    subaccount_id: int
+    market_id: int
+    side: Side
+    lots: int
+    duration_ms: int
+    interval_ms: int
+    price_ticks: int = 0
+    """Limit of each slice; 0: market orders."""
+    randomized: bool = False
+    """Slices vary by up to a tenth, from the strategy's own number: no randomness enters the engine."""
+    reduce_only: bool = False
+    self_trade: SelfTrade = SelfTrade.REJECT_TAKER
+    client_id: int | None = None
+    auto_lend: bool = False
+    auto_lend_redeem: bool = False
+    auto_borrow: bool = False
+    auto_borrow_repay: bool = False
+    slippage: int = 0
+    slippage_kind: SlippageKind = SlippageKind.NONE
+
+
+class CancelStrategy(_Command):
+    """By exactly one of `strategy_id` and `client_id`."""
+
+    subaccount_id: int
+    market_id: int
+    strategy_id: int | None = None
+    client_id: int | None = None
+
+
+class CancelAllStrategies(_Command):
+    subaccount_id: int
+    market_id: int = 0
+
+
+class RunStrategies(_Command):
+    """The next slices of scheduled strategies are due.   [S-7]"""
+
+
+class SubmitRfq(_Command):
+    """A request for quotes over `lots`, or `quote_atoms`; `immediate`: the first acceptable quote fills it.   [S-7]"""
+
+    subaccount_id: int
+    market_id: int
+    side: Side
+    lots: int = 0
+    quote_atoms: int = 0
+    price_ticks: int = 0
+    """Worst acceptable price; 0: any."""
+    immediate: bool = False
+    client_id: int | None = None
+    auto_lend: bool = False
+    auto_lend_redeem: bool = False
+    auto_borrow: bool = False
+    auto_borrow_repay: bool = False
+
+
+class RefreshRfq(_Command):
+    """Begins the request's time anew."""
+
+    subaccount_id: int
+    rfq_id: int
+
+
+class CancelRfq(_Command):
+    subaccount_id: int
+    rfq_id: int | None = None
+    client_id: int | None = None
+
+
+class SubmitQuote(_Command):
+    """A maker's two prices for a request."""
+
+    subaccount_id: int
+    rfq_id: int
+    bid_ticks: int
+    ask_ticks: int
+    client_id: int | None = None
+    auto_lend: bool = False
+    auto_lend_redeem: bool = False
+    auto_borrow: bool = False
+    auto_borrow_repay: bool = False
+
+
+class AcceptQuote(_Command):
+    subaccount_id: int
+    quote_id: int
+    rfq_id: int | None = None
+    client_id: int | None = None
+
+
+class ExpireRfqs(_Command):
+    """Requests whose time has passed end.   [S-7]"""
 
 
 class CreditDeposit(_Command):
@@ -487,6 +669,22 @@ Command = (
     | UnstakeAssets
     | ReceiveYield
     | CloseYieldPeriod
+    | SettlePositions
+    | ChargeFunding
+    | FireTriggers
+    | Liquidate
+    | RegisterBackstop
+    | FundInsurance
+    | CreateStrategy
+    | CancelStrategy
+    | CancelAllStrategies
+    | RunStrategies
+    | SubmitRfq
+    | RefreshRfq
+    | CancelRfq
+    | SubmitQuote
+    | AcceptQuote
+    | ExpireRfqs
 )
 
 USER_COMMANDS: tuple[type, ...] = (
@@ -502,6 +700,15 @@ USER_COMMANDS: tuple[type, ...] = (
     RequestWithdrawal,
     BorrowLend,
     ConvertDust,
+    RegisterBackstop,
+    CreateStrategy,
+    CancelStrategy,
+    CancelAllStrategies,
+    SubmitRfq,
+    RefreshRfq,
+    CancelRfq,
+    SubmitQuote,
+    AcceptQuote,
 )
 """Commands that only a user's own signature can bring in.   [A-5]"""
 

@@ -9,7 +9,16 @@ from enum import IntEnum
 
 import msgspec
 
-from engine.commands import OrderType, SelfTrade, Side, TimeInForce
+from engine.commands import (
+    Bracket,
+    Origin,
+    OrderType,
+    SelfTrade,
+    Side,
+    SlippageKind,
+    TimeInForce,
+    TriggerBy,
+)
 from engine.outcome import Outcome as Outcome
 
 
@@ -40,6 +49,14 @@ class ExpiryReason(IntEnum):
     INSUFFICIENT_BORROWABLE_QUANTITY = 12
     BORROW_REQUIRES_LEND_REDEEM = 13
     NEGATIVE_EQUITY = 14
+    REDUCE_ONLY_NOT_REDUCED = 15
+    STOP_WITHOUT_POSITION = 16
+    POSITION_LIMIT = 17
+    SLIPPAGE_TOLERANCE_EXCEEDED = 18
+    LIQUIDATION = 19
+    POST_ONLY_MODE = 20
+    INVALID_PRICE = 21
+    MAX_STOP_ORDERS_PER_POSITION = 22
 
 
 class LendingEvent(IntEnum):
@@ -74,6 +91,23 @@ class _Fact(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Base of events and replies: plain, immutable, encodable (a reply is kept in the state for repeats, A-11)."""
 
 
+class OrderTerms(_Fact):
+    """What only some orders have: who made it, what it waits or waited for, what belongs to it.   [S-7, S-9, W-6]"""
+
+    origin: Origin = Origin.USER
+    trigger_by: TriggerBy = TriggerBy.NONE
+    trigger_price_ticks: int = 0
+    trigger_percent: int = 0
+    triggered_at_us: int = 0
+    stop_loss: Bracket | None = None
+    take_profit: Bracket | None = None
+    related_order_id: int = 0
+    """The parent of a bracket's order."""
+    strategy_id: int = 0
+    slippage: int = 0
+    slippage_kind: SlippageKind = SlippageKind.NONE
+
+
 class OrderView(_Fact):
     """An order as it stood right after the command that reports it."""
 
@@ -96,6 +130,7 @@ class OrderView(_Fact):
     self_trade: SelfTrade
     created_at_us: int
     expiry_reason: ExpiryReason | None = None
+    terms: OrderTerms | None = None
 
 
 class OrderRefused(_Fact):
@@ -136,6 +171,192 @@ class Trade(_Fact):
     taker_fee_atoms: int
     maker_fee_asset_id: int
     maker_fee_atoms: int
+
+
+class TriggerPlaced(_Fact):
+    """A trigger order waits.   [S-9]"""
+
+    order: OrderView
+
+
+class TriggerFailed(_Fact):
+    """A trigger order triggered and was refused: `order.expiry_reason` says why.   [S-9]"""
+
+    order: OrderView
+
+
+class PositionView(_Fact):
+    """A perpetual position as it stands after the command.   [C-5, S-10]"""
+
+    subaccount_id: int
+    market_id: int
+    position_id: int
+    lots: int
+    """Signed: below zero is short."""
+    entry_atoms: int
+    """What it was entered for, in quote atoms ≥ 0: ÷ |lots| it is the average entry, for display."""
+    traded_atoms: int
+    """Σ −price × signed quantity of its fills since it opened, in quote atoms: never reset."""
+    cost_atoms: int
+    """The cost account: what it gained against the last settled mark, apart from the mark's own move.   [A-2]"""
+    fee_atoms: int
+    funding_atoms: int
+    """Funding since it opened; above zero: received."""
+    opened_at_us: int
+    closed_lots: int
+    """Closed since it opened."""
+
+
+class PositionChanged(_Fact):
+    """Opened, adjusted or closed by `origin`; `position.lots` 0: closed.   [W-6]"""
+
+    position: PositionView
+    change: int
+    """1 opened, 2 adjusted, 3 closed."""
+    origin: Origin
+    mark: int
+    """The mark in PRICE_SCALE, 0 without any."""
+
+
+class PositionsSettled(_Fact):
+    """A settlement tick: which markets at which marks, what moved. Whom it moved is in the journal's columns.   [S-10]"""
+
+    market_ids: tuple[int, ...]
+    marks: tuple[int, ...]
+    """Quote atoms per lot."""
+    paid_atoms: int
+    collected_atoms: int
+    unsettled_atoms: int
+    """What winners wait for."""
+
+
+class FundingCharged(_Fact):
+    """A funding interval ended.   [P-20 … P-22]"""
+
+    market_id: int
+    rate: int
+    """In 1e-9."""
+    interval_end_us: int
+    mark: int
+    premium: int
+    """The interval's mean premium, 1e-9."""
+    index: int
+    """Cumulative funding of one lot, long, in 1e-12 quote atoms."""
+
+
+class SettlementMoved(_Fact):
+    """USDC that a subaccount owed and how it was found, or got later than its tick.   [S-12, S-13]"""
+
+    subaccount_id: int
+    source: str
+    """`realize`, `funding`, `fee`, `unsettled`, `claim`, `conversion`, `liquidation`, `backstop`, `adl`, `loss`."""
+    atoms: int
+    """Above zero: received."""
+
+
+class ClaimMoved(_Fact):
+    """A liquidity-fund claim changed by `atoms`; `position_atoms` after it, below zero: owed.   [V-1, V-2]"""
+
+    subaccount_id: int
+    market_id: int
+    atoms: int
+    position_atoms: int
+
+
+class LiquidationChanged(_Fact):
+    """A liquidation began, took a step, or ended: why, with the numbers before and after.   [L-1, L-10]"""
+
+    subaccount_id: int
+    stage: str
+    """`started`, `cancelled_orders`, `netted`, `book`, `backstop`, `adl`, `insurance`, `loss`, `debt`, `lender_adl`,
+    `collateral`, `ended`."""
+    equity_usd: int
+    maintenance_usd: int
+    notional_usd: int
+    market_id: int = 0
+    asset_id: int = 0
+    quantity: int = 0
+    """Lots of a position, atoms of an asset; signed as the account's own holding changed."""
+    price: int = 0
+    """In PRICE_SCALE."""
+    mark: int = 0
+    fee_atoms: int = 0
+    equity_after_usd: int = 0
+    maintenance_after_usd: int = 0
+    counterparty_id: int = 0
+
+
+class LossShared(_Fact):
+    """What nobody could pay was charged to one side of a market.   [L-6]"""
+
+    market_id: int
+    is_long_side: bool
+    atoms: int
+    per_lot: int
+    """In 1e-12 quote atoms."""
+
+
+class StrategyView(_Fact):
+    strategy_id: int
+    client_id: int | None
+    subaccount_id: int
+    market_id: int
+    side: Side
+    lots: int
+    executed_lots: int
+    executed_quote_atoms: int
+    price_ticks: int
+    duration_ms: int
+    interval_ms: int
+    randomized: bool
+    reduce_only: bool
+    self_trade: SelfTrade
+    slippage: int
+    slippage_kind: SlippageKind
+    status: str
+    """`Running`, `Completed`, `Cancelled`, `Terminated`."""
+    reason: str
+    created_at_us: int
+
+
+class StrategyChanged(_Fact):
+    strategy: StrategyView
+
+
+class RfqView(_Fact):
+    rfq_id: int
+    client_id: int | None
+    subaccount_id: int
+    market_id: int
+    side: Side
+    lots: int
+    quote_atoms: int
+    price_ticks: int
+    immediate: bool
+    submitted_at_us: int
+    expires_at_us: int
+    status: OrderStatus
+    fill_price_ticks: int = 0
+    filled_lots: int = 0
+
+
+class QuoteView(_Fact):
+    quote_id: int
+    rfq_id: int
+    client_id: int | None
+    subaccount_id: int
+    bid_ticks: int
+    ask_ticks: int
+    status: OrderStatus
+    created_at_us: int
+
+
+class RfqChanged(_Fact):
+    """`change` as in the wire's account.rfqUpdate; `quote` where one is meant.   [W-6]"""
+
+    change: str
+    rfq: RfqView
+    quote: QuoteView | None = None
 
 
 class BookLevel(_Fact):
@@ -263,9 +484,10 @@ class ThrottleMoved(_Fact):
 
 
 class MarksChanged(_Fact):
-    """The marks of these assets changed.   [P-2]"""
+    """The marks of these assets, and of these perpetual markets, changed.   [P-2]"""
 
     asset_ids: tuple[int, ...]
+    market_ids: tuple[int, ...] = ()
 
 
 class DustConverted(_Fact):

@@ -19,7 +19,7 @@ from engine.commands import (
     GrantTier,
 )
 from engine.events import AssetConfigured, MarketConfigured, Outcome
-from engine.fees import set_tiers
+from engine.fees import USDC, set_tiers
 from engine.lending import begin, open_pool
 from engine.orders import Touched, promise, report_levels, withdraw
 from engine.parameters import (
@@ -83,6 +83,8 @@ def configure_asset(state: State, command: ConfigureAsset, outcome: Outcome) -> 
     if known is None:
         record(outcome, JournalKind.ASSET_LISTED, (asset.asset_id, asset.symbol, asset.decimals))
     state.assets[asset.asset_id] = asset
+    if asset.symbol == USDC:
+        state.usdc = asset.asset_id
     state.marks_version += 1
     outcome.events.append(AssetConfigured(asset.asset_id))
 
@@ -320,8 +322,8 @@ def _require_market(state: State, market: MarketParameters) -> None:
     _require_range(bands.premium_tolerance, 0, RATE_SCALE, "bands.premium_tolerance")
     if market.perpetual is not None:
         _require_perpetual(market.perpetual)
-        if market.state != BookState.CLOSED:
-            raise Rejection(RejectReason.NOT_SUPPORTED, field="state", market_id=market.market_id)
+        if market.quote_asset_id != state.usdc:
+            raise _invalid("quote", "perpetuals settle in USDC")
 
 
 def _require_perpetual(perpetual: PerpetualParameters) -> None:

@@ -165,6 +165,15 @@ class PerpetualParameters(msgspec.Struct, frozen=True, array_like=True):
     funding_lower_bps: int
     open_interest_limit_lots: int
     mark_bound: int
+    position_limit_lots: int = 0
+    """Most that one subaccount may hold, open orders included; 0: no limit.   [S-7]"""
+    premium_divisor: int = 8
+    interest_rate: int = 300_000
+    """0.03 % a day, in 1e-9.   [P-20]"""
+    funding_clamp: int = 500_000
+    """The interest counts within ± this of the mean premium, in 1e-9.   [P-20]"""
+    liquidation_bands: BandParameters | None = None
+    """None: twice as wide as the market's own.   [P-14]"""
 
 
 class MarketParameters(msgspec.Struct, frozen=True, array_like=True):
@@ -206,6 +215,31 @@ class FeeSchedule(msgspec.Struct, frozen=True, array_like=True):
     """Share of each fee that goes to the insurance fund, in 1e-9.   [F-4]"""
 
 
+class RiskParameters(msgspec.Struct, frozen=True, array_like=True):
+    """What settlement and liquidation reckon with; fractions in 1e-9.   [M-8, S-12, S-13, V-3, V-4, L-3 … L-7]"""
+
+    acmf_divisor: int = 2
+    acmf_offset: int = 60_000_000
+    settlement_advance: bool = False
+    """Whether the insurance fund may advance what a tick could not collect.   [S-13]"""
+    negative_claim_cap: int = 500_000_000
+    """Negative claims above this share of the collateral value are settled in USDC.   [V-3]"""
+    claim_cure_ticks: int = 6
+    conversion_index_floor: int = 980_000_000
+    """Collateral is not sold for settlement below index × this.   [S-12]"""
+    liquidation_step: int = 100_000_000
+    liquidation_small_usd: int = 100 * USD_SCALE
+    liquidation_stop: int = 950_000_000
+    """The order-book stage stops at an MMR below this.   [L-3]"""
+    liquidation_fee: int = 10_000_000
+    liquidation_failed_ticks: int = 3
+    bankruptcy_failed_steps: int = 10
+    backstop_share: int = 500_000_000
+    """What a backstop provider pays of the equity it receives.   [L-4]"""
+    backstop_incentive: int = 2_500_000
+    """The least that a slice must be worth to it, of the slice's gross notional.   [L-4]"""
+
+
 class Limits(msgspec.Struct, frozen=True, array_like=True):
     """Bounds that protect the state from growing without end."""
 
@@ -217,6 +251,9 @@ class Limits(msgspec.Struct, frozen=True, array_like=True):
     """What one subaccount may owe in all money markets together.   [B-8]"""
     hand_price_stale_ms: int = DEFAULT_HAND_PRICE_STALE_MS
     """How long an index price fed by hand lives, except on a devnet, where it lives until replaced.   [P-1]"""
+    trigger_orders_per_subaccount: int = 100
+    strategies_per_subaccount: int = 20
+    risk: RiskParameters = RiskParameters()
 
 
 class GenesisParameters(msgspec.Struct, frozen=True, array_like=True):

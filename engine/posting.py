@@ -6,12 +6,23 @@ from typing import Any
 
 from engine.events import Outcome
 from engine.liquidity import coins_moved
-from engine.state import ASSET_BITS, State
-from ledger.chart import OWNER_BITS, OWNER_MASK, AccountId, AccountKind, AssetId, underlying
+from engine.state import ASSET_BITS, Market, Position, State, Subaccount
+from ledger.chart import (
+    OWNER_BITS,
+    OWNER_MASK,
+    AccountId,
+    AccountKind,
+    AssetId,
+    contracts,
+    market_of,
+    underlying,
+)
 from ledger.journal import JournalTransaction, Posting, residues
 
 _AVAILABLE = int(AccountKind.AVAILABLE)
 _CUSTODY = int(AccountKind.CUSTODY)
+_POSITION = int(AccountKind.POSITION)
+_UNSETTLED = int(AccountKind.UNSETTLED)
 _SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED, AccountKind.RECEIVABLE)
 
 
@@ -31,13 +42,70 @@ def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], posti
         kind_of_account = account >> OWNER_BITS
         if kind_of_account == _AVAILABLE:
             touched[(account & OWNER_MASK) << ASSET_BITS | asset] = None
+        elif kind_of_account == _POSITION:
+            _move_position(state, account & OWNER_MASK, asset, -atoms)
         elif kind_of_account == _CUSTODY:
             coins_moved(state, account, asset, before, before + atoms)
+        elif kind_of_account == _UNSETTLED:
+            _move_unsettled(state, account & OWNER_MASK, -atoms)
     entry = JournalTransaction(kind, memo, postings)
     # The sum over all assets is the cheap half of the check; the exact one per asset is made where blocks are built
     # and by the database.
     assert total == 0, f"journal transaction of kind {kind} is out of balance: {residues(entry)}"
     outcome.journal.append(entry)
+
+
+def _move_position(state: State, number: int, asset: AssetId, atoms: int) -> None:
+    """Contracts or cost of a position moved: the account is the position.   [A-2]"""
+    market = state.markets[market_of(asset)]
+    market_id, subaccount = market.parameters.market_id, state.subaccounts[number]
+    held = position_of(subaccount, market)
+    if asset == contracts(market_id):
+        lots, rest = divmod(atoms, market.parameters.lot_atoms)
+        assert not rest, f"subaccount {number}: {atoms} atoms of market {market_id} are no whole lots"
+        market.open_interest += max(0, held.lots + lots) - max(0, held.lots)
+        held.lots += lots
+    else:
+        held.cost += atoms
+    if held.cost:
+        market.traded[number] = held
+    else:
+        market.traded.pop(number, None)
+    if held.lots or held.cost:
+        market.holders[number] = held
+    else:
+        market.holders.pop(number, None)
+
+
+def position_of(subaccount: Subaccount, market: Market) -> Position:
+    """The subaccount's position in the market, made if it is not there; `drop_position` is its end."""
+    market_id = market.parameters.market_id
+    held = subaccount.positions.get(market_id)
+    if held is None:
+        held = subaccount.positions[market_id] = Position(subaccount, market)
+        subaccount.asset_ids[market.parameters.quote_asset_id] = None
+        subaccount.margined = True
+    return held
+
+
+def drop_position(position: Position) -> None:
+    """Forget a position that is nothing any more: no lots, no cost, no open order."""
+    if position.lots or position.cost or position.buys or position.sells or position.reducing:
+        return
+    subaccount = position.subaccount
+    if subaccount.positions.pop(position.market.parameters.market_id, None) is not None:
+        subaccount.judge_by_margin()
+
+
+def _move_unsettled(state: State, number: int, atoms: int) -> None:
+    subaccount = state.subaccounts[number]
+    subaccount.unsettled += atoms
+    if subaccount.unsettled:
+        state.unsettled[number] = None
+        subaccount.margined = True
+    else:
+        state.unsettled.pop(number, None)
+        subaccount.judge_by_margin()
 
 
 def _note_asset(state: State, account: AccountId, asset: AssetId) -> None:

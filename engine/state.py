@@ -10,7 +10,18 @@ from typing import Any
 import msgspec
 
 from engine.commands import ClockMode, OrderType, SelfTrade, Side, TimeInForce
-from engine.events import DepositView, ExpiryReason, OrderStatus, OrderView, WithdrawalView
+from engine.events import (
+    DepositView,
+    ExpiryReason,
+    OrderStatus,
+    OrderTerms,
+    OrderView,
+    PositionView,
+    QuoteView,
+    RfqView,
+    StrategyView,
+    WithdrawalView,
+)
 from engine.parameters import (
     AssetParameters,
     ChainParameters,
@@ -70,6 +81,8 @@ class Order(msgspec.Struct, gc=False, eq=False):
     executed_quote_atoms: int = 0
     previous: Order | None = None
     next: Order | None = None
+    terms: OrderTerms | None = None
+    """Only what is not a plain order of a user has any."""
 
     def view(self, status: OrderStatus | None = None, expiry_reason: ExpiryReason | None = None) -> OrderView:
         """The order as it stands; `status` only for one that has ended, the others follow from the fills."""
@@ -97,6 +110,7 @@ class Order(msgspec.Struct, gc=False, eq=False):
             self.self_trade,
             self.created_at_us,
             expiry_reason,
+            self.terms,
         )
 
     def __repr__(self) -> str:
@@ -163,6 +177,107 @@ class ShareTime(msgspec.Struct):
     """What it earned and is not an atom yet, in 1e-27 atoms."""
 
 
+class Position:
+    """A subaccount's position in one perpetual, and its open orders there.   [A-2, C-5, M-1]
+
+    `lots` and `cost` are the ledger's own accounts (`contracts`, `cost` of the market): only `posting.post` changes
+    them. With S the market's `settled` and M its mark, both in quote atoms per lot, what it has gained since it was last
+    settled is lots × (M − S) + cost; C-5's cost is `cost` − lots × S.
+    """
+
+    __slots__ = (
+        "buys",
+        "closed_lots",
+        "cost",
+        "entry_atoms",
+        "fees",
+        "funding",
+        "lots",
+        "market",
+        "opened_at_us",
+        "position_id",
+        "reducing",
+        "sells",
+        "subaccount",
+        "traded",
+    )
+
+    def __init__(self, subaccount: Subaccount, market: Market) -> None:
+        self.subaccount = subaccount
+        self.market = market
+        self.lots = 0
+        """Above zero long, below short."""
+        self.cost = 0
+        """In quote atoms, above zero: gained. A fill at p adds (S − p) × signed lots; a settlement makes it 0."""
+        self.buys = 0
+        """Lots that open bids, reduce-only ones left out, would buy; they follow from the orders.   [M-1]"""
+        self.sells = 0
+        self.reducing = 0
+        """How many reduce-only orders rest; they follow from the orders."""
+        self.position_id = 0
+        """A new one each time a position begins at nothing; 0 while there is none."""
+        self.opened_at_us = 0
+        self.entry_atoms = 0
+        """What |lots| were entered for, in quote atoms: for display and the ADL ranking.   [C-5, L-6]"""
+        self.traded = 0
+        """Σ −price × signed lots since it opened."""
+        self.fees = 0
+        self.funding = 0
+        """Funding received (above zero) or paid since it opened."""
+        self.closed_lots = 0
+
+    def view(self) -> PositionView:
+        return PositionView(
+            self.subaccount.subaccount_id,
+            self.market.parameters.market_id,
+            self.position_id,
+            self.lots,
+            self.entry_atoms,
+            self.traded,
+            self.cost,
+            self.fees,
+            self.funding,
+            self.opened_at_us,
+            self.closed_lots,
+        )
+
+
+class Liquidation(msgspec.Struct):
+    """An account in liquidation, from its trigger to its end.   [L-1 … L-8]"""
+
+    since_us: int
+    next_second: int = 0
+    """The exchange second of its next step; one step a second.   [L-3]"""
+    step_atoms: dict[AssetId, int] = {}
+    """Item (`contracts` of a market in lots, or an owed asset in atoms) → what one step takes: 10 % at trigger.   [L-3]"""
+    unfilled_ticks: int = 0
+    """Steps in a row without a fill: after three the backstop takes over.   [L-3]"""
+    failed_buys: dict[AssetId, int] = {}
+    """Owed asset → steps that could not buy it back: after ten its lenders are paid in value.   [L-7]"""
+    frozen: dict[AssetId, int] = {}
+    """Marks (PRICE_SCALE) frozen for L-6 (`contracts` of a market) and L-7 (owed assets)."""
+
+
+class Strategy(msgspec.Struct):
+    """A scheduled strategy that runs.   [S-7]"""
+
+    view: StrategyView
+    next_us: int
+    slices_left: int
+    auto_lend: bool = False
+    auto_lend_redeem: bool = False
+    auto_borrow: bool = False
+    auto_borrow_repay: bool = False
+
+
+class Rfq(msgspec.Struct):
+    """A request for quotes that is open, and its quotes.   [S-7]"""
+
+    view: RfqView
+    quotes: dict[int, QuoteView] = {}
+    flags: int = 0
+    quote_flags: dict[int, int] = {}
+
 
 class Subaccount:
     """One cross-margined, multi-asset account; its balances live in `State.balances`.   [U-1, U-4]"""
@@ -173,6 +288,8 @@ class Subaccount:
         "auto_lend",
         "auto_realize_pnl",
         "auto_repay_borrows",
+        "backstop_usd",
+        "claims",
         "client_ids",
         "debts",
         "frozen_withdrawals",
@@ -181,13 +298,17 @@ class Subaccount:
         "margined",
         "opened_at_us",
         "orders",
+        "positions",
         "promised",
         "provisional",
         "receivables",
         "reserved",
         "share_times",
+        "strategies",
         "subaccount_id",
+        "unsettled",
         "user",
+        "waiting",
     )
 
     def __init__(self, subaccount_id: int, user: User, opened_at_us: int) -> None:
@@ -220,11 +341,23 @@ class Subaccount:
         self.auto_borrow_settlements = True
         self.auto_realize_pnl = True
         self.leverage_limit = 10 * 10**9
-
+        self.positions: dict[int, Position] = {}
+        """Market → its position or its open orders' share of exposure there; gone when there is neither.   [M-1]"""
+        self.claims: dict[int, None] = {}
+        """Markets in which the liquidity fund holds or owes something for it.   [V-1]"""
+        self.unsettled = 0
+        """USDC atoms of settled gains nobody has paid yet; below zero: losses it has not paid.   [S-13]"""
+        self.waiting: dict[int, Order] = {}
+        """Trigger orders that wait, by id.   [S-9]"""
+        self.strategies: dict[int, Strategy] = {}
+        self.backstop_usd = 0
+        """Notional (1e-8 USD) that it takes as a backstop liquidity provider.   [L-4]"""
 
     def judge_by_margin(self) -> None:
-        """Set `margined` anew after a debt, a promise or a receivable came or went."""
-        self.margined = bool(self.debts or self.promised or self.receivables)
+        """Set `margined` anew after a debt, a promise, a position, a receivable or a claim came or went."""
+        self.margined = bool(
+            self.debts or self.promised or self.positions or self.receivables or self.claims or self.unsettled
+        )
 
 
 class Liquidity(msgspec.Struct):
@@ -336,9 +469,30 @@ class ApiKey(msgspec.Struct, frozen=True):
 
 
 class Market:
-    """A market: parameters, its book, and what the bands need.   [P-10, P-11]"""
+    """A market: parameters, its book, what the bands need, and of a perpetual its mark, funding and holders.
 
-    __slots__ = ("book", "last_price_ticks", "listed_at_us", "next_trade_id", "parameters")
+    [P-2, P-10, P-11, P-20]
+    """
+
+    __slots__ = (
+        "book",
+        "funding_index",
+        "funding_rate",
+        "holders",
+        "last_price_ticks",
+        "listed_at_us",
+        "loss_index",
+        "mark",
+        "mark_lot",
+        "next_funding_us",
+        "next_trade_id",
+        "open_interest",
+        "parameters",
+        "premium",
+        "pricing",
+        "settled",
+        "traded",
+    )
 
     def __init__(self, parameters: MarketParameters, book: Any, listed_at_us: int) -> None:
         self.parameters = parameters
@@ -346,6 +500,44 @@ class Market:
         self.last_price_ticks = 0
         self.next_trade_id = 1
         self.listed_at_us = listed_at_us
+        # What follows is a perpetual's alone.
+        self.mark = 0
+        """In PRICE_SCALE, 0 without any.   [P-2]"""
+        self.mark_lot = 0
+        """The same in quote atoms per lot: whole, since the mark is on its grid.   [P-2, S-10]"""
+        self.settled = 0
+        """The mark of the last settlement tick, in quote atoms per lot; 0 before the first.   [S-10]"""
+        self.pricing = AssetPricing()
+        """What the mark is made of besides the index; the deviation and the means are of this book.   [P-2, P-12]"""
+        self.premium = Premium()
+        self.open_interest = 0
+        """Lots that are long.   [P-22]"""
+        self.holders: dict[int, Position] = {}
+        """Subaccount → its position, of lots or cost that are not 0.   [S-10]"""
+        self.traded: dict[int, Position] = {}
+        """Holders whose cost is not 0: what a tick must touch even at an unchanged mark.   [S-14]"""
+        self.next_funding_us = 0
+        self.funding_index = 0
+        """Σ rate × mark of one lot, in 1e-12 quote atoms.   [P-21]"""
+        self.funding_rate = 0
+        """The last interval's, in 1e-9."""
+        self.loss_index = [0, 0]
+        """[longs', shorts'] cumulative shared loss of one lot, in 1e-12 quote atoms.   [L-6]"""
+
+
+class Premium:
+    """Samples of a perpetual's premium over its index.   [P-13, P-20]"""
+
+    __slots__ = ("last300", "sampled", "samples", "total", "total300")
+
+    def __init__(self) -> None:
+        self.total = 0
+        """Σ of the running funding interval's samples, 1e-9."""
+        self.samples = 0
+        self.last300: list[int | None] = []
+        """The premium of each of the last 300 seconds at second mod 300, None for none; empty before the first."""
+        self.total300 = 0
+        self.sampled = 0
 
 
 class Spare:
@@ -451,6 +643,32 @@ class State:
         """API key + signature → (wall ms it is remembered until, the first reply), oldest first.   [A-11]"""
         self.next_epoch = 1
         self.last_epoch_hour = 0
+        self.usdc = 0
+        """The asset that perpetuals settle in; follows from the assets."""
+        self.settled_second = 0
+        """The exchange second of the last settlement tick.   [S-10]"""
+        self.unsettled: dict[int, None] = {}
+        """Subaccounts whose unsettled equity is not 0; follows from them.   [S-13]"""
+        self.virtual: dict[int, None] = {}
+        """Subaccounts that settle through the liquidity fund, or have a claim on it; follows from them.   [V-1]"""
+        self.unclaimed: dict[int, int] = {}
+        """Subaccount → ticks since it lacks what a virtual loser must give up.   [V-4]"""
+        self.liquidations: dict[int, Liquidation] = {}
+        self.backstops: dict[int, None] = {}
+        """Registered backstop liquidity providers; follows from the subaccounts.   [L-4]"""
+        self.holes: dict[AssetId, int] = {}
+        """USDC that a money market's lenders still lack after a debt was written down.   [L-7, R-7]"""
+        self.taken: dict[AssetId, int] = {}
+        """What the insurance fund took in kind and has to sell.   [L-7]"""
+        self.triggers: Any = None
+        """Trigger orders by market, price and direction (`engine.triggers`); follows from `Subaccount.waiting`.  [S-9]"""
+        self.triggered: dict[int, None] = {}
+        """Trigger orders whose price has come and that have not entered yet, in their order.   [S-9]"""
+        self.strategies: dict[int, Strategy] = {}
+        self.next_strategy_id = 1
+        self.rfqs: dict[int, Rfq] = {}
+        self.next_rfq_id = 1
+        self.next_quote_id = 1
 
     def __del__(self) -> None:
         # Orders point at each other and their owner, and the collector does not see them.

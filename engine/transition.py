@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any
 
 from engine import accounts, clock, custody, lending, loans, markets, orders, pricing, staking, yields
 from engine.commands import (
@@ -225,7 +225,7 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
         case CloseYieldPeriod():
             return yields.close_period(state, command, outcome)
         case _:
-            assert_never(command)
+            raise Rejection(RejectReason.NOT_SUPPORTED, command=type(command).__name__)
 
 
 def _first_answer(state: State, asked: bytes, request: SignedRequest) -> tuple[int, Any] | None:

@@ -37,11 +37,15 @@ class AccountKind(IntEnum):
     WITHDRAWING = 17
     LENT = 18
     BORROWED = 19
+    POSITION = 20
+    UNSETTLED = 21
+    CLAIM = 22
     DEPOSIT_DUST = 32
     UNATTRIBUTED = 33
     POOL_SHARES = 34
     POOL_LENT = 35
     POOL_YIELD = 36
+    LIQUIDITY_FUND = 37
     FEE_INCOME = 48
     WITHDRAWAL_FEE_INCOME = 49
     POOL_FEES = 50
@@ -50,6 +54,9 @@ class AccountKind(IntEnum):
     ROUNDING = 81
     OPERATOR_EQUITY = 82
     DUST = 83
+    BACKSTOP_FUND = 84
+    INSURANCE_UNSETTLED = 85
+    ROUNDING_UNSETTLED = 86
 
 
 class ChartLine(NamedTuple):
@@ -67,11 +74,15 @@ CHART: dict[int, ChartLine] = {
     AccountKind.WITHDRAWING: ChartLine(AccountType.LIABILITY, "subaccount/{}/withdrawing"),
     AccountKind.LENT: ChartLine(AccountType.LIABILITY, "subaccount/{}/lent"),
     AccountKind.BORROWED: ChartLine(AccountType.ASSET, "subaccount/{}/borrowed"),
+    AccountKind.POSITION: ChartLine(AccountType.LIABILITY, "subaccount/{}/position"),
+    AccountKind.UNSETTLED: ChartLine(AccountType.LIABILITY, "subaccount/{}/unsettled"),
+    AccountKind.CLAIM: ChartLine(AccountType.LIABILITY, "subaccount/{}/claim"),
     AccountKind.DEPOSIT_DUST: ChartLine(AccountType.LIABILITY, "deposit-dust/{}"),
     AccountKind.UNATTRIBUTED: ChartLine(AccountType.LIABILITY, "unattributed/{}"),
     AccountKind.POOL_SHARES: ChartLine(AccountType.EQUITY, "money-market/shares"),
     AccountKind.POOL_LENT: ChartLine(AccountType.LIABILITY, "money-market/lent"),
     AccountKind.POOL_YIELD: ChartLine(AccountType.LIABILITY, "money-market/yield"),
+    AccountKind.LIQUIDITY_FUND: ChartLine(AccountType.LIABILITY, "liquidity-fund"),
     AccountKind.FEE_INCOME: ChartLine(AccountType.INCOME, "income/trading-fees"),
     AccountKind.WITHDRAWAL_FEE_INCOME: ChartLine(AccountType.INCOME, "income/withdrawal-fees"),
     AccountKind.POOL_FEES: ChartLine(AccountType.INCOME, "money-market/fees"),
@@ -80,6 +91,9 @@ CHART: dict[int, ChartLine] = {
     AccountKind.ROUNDING: ChartLine(AccountType.EQUITY, "equity/rounding"),
     AccountKind.OPERATOR_EQUITY: ChartLine(AccountType.EQUITY, "equity/operator"),
     AccountKind.DUST: ChartLine(AccountType.EQUITY, "equity/dust"),
+    AccountKind.BACKSTOP_FUND: ChartLine(AccountType.EQUITY, "equity/backstop-fund"),
+    AccountKind.INSURANCE_UNSETTLED: ChartLine(AccountType.EQUITY, "equity/insurance-unsettled"),
+    AccountKind.ROUNDING_UNSETTLED: ChartLine(AccountType.EQUITY, "equity/rounding-unsettled"),
 }
 
 SHARE_BITS = 20
@@ -89,6 +103,11 @@ SHARE_DECIMALS = 9
 SOL buys `1` SOL.lend on its first day.   [B-4]"""
 _LEND_SHARE = 1 << SHARE_BITS
 _DEBT_SHARE = 2 << SHARE_BITS
+_CONTRACTS = 3 << SHARE_BITS
+_COST = 4 << SHARE_BITS
+_CLAIM_LEND = 5 << SHARE_BITS
+_CLAIM_DEBT = 6 << SHARE_BITS
+_MARKET_ID_MASK = (1 << SHARE_BITS) - 1
 
 CUSTODY_WALLET_BITS = 32
 HOT_WALLET = 0
@@ -125,20 +144,54 @@ def debt_share(asset_id: AssetId) -> AssetId:
     return _DEBT_SHARE | asset_id
 
 
+def contracts(market_id: int) -> AssetId:
+    """`SOL_USDC_PERP`: a perpetual's position quantity as an asset, in atoms of the base; a long is owed them.  [A-2]"""
+    return _CONTRACTS | market_id
+
+
+def cost(market_id: int) -> AssetId:
+    """`SOL_USDC_PERP.cost`: what positions cost, in atoms of the quote, counted from the last settled mark.  [A-2]"""
+    return _COST | market_id
+
+
+def claim_lend(market_id: int) -> AssetId:
+    """`SOL_USDC_PERP.claim`: lend shares of USDC that the liquidity fund holds for winners of a market.   [V-2]"""
+    return _CLAIM_LEND | market_id
+
+
+def claim_debt(market_id: int) -> AssetId:
+    """`SOL_USDC_PERP.claim-debt`: debt shares of USDC that the liquidity fund owes for losers of a market.   [V-2]"""
+    return _CLAIM_DEBT | market_id
+
+
+def is_of_market(asset_id: AssetId) -> bool:
+    """Whether the id is a market's contracts, cost or claims, rather than an asset or a share in its pool."""
+    return asset_id >= _CONTRACTS
+
+
+def market_of(asset_id: AssetId) -> int:
+    """The market whose contracts, cost or claims the id means."""
+    return asset_id & _MARKET_ID_MASK
+
+
 def underlying(asset_id: AssetId) -> AssetId:
-    """The asset itself, or the one that a share is a share in."""
-    return asset_id & (_LEND_SHARE - 1)
+    """The asset itself, or the one that a share is a share in; a market's own assets are their own."""
+    return asset_id if asset_id >= _CONTRACTS else asset_id & (_LEND_SHARE - 1)
+
+
+_SUFFIX = {1: ".lend", 2: ".debt", 3: "", 4: ".cost", 5: ".claim", 6: ".claim-debt"}
+_SHARE_CLASSES = (1, 2, 5, 6)
 
 
 def asset_symbol(asset_id: AssetId, symbol: str) -> str:
-    """The id's symbol, given its underlying's: `SOL`, `SOL.lend`, `SOL.debt`."""
+    """The id's symbol, given its asset's or its market's: `SOL`, `SOL.lend`, `SOL_USDC_PERP.cost`."""
     share = asset_id >> SHARE_BITS
-    return symbol if not share else f"{symbol}.{ {1: 'lend', 2: 'debt'}.get(share, share)}"
+    return symbol if not share else symbol + _SUFFIX.get(share, f".{share}")
 
 
 def asset_decimals(asset_id: AssetId, decimals: int) -> int:
-    """The id's decimals, given its underlying's."""
-    return decimals + SHARE_DECIMALS if asset_id >> SHARE_BITS else decimals
+    """The id's decimals, given those of its asset, or (contracts) its market's base, (cost, claims) its quote."""
+    return decimals + SHARE_DECIMALS if asset_id >> SHARE_BITS in _SHARE_CLASSES else decimals
 
 
 def lent(subaccount_id: int) -> AccountId:
@@ -149,6 +202,21 @@ def lent(subaccount_id: int) -> AccountId:
 def borrowed(subaccount_id: int) -> AccountId:
     """A subaccount's debt shares: what it owes the pool.   [B-4]"""
     return AccountKind.BORROWED << OWNER_BITS | subaccount_id
+
+
+def position(subaccount_id: int) -> AccountId:
+    """A subaccount's perpetual positions: contracts and their cost. A long, and a gain, are credits.   [A-2]"""
+    return AccountKind.POSITION << OWNER_BITS | subaccount_id
+
+
+def unsettled(subaccount_id: int) -> AccountId:
+    """Settled gains that nobody has paid yet (credit), or losses that it has not paid (debit), in USDC.   [S-13]"""
+    return AccountKind.UNSETTLED << OWNER_BITS | subaccount_id
+
+
+def claim(subaccount_id: int) -> AccountId:
+    """What the liquidity fund holds, or owes, for a subaccount, in claim shares per market.   [V-1, V-2]"""
+    return AccountKind.CLAIM << OWNER_BITS | subaccount_id
 
 
 def withdrawing(subaccount_id: int) -> AccountId:
@@ -168,6 +236,10 @@ POOL_FEES = account_id(AccountKind.POOL_FEES)
 POOL_SHARES = account_id(AccountKind.POOL_SHARES)
 POOL_YIELD = account_id(AccountKind.POOL_YIELD)
 DUST = account_id(AccountKind.DUST)
+LIQUIDITY_FUND = account_id(AccountKind.LIQUIDITY_FUND)
+BACKSTOP_FUND = account_id(AccountKind.BACKSTOP_FUND)
+INSURANCE_UNSETTLED = account_id(AccountKind.INSURANCE_UNSETTLED)
+ROUNDING_UNSETTLED = account_id(AccountKind.ROUNDING_UNSETTLED)
 
 
 def kind_of(account: AccountId) -> int:
