@@ -12,19 +12,45 @@ from engine import lending
 from engine.events import ExpiryReason
 from engine.formulas.collateral import flat_atoms, weight_at
 from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
-from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, AssetParameters, WeightKind
-from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up
+from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, AssetParameters, MarketParameters, WeightKind
+from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up, mean_of, mean_of_up
 from engine.rejections import Rejection, RejectReason
-from engine.state import ASSET_BITS, AssetPricing, Order, ShareTime, State, Subaccount, Valuations
+from engine.state import (
+    ASSET_BITS,
+    AssetPricing,
+    Market,
+    Order,
+    Position,
+    ShareTime,
+    State,
+    Subaccount,
+    Valuations,
+)
 from engine.yields import uncollected
 from ledger.amounts import INT64_MAX, INT128_MAX, mul_div_down, mul_div_up
-from ledger.chart import AccountKind, AssetId, account_id, borrowed, debt_share, lend_share, lent
+from ledger.chart import (
+    AccountKind,
+    AssetId,
+    account_id,
+    borrowed,
+    claim,
+    claim_debt,
+    claim_lend,
+    contracts,
+    debt_share,
+    is_of_market,
+    lend_share,
+    lent,
+    market_of,
+)
 
 Change = tuple[int, int, int, int]
-"""What changes of one asset: held (locked included), lent, owed, and what open orders would pay away; atoms."""
+"""What changes of one asset: held (locked included), lent, owed, and what open orders would pay away; atoms. Of a
+perpetual, by the id of its contracts: lots, cost (atoms), lots that open bids would buy, and open asks would sell."""
 Changes = Mapping[AssetId, Change]
 NO_CHANGES: Changes = {}
 AssetLine = tuple[int, int, int, int, int, AssetPricing, AssetParameters]
+PerpetualLine = tuple[int, AssetPricing, int, int, int, int]
 _NONE: Change = (0, 0, 0, 0)
 _NO_SHARE_TIMES: Mapping[AssetId, ShareTime] = {}
 
@@ -74,9 +100,12 @@ class Sums(NamedTuple):
     is_unpriced: bool
     """Something is owed or promised that has no price: no margin can be said for it."""
     is_short: bool
-    """More is owed of something priced than is there: exposure without open orders, what maintenance is asked for."""
+    """More is owed of something priced than is there, or there is a position: exposure without open orders, what
+    maintenance is asked for."""
     liability: int
     """Σ what is owed at mark; part of the equity."""
+    settling: int = 0
+    """Of the equity: unrealized PnL, claims and unsettled equity.   [C-3, C-5]"""
 
     @property
     def is_exposed(self) -> bool:
@@ -114,13 +143,24 @@ def sums(
     leverage_base = 0
     now_ms = at_us // 1_000
     share_times = subaccount.share_times if state.has_yields else _NO_SHARE_TIMES
-    equity = initial = maintenance = notional = liability = 0
+    equity = initial = maintenance = notional = liability = settling = 0
     is_unpriced = is_short = False
 
     walked = subaccount.asset_ids
+    shortfall = usdc = 0
+    has_perpetuals = subaccount.positions or subaccount.claims or subaccount.unsettled
     for asset_id in changes:
-        if asset_id not in walked:
-            walked = {**walked, **dict.fromkeys(changes)}
+        if is_of_market(asset_id):
+            has_perpetuals = True
+        elif asset_id not in walked:
+            walked = {**walked, asset_id: None}
+    if has_perpetuals:
+        usdc = state.usdc
+        gains = perpetual_sums(state, subaccount, at_us, changes, is_strict, is_stressed, marks)
+        settling, shortfall, initial, maintenance, notional, is_unpriced, is_short = gains
+        equity = settling
+        if shortfall and usdc not in walked:
+            walked = {**walked, usdc: None}
     for asset_id in walked:
         quantity = -balances.get(held_key | asset_id, 0)
         owed = balances.get(owed_key | asset_id, 0)
@@ -144,7 +184,7 @@ def sums(
             owed += owed_change
             paying += paying_change
         earned = uncollected(state, subaccount, asset_id) if asset_id in share_times else 0
-        if not quantity and not owed and paying <= 0 and not earned:
+        if not quantity and not owed and paying <= 0 and not earned and (not shortfall or asset_id != usdc):
             continue
 
         price, unit, in_usd, weight, flat, pricing, asset = lines.get(asset_id) or line(state, asset_id)
@@ -162,6 +202,8 @@ def sums(
         if earned:
             equity += earned * price // in_usd
         bare = owed - quantity
+        if asset_id == usdc:
+            bare += shortfall
         if owed:
             if short_price:
                 liability -= -owed * short_price // in_usd
@@ -187,7 +229,175 @@ def sums(
             if paying or exposure <= 0:
                 pair = margin_line(-(-bare * short_price // in_usd), *margins)
             maintenance += pair[1]
-    return Sums(equity - liability, initial, maintenance, notional, is_unpriced, is_short, liability)
+    return Sums(equity - liability, initial, maintenance, notional, is_unpriced, is_short, liability, settling)
+
+
+def perpetual_sums(
+    state: State,
+    subaccount: Subaccount,
+    at_us: int,
+    changes: Changes,
+    is_strict: bool,
+    is_stressed: bool,
+    marks: Mapping[AssetId, int] | None,
+) -> tuple[int, int, int, int, int, bool, bool]:
+    """Positions, claims and unsettled equity, in USD (1e-8) but for the second, in USDC atoms.   [C-3, C-5, M-1]
+
+    (value at weight 1 rounded down, USDC owed by them: negative unsettled equity and, in settled mode, min(0, Σ C-5);
+    initial, maintenance, notional, whether something has no price, whether there is a position).
+    """
+    usd, _unit, in_usd, *_rest = line(state, state.usdc)
+    if marks is not None:
+        usd = marks.get(state.usdc, 0) or usd
+    lines = valuations(state).perpetuals
+    gained = initial = maintenance = notional = 0
+    is_unpriced = is_short = False
+    leverage_base = leverage_fraction(subaccount.leverage_limit)
+    for market_id, lots, cost, buys, sells in _positions_after(subaccount, changes):
+        market = state.markets[market_id]
+        found = lines.get(market_id) or perpetual_line(state, market_id)
+        mark_lot, pricing, imf_base, imf_factor, mmf_base, mmf_factor = found
+        if marks is not None and contracts(market_id) in marks:
+            mark_lot = lot_value(market.parameters, marks[contracts(market_id)])
+        elif is_stressed and lots:
+            mark_lot = _stressed_lot(state, market, lots > 0)
+        elif is_stressed:
+            mark_lot = max(_stressed_lot(state, market, True), _stressed_lot(state, market, False))
+        gained += lots * (mark_lot - market.settled) + cost
+        exposed = lots + buys
+        if sells - lots > abs(exposed):
+            exposed = sells - lots
+        elif exposed < 0:
+            exposed = -exposed
+        if not exposed:
+            continue
+        if not mark_lot or (is_strict and at_us > pricing.live_until_us):
+            is_unpriced = True
+            continue
+        worth = -(-exposed * mark_lot * usd // in_usd)
+        pair = margin_line(worth, imf_base, imf_factor, mmf_base, mmf_factor, leverage_base)
+        notional += worth
+        initial += pair[0]
+        if lots:
+            is_short = True
+            if exposed != lots and exposed != -lots:
+                worth = -(-abs(lots) * mark_lot * usd // in_usd)
+                pair = margin_line(worth, imf_base, imf_factor, mmf_base, mmf_factor, leverage_base)
+            maintenance += pair[1]
+
+    shortfall = -gained if gained < 0 and subaccount.auto_realize_pnl else 0
+    if subaccount.unsettled < 0:
+        shortfall -= subaccount.unsettled
+    total = gained + subaccount.unsettled
+    if subaccount.claims:
+        total += claims_atoms(state, subaccount, at_us)
+    return total * usd // in_usd, shortfall, initial, maintenance, notional, is_unpriced, is_short
+
+
+def claims_atoms(state: State, subaccount: Subaccount, at_us: int) -> int:
+    """What the liquidity fund holds for a subaccount, less what it owes for it, in USDC atoms.   [V-1 … V-3]"""
+    return sum(claim_atoms(state, subaccount, market_id, at_us) for market_id in subaccount.claims)
+
+
+def claim_atoms(state: State, subaccount: Subaccount, market_id: int, at_us: int) -> int:
+    """One position's claim in USDC atoms: what is lent rounded down, what is owed rounded up.   [V-2, B-4]"""
+    pool = state.pools[state.usdc]
+    now = lending.totals(state, pool, at_us)
+    key = claim(subaccount.subaccount_id) << ASSET_BITS
+    lends = -state.balances.get(key | claim_lend(market_id), 0)
+    owes = state.balances.get(key | claim_debt(market_id), 0)
+    atoms = lends * now.lent // now.lend_shares if lends else 0
+    return atoms + (-owes * now.borrowed // now.debt_shares if owes else 0)
+
+
+def lot_value(parameters: MarketParameters, price: int) -> int:
+    """A price (PRICE_SCALE) of a market in quote atoms per lot, rounded down; whole for a mark on its grid.   [P-2]"""
+    return price * parameters.tick_value_atoms // parameters.tick_price
+
+
+def perpetual_line(state: State, market_id: int) -> PerpetualLine:
+    """What values a perpetual: quote atoms of a lot, its index's liveness, its fractions.   [M-2, M-3]"""
+    market = state.markets[market_id]
+    perpetual, base = market.parameters.perpetual, market.parameters.base_asset_id
+    assert perpetual is not None, f"market {market_id} is no perpetual"
+    pricing = state.pricing[base] if base in state.prices else _UNFED
+    imf_base = max(perpetual.imf_base, leverage_fraction(perpetual.max_leverage))
+    found = market.mark_lot, pricing, imf_base, perpetual.imf_factor, perpetual.mmf_base, perpetual.mmf_factor
+    valuations(state).perpetuals[market_id] = found
+    return found
+
+
+def unrealized_atoms(position: Position) -> int:
+    """What a position gained since it was last settled, in quote atoms: C-5 without funding to come.   [C-5]"""
+    return position.lots * (position.market.mark_lot - position.market.settled) + position.cost
+
+
+class PositionLine(NamedTuple):
+    """One position, or the open orders of a market without one, for people: USD in 1e-8, fractions exact.   [M-1, M-3]"""
+
+    position: Position
+    unrealized: int
+    """Quote atoms.   [C-5]"""
+    claim: int
+    """Quote atoms.   [V-1]"""
+    exposure: int
+    """X of M-1, in lots."""
+    notional: int
+    initial: int
+    maintenance: int
+
+
+def position_lines(state: State, subaccount: Subaccount, at_us: int) -> list[PositionLine]:
+    """The account's perpetuals line by line, by market: what `sums` adds up, for people.   [C-5, M-1, M-3]"""
+    usd, _unit, in_usd, *_rest = line(state, state.usdc)
+    leverage_base = leverage_fraction(subaccount.leverage_limit)
+    lines = []
+    for market_id in sorted(subaccount.positions):
+        held = subaccount.positions[market_id]
+        mark_lot, _pricing, *fractions = perpetual_line(state, market_id)
+        margins = (fractions[0], fractions[1], fractions[2], fractions[3], leverage_base)
+        exposure = max(abs(held.lots + held.buys), abs(held.lots - held.sells))
+        notional = -(-exposure * mark_lot * usd // in_usd)
+        bare = -(-abs(held.lots) * mark_lot * usd // in_usd)
+        lines.append(
+            PositionLine(
+                held,
+                unrealized_atoms(held),
+                claim_atoms(state, subaccount, market_id, at_us) if market_id in subaccount.claims else 0,
+                exposure,
+                notional,
+                margin_line(notional, *margins)[0],
+                margin_line(bare, *margins)[1],
+            )
+        )
+    return lines
+
+
+def _positions_after(subaccount: Subaccount, changes: Changes) -> list[tuple[int, int, int, int, int]]:
+    """(market, lots, cost, buys, sells) of every position as it would stand."""
+    found = []
+    positions = subaccount.positions
+    for market_id, held in positions.items():
+        change = changes.get(contracts(market_id), _NONE)
+        found.append(
+            (market_id, held.lots + change[0], held.cost + change[1], held.buys + change[2], held.sells + change[3])
+        )
+    for asset_id, change in changes.items():
+        if is_of_market(asset_id) and market_of(asset_id) not in positions:
+            found.append((market_of(asset_id), *change))
+    return found
+
+
+def _stressed_lot(state: State, market: Market, is_long: bool) -> int:
+    """Quote atoms of a lot at the worst of mark, index and 5-minute mean: low for longs, high for shorts.   [M-12]"""
+    parameters = market.parameters
+    index = state.prices.get(parameters.base_asset_id, 0)
+    if is_long:
+        prices = [price for price in (index, mean_of(market.pricing) or 0) if price]
+        return min([market.mark_lot, *(lot_value(parameters, price) for price in prices)])
+    prices = [index, mean_of_up(market.pricing) or 0]
+    up = [-(-price * parameters.tick_value_atoms // parameters.tick_price) for price in prices]
+    return max(market.mark_lot, *up)
 
 
 def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
@@ -243,9 +453,14 @@ def owed_atoms(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: i
 
 
 def exposures(state: State, subaccount: Subaccount, at_us: int, changes: Changes = NO_CHANGES) -> dict[AssetId, int]:
-    """X of M-1 per asset in atoms, those above zero.   [M-1]"""
+    """X of M-1 per asset in atoms, and per perpetual (by its contracts) in lots, those above zero.   [M-1]"""
     found = {}
+    for market_id, lots, _cost, buys, sells in _positions_after(subaccount, changes):
+        if lots or buys or sells:
+            found[contracts(market_id)] = max(abs(lots + buys), abs(lots - sells))
     for asset_id in {**subaccount.asset_ids, **dict.fromkeys(changes)}:
+        if is_of_market(asset_id):
+            continue
         held, claimed, owing, paying = changes.get(asset_id, _NONE)
         quantity = state.held(subaccount.subaccount_id, asset_id) + held + claimed
         quantity += lending.claim(state, subaccount, asset_id, at_us)
@@ -300,7 +515,12 @@ def loss_at(state: State, market_id: int, is_buy: bool, price_ticks: int, lots: 
     most_bid, least_ask = valuations(state).ticks.get(market_id) or _lossless_ticks(state, market_id)
     if price_ticks <= most_bid if is_buy else price_ticks >= least_ask:
         return 0
-    parameters = state.markets[market_id].parameters
+    market = state.markets[market_id]
+    parameters = market.parameters
+    if parameters.perpetual is not None:
+        usd, _unit, in_usd, *_rest = line(state, parameters.quote_asset_id)
+        worse = price_ticks * parameters.tick_value_atoms - market.mark_lot
+        return -(-lots * (worse if is_buy else -worse) * usd // in_usd)
     mark, quote_mark = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
     unit = 10 ** state.assets[parameters.base_asset_id].decimals
     order_price = price_ticks * parameters.tick_price * quote_mark
@@ -389,7 +609,11 @@ def require_outflow(state: State, subaccount: Subaccount, at_us: int, changes: C
             at_worst_prices=int(is_stressed),
         )
     for asset_id in exposures(state, subaccount, at_us, changes):
-        if not has_price(state, asset_id):
+        if is_of_market(asset_id):
+            is_priced = state.markets[market_of(asset_id)].pricing.has_data
+        else:
+            is_priced = has_price(state, asset_id)
+        if not is_priced:
             raise Rejection(RejectReason.NO_PRICE, subaccount_id=subaccount.subaccount_id, asset_id=asset_id)
 
 
@@ -422,7 +646,11 @@ def borrow_refusal(
 
 def is_better_than_mark(state: State, market_id: int, is_buy: bool, price_ticks: int, fee_rate: int) -> bool:
     """Whether a fill improves on the mark net of its fee; multiplied across.   [M-9]"""
-    parameters = state.markets[market_id].parameters
+    market = state.markets[market_id]
+    parameters = market.parameters
+    if parameters.perpetual is not None:
+        paid, mark_lot = price_ticks * parameters.tick_value_atoms, market.mark_lot * RATE_SCALE
+        return paid * (RATE_SCALE + fee_rate) <= mark_lot if is_buy else paid * (RATE_SCALE - fee_rate) >= mark_lot
     mark, quote_mark = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
     price = price_ticks * parameters.tick_price * quote_mark
     if is_buy:
@@ -474,10 +702,15 @@ def _lossless_ticks(state: State, market_id: int) -> tuple[int, int]:
 
     price × tick_price × quote mark against mark × PRICE_SCALE, solved for the price: down for bids, up for asks.
     """
-    parameters = state.markets[market_id].parameters
+    market = state.markets[market_id]
+    parameters = market.parameters
     mark, quote_mark = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
     found = (INT128_MAX, 0)
-    if mark and quote_mark:
+    if parameters.perpetual is not None:
+        if market.mark_lot:
+            value = parameters.tick_value_atoms
+            found = (market.mark_lot // value, -(-market.mark_lot // value))
+    elif mark and quote_mark:
         tick = parameters.tick_price * quote_mark
         found = (mul_div_down(mark, PRICE_SCALE, tick), mul_div_up(mark, PRICE_SCALE, tick))
     valuations(state).ticks[market_id] = found
@@ -485,9 +718,15 @@ def _lossless_ticks(state: State, market_id: int) -> tuple[int, int]:
 
 
 def _only_reduces(state: State, subaccount: Subaccount, at_us: int, changes: Changes) -> bool:
-    """No exposure rises and one falls; what the order itself promised to pay is none that its fill lowers.   [M-9]"""
-    without = {asset_id: (0, 0, 0, change[3]) for asset_id, change in changes.items()}
+    """No exposure rises and one falls; what the order itself promised to pay is none that its fill lowers.   [M-9]
+
+    Of a fill of a perpetual, the USDC that its fee or its loss would take is judged by what equity becomes, not here.
+    """
+    without = {asset_id: (0, 0, 0, change[3]) for asset_id, change in changes.items() if not is_of_market(asset_id)}
     before, after = exposures(state, subaccount, at_us, without), exposures(state, subaccount, at_us, changes)
+    if any(is_of_market(asset_id) for asset_id in changes):
+        before.pop(state.usdc, None)
+        after.pop(state.usdc, None)
     if any(after[asset_id] > before.get(asset_id, 0) for asset_id in after):
         return False
     return any(before[asset_id] > after.get(asset_id, 0) for asset_id in before)

@@ -78,6 +78,16 @@ def mean_mark_up(state: State, asset_id: int) -> int | None:
     return mul_div_up(pricing.total, 1, pricing.sampled)
 
 
+def mean_of(pricing: AssetPricing) -> int | None:
+    """Mean of the last 300 seconds' marks, rounded down; None below 60 samples.   [M-12, P-12]"""
+    return mul_div_down(pricing.total, 1, pricing.sampled) if pricing.sampled >= MEAN_SAMPLES else None
+
+
+def mean_of_up(pricing: AssetPricing) -> int | None:
+    """The same rounded up: for shorts and debts.   [M-12]"""
+    return mul_div_up(pricing.total, 1, pricing.sampled) if pricing.sampled >= MEAN_SAMPLES else None
+
+
 def set_prices(state: State, command: SetPrices, outcome: Outcome) -> None:
     """Feed index prices by hand: on a devnet each lives until replaced, elsewhere for a limited time.   [P-1, W-9]"""
     for asset_id, price in command.prices:

@@ -557,12 +557,14 @@ class Spare:
 class Valuations:
     """What `margin` has computed from the marks and keeps while `State.marks_version` stays.   [M-9]"""
 
-    __slots__ = ("lines", "losing", "losing_usd", "moves", "spare", "ticks", "version")
+    __slots__ = ("lines", "losing", "losing_usd", "moves", "perpetuals", "spare", "ticks", "version")
 
     def __init__(self, version: int) -> None:
         self.version = version
         self.lines: dict[AssetId, Any] = {}
         """What values one asset: price, divisors, weight, fractions."""
+        self.perpetuals: dict[int, Any] = {}
+        """What values one perpetual."""
         self.ticks: dict[int, tuple[int, int]] = {}
         """Market → the highest bid and the lowest ask, in ticks, that lose nothing against the mark."""
         self.losing: dict[int, dict[int, int]] = {}
