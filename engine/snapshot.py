@@ -16,6 +16,8 @@ from engine import events, liquidity
 from engine.book import Book, queue
 from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, WithdrawalView
+from engine.fees import USDC
+from engine.formulas.prices import lot_value
 from engine.parameters import (
     AssetParameters,
     ChainParameters,
@@ -34,6 +36,7 @@ from engine.state import (
     Market,
     Order,
     Pool,
+    Premium,
     ShareTime,
     State,
     Subaccount,
@@ -43,7 +46,7 @@ from engine.yields import next_close_us
 from ledger.amounts import join_atoms, split_atoms
 from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind, account_id, underlying
 
-VERSION = 2
+VERSION = 3
 
 _ASSET_MASK = (1 << ASSET_BITS) - 1
 _SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED, AccountKind.RECEIVABLE)
@@ -99,6 +102,7 @@ def load(content: bytes) -> State:
     for name in _Scalars.__struct_fields__:
         setattr(state, name, getattr(image.scalars, name))
     state.assets = {asset.asset_id: asset for asset in image.assets}
+    state.usdc = next((asset.asset_id for asset in image.assets if asset.symbol == USDC), 0)
     state.chains = {chain.chain_id: chain for chain in image.chains}
     state.tokens = {(token.chain_id, token.asset_id): token for token in image.tokens}
     for user in image.users:
@@ -118,7 +122,7 @@ def load(content: bytes) -> State:
     state.stopped_withdrawals = dict(image.stopped_withdrawals)
     state.requests = {key: (until_ms, _reply(raw)) for key, until_ms, raw in image.requests}
     state.marks = dict(image.marks)
-    state.pricing = {row.asset_id: _load_pricing(row) for row in image.pricing}
+    state.pricing = {row.item_id: _load_pricing(row) for row in image.pricing}
     state.pools = {row.asset_id: _load_pool(row) for row in image.pools}
     state.small_debts = dict.fromkeys(image.small_debts)
     state.automatic = {
@@ -195,6 +199,15 @@ class _Market(_Row, frozen=True):
     bids: list[_Resting]
     asks: list[_Resting]
     """Best first, then first come: priority order."""
+    mark: int
+    settled: int
+    pricing: _Pricing
+    premium: _Premium
+    next_funding_us: int
+    funding_index: str
+    funding_rate: int
+    loss_index: tuple[str, str]
+    """Sums over time are decimal strings: they need not fit 64 bits."""
 
 
 class _User(_Row, frozen=True):
@@ -262,13 +275,20 @@ class _Pool(_Row, frozen=True):
 
 
 class _Pricing(_Row, frozen=True):
-    asset_id: int
+    item_id: int
+    """The asset, or of a perpetual the market."""
     quotes: list[Quote]
     deviation: int
     silent_seconds: int
     marks: list[int]
     live_until_us: int
     has_data: bool
+
+
+class _Premium(_Row, frozen=True):
+    total: str
+    samples: int
+    last300: list[int | None]
 
 
 class _Content(_Row, frozen=True):
@@ -310,8 +330,22 @@ def _market(market: Market) -> _Market:
     bids, asks = (
         [_resting(order) for level in ladder.from_best() for order in queue(level)] for ladder in (book.bids, book.asks)
     )
+    premium = market.premium
     return _Market(
-        market.parameters, market.listed_at_us, market.last_price_ticks, market.next_trade_id, bids, asks
+        market.parameters,
+        market.listed_at_us,
+        market.last_price_ticks,
+        market.next_trade_id,
+        bids,
+        asks,
+        market.mark,
+        market.settled,
+        _pricing(market.parameters.market_id, market.pricing),
+        _Premium(str(premium.total), premium.samples, premium.last300),
+        market.next_funding_us,
+        str(market.funding_index),
+        market.funding_rate,
+        (str(market.loss_index[0]), str(market.loss_index[1])),
     )
 
 
@@ -413,9 +447,9 @@ def _load_pool(row: _Pool) -> Pool:
     return pool
 
 
-def _pricing(asset_id: int, pricing: AssetPricing) -> _Pricing:
+def _pricing(item_id: int, pricing: AssetPricing) -> _Pricing:
     return _Pricing(
-        asset_id,
+        item_id,
         [pricing.quotes[source] for source in sorted(pricing.quotes)],
         pricing.deviation,
         pricing.silent_seconds,
@@ -433,6 +467,14 @@ def _load_pricing(row: _Pricing) -> AssetPricing:
     pricing.sampled = sum(mark > 0 for mark in row.marks)
     pricing.live_until_us, pricing.has_data = row.live_until_us, row.has_data
     return pricing
+
+
+def _load_premium(row: _Premium) -> Premium:
+    premium = Premium()
+    premium.total, premium.samples, premium.last300 = int(row.total), row.samples, row.last300
+    present = [sample for sample in row.last300 if sample is not None]
+    premium.total300, premium.sampled = sum(present), len(present)
+    return premium
 
 
 def _load_asset_ids(state: State) -> None:
@@ -495,6 +537,12 @@ def _load_markets(state: State, rows: list[_Market]) -> None:
         market = Market(row.parameters, book, row.listed_at_us)
         market.last_price_ticks = row.last_price_ticks
         market.next_trade_id = row.next_trade_id
+        market.mark, market.mark_lot = row.mark, lot_value(row.parameters, row.mark)
+        market.settled = row.settled
+        market.pricing, market.premium = _load_pricing(row.pricing), _load_premium(row.premium)
+        market.next_funding_us, market.funding_rate = row.next_funding_us, row.funding_rate
+        market.funding_index = int(row.funding_index)
+        market.loss_index = [int(row.loss_index[0]), int(row.loss_index[1])]
         state.markets[row.parameters.market_id] = market
         for side, ladder, resting in ((Side.BID, book.bids, row.bids), (Side.ASK, book.asks, row.asks)):
             for entry in resting:

@@ -476,6 +476,7 @@ class Market:
 
     __slots__ = (
         "book",
+        "columns",
         "funding_index",
         "funding_rate",
         "holders",
@@ -484,6 +485,7 @@ class Market:
         "loss_index",
         "mark",
         "mark_lot",
+        "moved",
         "next_funding_us",
         "next_trade_id",
         "open_interest",
@@ -523,6 +525,10 @@ class Market:
         """The last interval's, in 1e-9."""
         self.loss_index = [0, 0]
         """[longs', shorts'] cumulative shared loss of one lot, in 1e-12 quote atoms.   [L-6]"""
+        self.moved: dict[int, None] = {}
+        """Subaccounts whose lots changed since `columns` were brought up to date. Not part of the snapshot."""
+        self.columns: Any = None
+        """Everybody's lots as arrays (`engine.tick`): a cache, not part of the snapshot."""
 
 
 class Premium:
@@ -647,6 +653,8 @@ class State:
         self.last_epoch_hour = 0
         self.usdc = 0
         """The asset that perpetuals settle in; follows from the assets."""
+        self.funding_due_us = 0
+        """When the next funding interval ends, 0: none is due. Follows from the markets.   [P-20]"""
         self.settled_second = 0
         """The exchange second of the last settlement tick.   [S-10]"""
         self.unsettled: dict[int, None] = {}

@@ -63,6 +63,11 @@ def mark_quantum(market: MarketParameters) -> int:
     return quantum
 
 
+def lot_value(market: MarketParameters, price: int) -> int:
+    """A price (PRICE_SCALE) in quote atoms per lot, rounded down; exact for a mark on the market's grid.   [P-2]"""
+    return mul_div_down(price, market.tick_value_atoms, market.tick_price)
+
+
 def book_price(price_ticks: int, tick_price: int, quote_price: int) -> int:
     """A price of a book in USD: ticks × tick × the quote asset's own price, rounded down.   [P-2, P-3]"""
     return mul_div_down(price_ticks * tick_price, quote_price, PRICE_SCALE)

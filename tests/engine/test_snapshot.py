@@ -87,6 +87,13 @@ def test_a_snapshot_covers_every_field_of_the_state(desk: Desk) -> None:
     for asset_id, pricing in desk.state.pricing.items():
         for field in names_of(pricing):
             assert getattr(loaded.pricing[asset_id], field) == getattr(pricing, field), field
+    for market_id, market in desk.state.markets.items():
+        for field in names_of(market):
+            before, after = getattr(market, field), getattr(loaded.markets[market_id], field)
+            if field in ("pricing", "premium"):
+                before, after = ({name: getattr(each, name) for name in names_of(each)} for each in (before, after))
+            if field not in ("book", "holders", "traded"):
+                assert after == before, field
     for user_id, user in desk.state.users.items():
         for field in names_of(user):
             assert getattr(loaded.users[user_id], field) == getattr(user, field), field
