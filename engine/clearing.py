@@ -52,8 +52,8 @@ def require_well_formed(command: PlaceOrder, parameters: MarketParameters) -> No
 
 def require_market_takes(command: PlaceOrder, parameters: MarketParameters) -> None:
     """The market's state lets such an order in.   [S-7]"""
-    if parameters.type != MarketType.SPOT or command.reduce_only:
-        # Perpetuals come later; a spot order cannot reduce a position.
+    if parameters.type == MarketType.SPOT and command.reduce_only:
+        # A spot order cannot reduce a position.
         raise Rejection(RejectReason.NOT_SUPPORTED, market_id=command.market_id, reduce_only=int(command.reduce_only))
     match parameters.state:
         case BookState.OPEN:
@@ -81,6 +81,10 @@ def require_inside_limit_band(state: State, market: Market, price_ticks: int) ->
         active = asks[0] - bids[0], 2
     else:
         active = active_price(book.bids.best_price_ticks(), book.asks.best_price_ticks(), last)
+    if active is None and parameters.perpetual is not None:
+        if not market.mark_lot:
+            return
+        active = market.mark_lot, parameters.tick_value_atoms
     if active is None:
         base, quote = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
         if not base or not quote:

@@ -17,6 +17,13 @@ def spot_rates(state: State, user: User, hour: int) -> FeeTier:
     return state.fees.spot[user.spot_tier]
 
 
+def futures_rates(state: State, user: User, hour: int) -> FeeTier:
+    """The user's futures tier, from the same volume.   [F-2, F-3]"""
+    if user.volume_hour != hour:
+        roll_volume(state, user, hour)
+    return state.fees.futures[user.futures_tier]
+
+
 def add_volume(user: User, hour: int, usd: int) -> None:
     """Count a fill of `usd` (1e-8) towards the user's volume; `spot_rates` has rolled the hour before.   [F-2]"""
     assert user.volume_hour == hour, f"user {user.user_id}: volume stands at hour {user.volume_hour}, not {hour}"

@@ -387,6 +387,16 @@ def pass_shares(
     _record(outcome, into, taker, asset_id, _LEND, manual, atoms, passed, got, has, other, 0)
 
 
+def new_position_id(state: State, at_us: int) -> int:
+    """A number for a loan or a position. The first of all starts the hourly and the 10-second ticks.   [B-4, B-7]"""
+    number = state.next_position_id
+    if number == 1:
+        state.last_interest_hour = at_us // HOUR_US
+        state.throttled_second = at_us // 1_000_000
+    state.next_position_id = number + 1
+    return number
+
+
 def post_alone(state: State, outcome: Outcome, into: Movements) -> None:
     """Post movements of one kind as a journal transaction of their own.   [B-12]"""
     (memo,) = into.memos
@@ -606,12 +616,7 @@ def settle_asset(state: State, outcome: Outcome, subaccount: Subaccount, asset_i
 def _loan(state: State, outcome: Outcome, loans: dict[AssetId, Loan], asset_id: AssetId) -> Loan:
     loan = loans.get(asset_id)
     if loan is None:
-        if state.next_position_id == 1:
-            # The first loan of all starts the hourly and the 10-second ticks.
-            state.last_interest_hour = outcome.at_us // HOUR_US
-            state.throttled_second = outcome.at_us // 1_000_000
-        loan = loans[asset_id] = Loan(state.next_position_id, outcome.at_us)
-        state.next_position_id += 1
+        loan = loans[asset_id] = Loan(new_position_id(state, outcome.at_us), outcome.at_us)
     return loan
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from engine import clearing, lending, margin, spare, spot_margin
+from engine import clearing, lending, margin, perpetuals, spare, spot_margin
 from engine.book import Book, Ladder, Level
 from engine.commands import (
     CancelAllOrders,
     CancelOrder,
+    Origin,
     OrderType,
     PlaceOrder,
     PlaceOrders,
+    SelfTrade,
     Side,
     TimeInForce,
 )
@@ -26,6 +28,7 @@ from engine.events import (
     OrderExpired,
     OrderRefused,
     OrderStatus,
+    OrderTerms,
     OrderView,
     Outcome,
     Trade,
@@ -37,7 +40,7 @@ from engine.posting import reserve
 from engine.pricing import is_cancel_only
 from engine.rejections import Rejection, RejectReason
 from engine.settlement import settle
-from engine.state import ASSET_BITS, PLAIN_FLAGS, SPENDS_AT_FILL, Market, Order, State, Subaccount
+from engine.state import ASSET_BITS, PLAIN_FLAGS, REDUCE_ONLY, SPENDS_AT_FILL, Market, Order, State, Subaccount
 from ledger.amounts import INT64_MAX
 
 _BID = Side.BID
@@ -131,6 +134,53 @@ def withdraw(state: State, outcome: Outcome, order: Order) -> tuple[OrderView, L
     return view, level
 
 
+def place_by_rule(
+    state: State,
+    outcome: Outcome,
+    subaccount: Subaccount,
+    market: Market,
+    side: Side,
+    lots: int,
+    bound_ticks: int,
+    origin: Origin,
+    is_reduce_only: bool = False,
+) -> Order:
+    """An immediate-or-cancel order of the exchange itself: liquidation, conversion. Gives it as it ended.   [L-3, S-12]
+
+    The account is not asked for its margin, it pays no taker fee on a perpetual, and `bound_ticks` stands for the bands
+    of a user's order; makers are judged as ever. On a spot market it spends what is available, and borrows nothing.
+    """
+    order_id = state.next_order_id
+    state.next_order_id = order_id + 1
+    order = Order(
+        order_id,
+        None,
+        market,
+        subaccount,
+        _LIMIT,
+        side,
+        TimeInForce.IOC,
+        bound_ticks,
+        lots,
+        0,
+        REDUCE_ONLY if is_reduce_only else 0,
+        SelfTrade.REJECT_MAKER,
+        outcome.at_us,
+        terms=OrderTerms(origin),
+    )
+    outcome.events.append(OrderAccepted(order.view()))
+    book: Book = market.book
+    opposite = book.asks if side is _BID else book.bids
+    limit_key = bound_ticks * opposite.sign
+    touched: Touched = {}
+    if opposite.heap and opposite.heap[0] <= limit_key:
+        _take(state, outcome, order, opposite, Wish(limit_key, None, False), limit_key, touched)
+        report_levels(outcome, touched)
+    else:
+        _expire(outcome, order, ExpiryReason.IMMEDIATE_OR_CANCEL)
+    return order
+
+
 def depth(market: Market, limit: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """(bids, asks) as (price in ticks, lots), best first, at most `limit` a side."""
     book: Book = market.book
@@ -167,6 +217,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     heap = opposite.heap
     price, lots = command.price_ticks, command.lots
     lock_asset = lock_atoms = redeemed = 0
+    is_perpetual = parameters.perpetual is not None
     if command.order_type is _LIMIT:
         clearing.require_inside_limit_band(state, market, price)
         limit_key = price * opposite.sign
@@ -180,16 +231,19 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
             raise Rejection(
                 RejectReason.ORDER_LIMIT, open=len(open_orders), limit=state.limits.open_orders_per_subaccount
             )
-        if side is _BID:
-            lock_asset, lock_atoms = parameters.quote_asset_id, lots * price * parameters.tick_value_atoms
+        if is_perpetual:
+            perpetuals.require_order(state, subaccount, market, command, lots, price, outcome.at_us)
         else:
-            lock_asset, lock_atoms = parameters.base_asset_id, lots * parameters.lot_atoms
-        spend = clearing.Spend(lock_asset, lock_atoms, price, lots)
-        redeemed = clearing.require_spend(state, subaccount, market, command, spend, outcome.at_us)
+            if side is _BID:
+                lock_asset, lock_atoms = parameters.quote_asset_id, lots * price * parameters.tick_value_atoms
+            else:
+                lock_asset, lock_atoms = parameters.base_asset_id, lots * parameters.lot_atoms
+            spend = clearing.Spend(lock_asset, lock_atoms, price, lots)
+            redeemed = clearing.require_spend(state, subaccount, market, command, spend, outcome.at_us)
     else:
         limit_key = NO_LIMIT
         crosses = bool(heap)
-    if command.auto_lend:
+    if command.auto_lend and not is_perpetual:
         clearing.require_flags(subaccount, command, parameters)
     taking = None
     if crosses:
@@ -226,7 +280,10 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         if ended is not None:
             return ended
         spare.forget(state, subaccount)
-        if subaccount.margined or order.flags & SPENDS_AT_FILL:
+        if is_perpetual:
+            if not _may_rest_there(state, subaccount, market, command, order, outcome.at_us):
+                return _expire(outcome, order, ExpiryReason.INSUFFICIENT_MARGIN)
+        elif subaccount.margined or order.flags & SPENDS_AT_FILL:
             left = lots - order.executed_lots
             spend = clearing.Spend(lock_asset, spot_margin.spend(state, order, left)[1], price, left)
             if not clearing.may_rest(state, subaccount, market, command, spend, outcome.at_us):
@@ -246,6 +303,9 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     margin.note_open(state, order)
     if client_id is not None:
         subaccount.client_ids[client_id] = order
+    if is_perpetual:
+        perpetuals.rest(order, lots - order.executed_lots)
+        return view
     if order.flags & SPENDS_AT_FILL:
         promise(state, order, lots - order.executed_lots)
         return view
@@ -293,7 +353,11 @@ def prepare(
     quote_ticks = command.quote_atoms // parameters.tick_value_atoms if command.quote_atoms else None
     ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, command.lots, quote_ticks, is_fok)
     redeemed = 0
-    if not is_limit:
+    if parameters.perpetual is not None:
+        if not is_limit:
+            bound, lots = bound_key * opposite.sign, command.lots or ahead.lots
+            perpetuals.require_order(state, subaccount, market, command, lots, bound, at_us)
+    elif not is_limit:
         proceeds = ahead.quote_ticks * parameters.tick_value_atoms
         if proceeds > INT64_MAX:
             raise Rejection(RejectReason.INVALID_QUANTITY, lots=command.lots, quote_atoms=proceeds)
@@ -342,9 +406,11 @@ def _match(
     """
     subaccount, market = taker.subaccount, taker.market
     market_id, tick_value = market.parameters.market_id, market.parameters.tick_value_atoms
-    is_judged = taker.flags > PLAIN_FLAGS or subaccount.margined
+    is_perpetual = market.parameters.perpetual is not None
+    is_judged = is_perpetual or taker.flags > PLAIN_FLAGS or subaccount.margined
     is_sure = is_judged and wish.sure is not None
-    if is_sure and wish.sure is not None:
+    is_sure = is_sure or perpetuals.is_by_rule(taker)
+    if wish.sure is not None and is_judged and not is_perpetual:
         whole = wish.sure.quote_ticks * tick_value
         refused = spot_margin.whole_refusal(state, outcome.at_us, market, taker, wish.sure.lots, whole)
         if refused is not None:
@@ -377,7 +443,11 @@ def _match(
         if quote_ticks is not None:
             lots = quote_ticks // maker.price_ticks
         lots = min(lots, maker.lots - maker.executed_lots)
-        verdict = spot_margin.judge(state, outcome.at_us, market, taker, maker, lots, is_sure)
+        verdict: Any  # a pair of legs of one kind, or who refused
+        if is_perpetual:
+            lots, verdict = _judge_perpetual(state, outcome.at_us, market, taker, maker, lots)
+        else:
+            verdict = spot_margin.judge(state, outcome.at_us, market, taker, maker, lots, is_sure)
         if isinstance(verdict, spot_margin.Refused):
             if not verdict.is_maker:
                 return stop, verdict.reason
@@ -387,7 +457,10 @@ def _match(
             is_judged = True
             continue
         fill_best(opposite, maker, lots)
-        spot_margin.settle(state, outcome, market, *verdict, lots)
+        if is_perpetual:
+            perpetuals.settle(state, outcome, market, verdict[0], verdict[1], lots)
+        else:
+            spot_margin.settle(state, outcome, market, verdict[0], verdict[1], lots)
         touched[opposite, maker.price_ticks] = market_id
         if maker.executed_lots == maker.lots:
             _forget(state, maker)
@@ -395,6 +468,31 @@ def _match(
             margin.note_open(state, maker)
         if wish.quote_ticks is None and taker.executed_lots == taker.lots:
             return Stop.NOT, None
+
+
+def _judge_perpetual(
+    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int
+) -> tuple[int, tuple[perpetuals.Leg, perpetuals.Leg] | spot_margin.Refused]:
+    """(lots, verdict): reduce-only orders fill no more than they reduce.   [S-7]"""
+    lots = perpetuals.reducible(maker, lots)
+    if not lots:
+        return 0, spot_margin.Refused(True, ExpiryReason.REDUCE_ONLY_NOT_REDUCED)
+    lots = perpetuals.reducible(taker, lots)
+    if not lots:
+        return 0, spot_margin.Refused(False, ExpiryReason.REDUCE_ONLY_NOT_REDUCED)
+    return lots, perpetuals.judge(state, at_us, market, taker, maker, lots)
+
+
+def _may_rest_there(
+    state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, order: Order, at_us: int
+) -> bool:
+    """Whether what a taker of a perpetual left may rest after its fills.   [M-5, M-9]"""
+    left = order.lots - order.executed_lots
+    try:
+        perpetuals.require_order(state, subaccount, market, command, left, order.price_ticks, at_us)
+    except Rejection:
+        return False
+    return True
 
 
 def _expire_maker(
@@ -490,7 +588,9 @@ def promise(state: State, order: Order, lots: int) -> None:
 def _release(state: State, outcome: Outcome, order: Order) -> None:
     """An order has left its book unfilled: what it locks is free again, its ids are forgotten.   [S-1]"""
     left = order.lots - order.executed_lots
-    if order.flags & SPENDS_AT_FILL:
+    if order.market.parameters.perpetual is not None:
+        perpetuals.release(order, left)
+    elif order.flags & SPENDS_AT_FILL:
         promise(state, order, -left)
     else:
         asset_id, atoms = spot_margin.spend(state, order, left)
@@ -503,6 +603,8 @@ def _forget(state: State, order: Order) -> None:
     del state.orders[order.order_id]
     del subaccount.orders[order.order_id]
     margin.note_ended(state, order)
+    if order.market.parameters.perpetual is not None:
+        perpetuals.ended(order)
     if order.client_id is not None:
         del subaccount.client_ids[order.client_id]
 
