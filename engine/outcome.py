@@ -11,7 +11,7 @@ from ledger.journal import JournalTransaction
 class Outcome:
     """What one command did: events, journal transactions, the reply to whoever asked, or why not."""
 
-    __slots__ = ("at_us", "events", "journal", "rejection", "reply", "seq", "touched")
+    __slots__ = ("at_us", "events", "journal", "rejection", "reply", "seq", "settled", "touched")
 
     def __init__(self, seq: int, at_us: int) -> None:
         self.seq = seq
@@ -21,5 +21,8 @@ class Outcome:
         self.journal: list[JournalTransaction] = []
         self.touched: dict[int, None] = {}
         """`subaccount << ASSET_BITS | asset` of each holding that changed, in order; gives BalanceChanged."""
+        self.settled: Any = None
+        """Ids of the subaccounts that a settlement tick moved by columns (ascending int64): they are not in `touched`
+        and have no BalanceChanged.   [S-14]"""
         self.reply: Any = None
         """OrderView, list of OrderView | OrderRefused, WithdrawalView, KeyAdded …; None: nothing to say."""

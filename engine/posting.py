@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.events import Outcome
 from engine.liquidity import coins_moved
@@ -17,17 +21,67 @@ from ledger.chart import (
     market_of,
     underlying,
 )
-from ledger.journal import JournalTransaction, Posting, residues
+from ledger.journal import JournalTransaction, Posting, PostingBatch, residues
 
 _AVAILABLE = int(AccountKind.AVAILABLE)
 _CUSTODY = int(AccountKind.CUSTODY)
 _POSITION = int(AccountKind.POSITION)
 _UNSETTLED = int(AccountKind.UNSETTLED)
 _SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED, AccountKind.RECEIVABLE)
+_INT64_MAX = 2**63 - 1
+
+Columns = tuple[int, AssetId, npt.NDArray[np.int64], "npt.NDArray[np.int64] | Sequence[int]"]
+"""Postings of one kind of account in one asset: (account kind, asset, owners, atoms), debits positive; the owners
+ascend strictly. Atoms beyond int64 come as a sequence of ints."""
 
 
 def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], postings: list[Posting]) -> None:
     """Post one journal transaction: the balances move, the outcome carries it to the ledger.   [A-1, A-2]"""
+    total = _move(state, outcome, postings)
+    entry = JournalTransaction(kind, memo, postings)
+    # The sum over all assets is the cheap half of the check; the exact one per asset is made where blocks are built
+    # and by the database.
+    assert total == 0, f"journal transaction of kind {kind} is out of balance: {residues(entry)}"
+    outcome.journal.append(entry)
+
+
+def post_batch(
+    state: State,
+    outcome: Outcome,
+    kind: int,
+    memo: tuple[Any, ...],
+    postings: list[Posting],
+    columns: Sequence[Columns],
+) -> None:
+    """The same with columns beside the postings: a row costs no object, in the journal as little as here.   [A-2, S-14]
+
+    Rows of 0 are left out; rows beyond int64 become plain postings. Available holdings that columns move are *not*
+    noted in `outcome.touched`: a million BalanceChanged would be the whole tick. Who posts them says whom they moved
+    in `outcome.settled`, and checks that none is below zero.
+    """
+    postings = list(postings)
+    batches = []
+    for account_kind, asset, owners, atoms in columns:
+        column = _int64(atoms)
+        if column is None:
+            owners, column, beyond = _without_overflow(account_kind, asset, owners, list(atoms))
+            postings += beyond
+        if not column.all():
+            moved = column != 0
+            owners, column = owners[moved], column[moved]
+        if len(owners):
+            batches.append(PostingBatch.of(account_kind, asset, owners, column))
+    total = _move(state, outcome, postings)
+    for batch in batches:
+        _move_batch(state, batch)
+        total += batch.total
+    entry = JournalTransaction(kind, memo, postings, tuple(batches))
+    assert total == 0, f"journal transaction of kind {kind} is out of balance: {residues(entry)}"
+    outcome.journal.append(entry)
+
+
+def _move(state: State, outcome: Outcome, postings: list[Posting]) -> int:
+    """Move the balances of plain postings; Σ atoms, over all assets."""
     balances = state.balances
     touched = outcome.touched
     total = 0
@@ -48,11 +102,76 @@ def post(state: State, outcome: Outcome, kind: int, memo: tuple[Any, ...], posti
             coins_moved(state, account, asset, before, before + atoms)
         elif kind_of_account == _UNSETTLED:
             _move_unsettled(state, account & OWNER_MASK, -atoms)
-    entry = JournalTransaction(kind, memo, postings)
-    # The sum over all assets is the cheap half of the check; the exact one per asset is made where blocks are built
-    # and by the database.
-    assert total == 0, f"journal transaction of kind {kind} is out of balance: {residues(entry)}"
-    outcome.journal.append(entry)
+    return total
+
+
+def _move_batch(state: State, batch: PostingBatch) -> None:
+    """Move the balances of one batch, and what is kept beside them, as `_move` does for each posting."""
+    kind, asset = batch.account_kind, batch.asset
+    assert kind != _CUSTODY, "custody moves by postings: each wallet is looked at"
+    balances = state.balances
+    notes = kind in _SUBACCOUNT_KINDS
+    base = kind << OWNER_BITS << ASSET_BITS | asset
+    owners, atoms = batch.owners.tolist(), batch.atoms.tolist()
+    for position, owner in enumerate(owners):
+        key = owner << ASSET_BITS | base
+        before = balances.get(key)
+        if before is None:
+            before = 0
+            if notes:
+                _note_asset(state, kind << OWNER_BITS | owner, asset)
+        balances[key] = before + atoms[position]
+    if kind == _POSITION:
+        market = state.markets[market_of(asset)]
+        if asset == contracts(market.parameters.market_id):
+            for owner, moved in zip(owners, atoms, strict=True):
+                _move_position(state, owner, asset, -moved)
+        else:
+            _move_costs(state, market, owners, atoms)
+    elif kind == _UNSETTLED:
+        for owner, moved in zip(owners, atoms, strict=True):
+            _move_unsettled(state, owner, -moved)
+
+
+def _move_costs(state: State, market: Market, owners: list[int], atoms: list[int]) -> None:
+    """`_move_position` for a column of costs: nearly every row is of a position that is there and keeps its lots."""
+    holders, traded = market.holders, market.traded
+    for owner, moved in zip(owners, atoms, strict=True):
+        held = holders.get(owner)
+        if held is None:
+            held = position_of(state.subaccounts[owner], market)
+        held.cost -= moved
+        if held.cost:
+            traded[owner] = held
+            holders[owner] = held
+        else:
+            traded.pop(owner, None)
+            if not held.lots:
+                holders.pop(owner, None)
+
+
+def _int64(atoms: npt.NDArray[np.int64] | Sequence[int]) -> npt.NDArray[np.int64] | None:
+    """The amounts as an int64 column; None when one does not fit."""
+    if isinstance(atoms, np.ndarray):
+        return atoms
+    try:
+        return np.array(atoms, dtype=np.int64)
+    except OverflowError:
+        return None
+
+
+def _without_overflow(
+    account_kind: int, asset: AssetId, owners: npt.NDArray[np.int64], atoms: list[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[Posting]]:
+    """The rows that fit int64 as columns, the others as postings."""
+    fits = [-_INT64_MAX <= amount <= _INT64_MAX for amount in atoms]
+    beyond = [
+        (account_kind << OWNER_BITS | owner, asset, amount)
+        for owner, amount, fit in zip(owners.tolist(), atoms, fits, strict=True)
+        if not fit
+    ]
+    column = np.array([amount for amount, fit in zip(atoms, fits, strict=True) if fit], dtype=np.int64)
+    return owners[np.array(fits)], column, beyond
 
 
 def _move_position(state: State, number: int, asset: AssetId, atoms: int) -> None:
@@ -65,6 +184,7 @@ def _move_position(state: State, number: int, asset: AssetId, atoms: int) -> Non
         assert not rest, f"subaccount {number}: {atoms} atoms of market {market_id} are no whole lots"
         market.open_interest += max(0, held.lots + lots) - max(0, held.lots)
         held.lots += lots
+        market.moved[number] = None
     else:
         held.cost += atoms
     if held.cost:

@@ -91,6 +91,9 @@ BATCH_CHUNK = 1024
 """Rows of a batch that are hashed together: a receipt for one row shows its chunk, not the batch."""
 
 
+Column = Sequence[int] | npt.NDArray[np.int64]
+
+
 class PostingBatch(msgspec.Struct, frozen=True, gc=False):
     """Postings as columns: row i moves `atoms[i]` of `asset` on account (`account_kind`, `owners[i]`).   [A-2, S-14]
 
@@ -106,7 +109,7 @@ class PostingBatch(msgspec.Struct, frozen=True, gc=False):
     root: bytes
 
     @classmethod
-    def of(cls, account_kind: int, asset: AssetId, owners: Sequence[int], atoms: Sequence[int]) -> PostingBatch:
+    def of(cls, account_kind: int, asset: AssetId, owners: Column, atoms: Column) -> PostingBatch:
         """A batch of these rows, checked and hashed. Raises OverflowError for an amount beyond int64."""
         owner_column = np.asarray(owners, dtype=np.int64)
         atom_column = np.asarray(atoms, dtype=np.int64)
