@@ -97,11 +97,11 @@ def _move(state: State, outcome: Outcome, postings: list[Posting]) -> int:
         if kind_of_account == _AVAILABLE:
             touched[(account & OWNER_MASK) << ASSET_BITS | asset] = None
         elif kind_of_account == _POSITION:
-            _move_position(state, account & OWNER_MASK, asset, -atoms)
+            move_position(state, account & OWNER_MASK, asset, -atoms)
         elif kind_of_account == _CUSTODY:
             coins_moved(state, account, asset, before, before + atoms)
         elif kind_of_account == _UNSETTLED:
-            _move_unsettled(state, account & OWNER_MASK, -atoms)
+            move_unsettled(state, account & OWNER_MASK, -atoms)
     return total
 
 
@@ -125,16 +125,16 @@ def _move_batch(state: State, batch: PostingBatch) -> None:
         market = state.markets[market_of(asset)]
         if asset == contracts(market.parameters.market_id):
             for owner, moved in zip(owners, atoms, strict=True):
-                _move_position(state, owner, asset, -moved)
+                move_position(state, owner, asset, -moved)
         else:
             _move_costs(state, market, owners, atoms)
     elif kind == _UNSETTLED:
         for owner, moved in zip(owners, atoms, strict=True):
-            _move_unsettled(state, owner, -moved)
+            move_unsettled(state, owner, -moved)
 
 
 def _move_costs(state: State, market: Market, owners: list[int], atoms: list[int]) -> None:
-    """`_move_position` for a column of costs: nearly every row is of a position that is there and keeps its lots."""
+    """`move_position` for a column of costs: nearly every row is of a position that is there and keeps its lots."""
     holders, traded = market.holders, market.traded
     for owner, moved in zip(owners, atoms, strict=True):
         held = holders.get(owner)
@@ -174,7 +174,7 @@ def _without_overflow(
     return owners[np.array(fits)], column, beyond
 
 
-def _move_position(state: State, number: int, asset: AssetId, atoms: int) -> None:
+def move_position(state: State, number: int, asset: AssetId, atoms: int) -> None:
     """Contracts or cost of a position moved: the account is the position.   [A-2]"""
     market = state.markets[market_of(asset)]
     market_id, subaccount = market.parameters.market_id, state.subaccounts[number]
@@ -217,7 +217,7 @@ def drop_position(position: Position) -> None:
         subaccount.judge_by_margin()
 
 
-def _move_unsettled(state: State, number: int, atoms: int) -> None:
+def move_unsettled(state: State, number: int, atoms: int) -> None:
     subaccount = state.subaccounts[number]
     subaccount.unsettled += atoms
     if subaccount.unsettled:

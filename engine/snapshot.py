@@ -15,7 +15,7 @@ import msgspec
 from engine import events, liquidity
 from engine.book import Book, queue
 from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
-from engine.events import DepositView, WithdrawalView
+from engine.events import DepositView, OrderTerms, WithdrawalView
 from engine.fees import USDC
 from engine.formulas.prices import lot_value
 from engine.parameters import (
@@ -26,16 +26,20 @@ from engine.parameters import (
     MarketParameters,
     TokenParameters,
 )
+from engine.perpetuals import rest
+from engine.posting import move_position, move_unsettled, position_of
 from engine.spot_margin import spend
 from engine.state import (
     ASSET_BITS,
     SPENDS_AT_FILL,
     ApiKey,
     AssetPricing,
+    Liquidation,
     Loan,
     Market,
     Order,
     Pool,
+    Position,
     Premium,
     ShareTime,
     State,
@@ -44,7 +48,7 @@ from engine.state import (
 )
 from engine.yields import next_close_us
 from ledger.amounts import join_atoms, split_atoms
-from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind, account_id, underlying
+from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind, account_id, market_of, underlying
 
 VERSION = 3
 
@@ -85,6 +89,10 @@ def dump(state: State) -> bytes:
             [_pricing(asset, state.pricing[asset]) for asset in sorted(state.pricing)],
             [_pool(state.pools[asset]) for asset in sorted(state.pools)],
             sorted(state.small_debts),
+            [_liquidation(number, state.liquidations[number]) for number in sorted(state.liquidations)],
+            sorted(state.unclaimed.items()),
+            sorted(state.holes.items()),
+            sorted(state.taken.items()),
         )
     )
 
@@ -125,6 +133,9 @@ def load(content: bytes) -> State:
     state.pricing = {row.item_id: _load_pricing(row) for row in image.pricing}
     state.pools = {row.asset_id: _load_pool(row) for row in image.pools}
     state.small_debts = dict.fromkeys(image.small_debts)
+    state.liquidations = {row.subaccount_id: _load_liquidation(row) for row in image.liquidations}
+    state.unclaimed, state.holes, state.taken = dict(image.unclaimed), dict(image.holes), dict(image.taken)
+    state.usdc = next((asset.asset_id for asset in image.assets if asset.symbol == USDC), 0)
     state.automatic = {
         number: None for number, each in state.subaccounts.items() if each.auto_lend or each.auto_repay_borrows
     }
@@ -132,6 +143,7 @@ def load(content: bytes) -> State:
     _load_yields(state)
     liquidity.count(state)
     _load_markets(state, image.markets)
+    _load_positions(state, image.subaccounts)
     return state
 
 
@@ -173,6 +185,10 @@ class _Scalars(_Row, frozen=True):
     next_position_id: int
     last_interest_hour: int
     throttled_second: int
+    settled_second: int
+    next_strategy_id: int
+    next_rfq_id: int
+    next_quote_id: int
 
 
 class _Resting(_Row, frozen=True):
@@ -189,6 +205,7 @@ class _Resting(_Row, frozen=True):
     created_at_us: int
     executed_lots: int
     executed_quote_atoms: int
+    terms: OrderTerms | None = None
 
 
 class _Market(_Row, frozen=True):
@@ -254,6 +271,31 @@ class _Subaccount(_Row, frozen=True):
     lent: list[_Loan]
     debts: list[_Loan]
     share_times: list[_ShareTime]
+    positions: list[_Position]
+    backstop_usd: int
+
+
+class _Position(_Row, frozen=True):
+    """What a position remembers; its lots and cost are balances. Sums over time are decimal strings."""
+
+    market_id: int
+    position_id: int
+    opened_at_us: int
+    entry_atoms: int
+    traded: str
+    fees: str
+    funding: str
+    closed_lots: str
+
+
+class _Liquidation(_Row, frozen=True):
+    subaccount_id: int
+    since_us: int
+    next_second: int
+    step_atoms: list[tuple[int, int]]
+    unfilled_ticks: int
+    failed_buys: list[tuple[int, int]]
+    frozen: list[tuple[int, int]]
 
 
 class _Pool(_Row, frozen=True):
@@ -314,6 +356,10 @@ class _Content(_Row, frozen=True):
     pricing: list[_Pricing]
     pools: list[_Pool]
     small_debts: list[tuple[int, int]]
+    liquidations: list[_Liquidation]
+    unclaimed: list[tuple[int, int]]
+    holes: list[tuple[int, int]]
+    taken: list[tuple[int, int]]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -364,6 +410,7 @@ def _resting(order: Order) -> _Resting:
         order.created_at_us,
         order.executed_lots,
         order.executed_quote_atoms,
+        order.terms,
     )
 
 
@@ -397,6 +444,44 @@ def _subaccount(subaccount: Subaccount) -> _Subaccount:
         [_loan(asset, subaccount.lent[asset]) for asset in sorted(subaccount.lent)],
         [_loan(asset, subaccount.debts[asset]) for asset in sorted(subaccount.debts)],
         [_share_time(asset, subaccount.share_times[asset]) for asset in sorted(subaccount.share_times)],
+        [_position(subaccount.positions[market_id]) for market_id in sorted(subaccount.positions)],
+        subaccount.backstop_usd,
+    )
+
+
+def _position(position: Position) -> _Position:
+    return _Position(
+        position.market.parameters.market_id,
+        position.position_id,
+        position.opened_at_us,
+        position.entry_atoms,
+        str(position.traded),
+        str(position.fees),
+        str(position.funding),
+        str(position.closed_lots),
+    )
+
+
+def _liquidation(number: int, liquidation: Liquidation) -> _Liquidation:
+    return _Liquidation(
+        number,
+        liquidation.since_us,
+        liquidation.next_second,
+        sorted(liquidation.step_atoms.items()),
+        liquidation.unfilled_ticks,
+        sorted(liquidation.failed_buys.items()),
+        sorted(liquidation.frozen.items()),
+    )
+
+
+def _load_liquidation(row: _Liquidation) -> Liquidation:
+    return Liquidation(
+        row.since_us,
+        row.next_second,
+        dict(row.step_atoms),
+        row.unfilled_ticks,
+        dict(row.failed_buys),
+        dict(row.frozen),
     )
 
 
@@ -555,12 +640,43 @@ def _load_markets(state: State, rows: list[_Market]) -> None:
         subaccount.orders[order.order_id] = order
         if order.client_id is not None:
             subaccount.client_ids[order.client_id] = order
+        if order.market.parameters.perpetual is not None:
+            rest(order, order.lots - order.executed_lots)
+            continue
         asset, atoms = spend(state, order, order.lots - order.executed_lots)
         if order.flags & SPENDS_AT_FILL:
             subaccount.promised[asset] = subaccount.promised.get(asset, 0) + atoms
             subaccount.asset_ids[asset] = None
         else:
             subaccount.reserved[asset] = subaccount.reserved.get(asset, 0) + atoms
+
+
+def _load_positions(state: State, rows: list[_Subaccount]) -> None:
+    """Positions, claims and unsettled equity are balances; what they remember besides is in the rows.   [A-2]"""
+    for row in rows:
+        subaccount = state.subaccounts[row.subaccount_id]
+        for entry in row.positions:
+            held = position_of(subaccount, state.markets[entry.market_id])
+            held.position_id, held.opened_at_us = entry.position_id, entry.opened_at_us
+            held.entry_atoms, held.traded, held.fees = entry.entry_atoms, int(entry.traded), int(entry.fees)
+            held.funding, held.closed_lots = int(entry.funding), int(entry.closed_lots)
+        subaccount.backstop_usd = row.backstop_usd
+        if row.backstop_usd:
+            state.backstops[row.subaccount_id] = None
+        if not subaccount.auto_realize_pnl:
+            state.virtual[row.subaccount_id] = None
+    for key, atoms in sorted(state.balances.items()):
+        account, asset = key >> ASSET_BITS, key & _ASSET_MASK
+        kind, number = account >> OWNER_BITS, account & OWNER_MASK
+        if not atoms:
+            continue
+        if kind == AccountKind.POSITION:
+            move_position(state, number, asset, -atoms)
+        elif kind == AccountKind.UNSETTLED:
+            move_unsettled(state, number, -atoms)
+        elif kind == AccountKind.CLAIM:
+            state.subaccounts[number].claims[market_of(asset)] = None
+            state.virtual[number] = None
     for each in state.subaccounts.values():
         each.judge_by_margin()
 
@@ -582,6 +698,7 @@ def _load_order(state: State, market: Market, side: Side, row: _Resting) -> Orde
         row.created_at_us,
         row.executed_lots,
         row.executed_quote_atoms,
+        terms=row.terms,
     )
 
 

@@ -650,11 +650,3 @@ def test_orders_can_be_cancelled_in_a_cancel_only_book(desk: Desk) -> None:
     set_state(desk, BookState.CANCEL_ONLY)
 
     assert anna.cancels(order.order_id).status is CANCELLED
-
-
-def test_a_perpetual_is_declared_but_takes_no_order(desk: Desk) -> None:
-    anna = desk.trader("anna")
-    order = msgspec.structs.replace(anna.order(BID, 15_000, 1), market_id=desk.exchange.market("SOL_USDC_PERP"))
-    rejection = anna.tries(order).rejection
-
-    assert rejection is not None and rejection.reason is RejectReason.NOT_SUPPORTED
