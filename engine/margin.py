@@ -232,6 +232,30 @@ def sums(
     return Sums(equity - liability, initial, maintenance, notional, is_unpriced, is_short, liability, settling)
 
 
+def realizable(
+    state: State, subaccount: Subaccount, at_us: int, marks: Mapping[AssetId, int] | None = None
+) -> int:
+    """E of the liquidation rules: net equity with every weight 1, of assets only those that a market sells for USDC.
+
+    USD (1e-8): holdings down, debts up. `marks` stand in for the state's.   [L-3, L-4, L-6]
+    """
+    total = perpetual_sums(state, subaccount, at_us, NO_CHANGES, False, False, marks)[0]
+    sold = {state.usdc}
+    for market in state.markets.values():
+        if market.parameters.perpetual is None and market.parameters.quote_asset_id == state.usdc:
+            sold.add(market.parameters.base_asset_id)
+    for asset_id in subaccount.asset_ids:
+        price, _unit, in_usd, *_rest = line(state, asset_id)
+        if marks is not None:
+            price = marks.get(asset_id, 0) or price
+        if asset_id in sold:
+            quantity = state.held(subaccount.subaccount_id, asset_id)
+            quantity += lending.claim(state, subaccount, asset_id, at_us)
+            total += quantity * price // in_usd + uncollected(state, subaccount, asset_id) * price // in_usd
+        total -= -(-owed_atoms(state, subaccount, asset_id, at_us) * price // in_usd)
+    return total
+
+
 def perpetual_sums(
     state: State,
     subaccount: Subaccount,
