@@ -12,7 +12,15 @@ from engine import lending
 from engine.events import ExpiryReason
 from engine.formulas.collateral import flat_atoms, weight_at
 from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
-from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, AssetParameters, MarketParameters, WeightKind
+from engine.parameters import (
+    PRICE_SCALE,
+    RATE_SCALE,
+    USD_SCALE,
+    AssetParameters,
+    BookState,
+    MarketParameters,
+    WeightKind,
+)
 from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up, mean_of, mean_of_up
 from engine.rejections import Rejection, RejectReason
 from engine.state import (
@@ -318,6 +326,36 @@ def perpetual_sums(
     return total * usd // in_usd, shortfall, initial, maintenance, notional, is_unpriced, is_short
 
 
+def realizable(state: State, subaccount: Subaccount, at_us: int) -> int:
+    """E of L in USD (1e-8): net equity with every weight 1, counting only what settlement could sell.   [L, C-3, S-12]
+
+    An asset counts at its mark when it has a market against USDC that is not closed; values rounded down.
+    """
+    sellable = sellable_assets(state)
+    settling, *_rest = perpetual_sums(state, subaccount, at_us, NO_CHANGES, False, False, None)
+    equity = settling
+    for asset_id in sorted(subaccount.asset_ids):
+        price, _unit, in_usd, *_others = line(state, asset_id)
+        owed = owed_atoms(state, subaccount, asset_id, at_us)
+        equity -= -(-owed * price // in_usd)
+        if asset_id in sellable:
+            quantity = state.held(subaccount.subaccount_id, asset_id)
+            quantity += lending.claim(state, subaccount, asset_id, at_us) + uncollected(state, subaccount, asset_id)
+            equity += quantity * price // in_usd
+    return equity
+
+
+def sellable_assets(state: State) -> dict[AssetId, None]:
+    """USDC, and what has a market against it that is not closed: what S-12 (4) can turn into USDC.   [S-12]"""
+    found: dict[AssetId, None] = {state.usdc: None}
+    for market in state.markets.values():
+        parameters = market.parameters
+        if parameters.perpetual is None and parameters.quote_asset_id == state.usdc:
+            if parameters.state is not BookState.CLOSED:
+                found[parameters.base_asset_id] = None
+    return found
+
+
 def claims_atoms(state: State, subaccount: Subaccount, at_us: int) -> int:
     """What the liquidity fund holds for a subaccount, less what it owes for it, in USDC atoms.   [V-1 … V-3]"""
     return sum(claim_atoms(state, subaccount, market_id, at_us) for market_id in subaccount.claims)
@@ -357,7 +395,7 @@ def unrealized_atoms(position: Position) -> int:
 
 
 class PositionLine(NamedTuple):
-    """One position, or the open orders of a market without one, for people: USD in 1e-8, fractions exact.   [M-1, M-3]"""
+    """One position, or the open orders of a market without one, for people; USD in 1e-8.   [M-1, M-3]"""
 
     position: Position
     unrealized: int

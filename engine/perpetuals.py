@@ -1,4 +1,4 @@
-"""Perpetual positions: whether an order for one may enter, what a fill does to both sides, and what a position remembers.
+"""Perpetual positions: whether an order may enter, what a fill does to both sides, what a position remembers of it.
 
 Cash moves at settlement ticks only; a fill moves contracts and their cost between two positions, and fees.
 Memo of a PERPETUAL_TRADE transaction: that of a TRADE, then the market's last settled mark in quote atoms per lot (what
@@ -20,7 +20,7 @@ from engine.rejections import Rejection, RejectReason
 from engine.spot_margin import Refused
 from engine.state import REDUCE_ONLY, Market, Order, Position, State, Subaccount
 from ledger.chart import FEE_INCOME, INSURANCE_FUND, available, contracts, cost, position
-from ledger.journal import JournalKind, Posting
+from ledger.journal import JournalKind
 
 _BID = Side.BID
 OPENED, ADJUSTED, CLOSED = 1, 2, 3

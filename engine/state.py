@@ -180,8 +180,8 @@ class ShareTime(msgspec.Struct):
 class Position:
     """A subaccount's position in one perpetual, and its open orders there.   [A-2, C-5, M-1]
 
-    `lots` and `cost` are the ledger's own accounts (`contracts`, `cost` of the market): only `posting.post` changes
-    them. With S the market's `settled` and M its mark, both in quote atoms per lot, what it has gained since it was last
+    `lots` and `cost` are the ledger's own accounts (`contracts`, `cost` of the market): only `posting` changes them.
+    With S the market's `settled` and M its mark, both in quote atoms per lot, what it has gained since it was last
     settled is lots × (M − S) + cost; C-5's cost is `cost` − lots × S.
     """
 
@@ -249,7 +249,7 @@ class Liquidation(msgspec.Struct):
     next_second: int = 0
     """The exchange second of its next step; one step a second.   [L-3]"""
     step_atoms: dict[AssetId, int] = {}
-    """Item (`contracts` of a market in lots, or an owed asset in atoms) → what one step takes: 10 % at trigger.   [L-3]"""
+    """Item (`contracts` of a market in lots, an owed asset in atoms) → what one step takes: 10 % at trigger.   [L-3]"""
     unfilled_ticks: int = 0
     """Steps in a row without a fill: after three the backstop takes over.   [L-3]"""
     failed_buys: dict[AssetId, int] = {}
@@ -671,11 +671,15 @@ class State:
         self.taken: dict[AssetId, int] = {}
         """What the insurance fund took in kind and has to sell.   [L-7]"""
         self.triggers: Any = None
-        """Trigger orders by market, price and direction (`engine.triggers`); follows from `Subaccount.waiting`.  [S-9]"""
-        self.triggered: dict[int, None] = {}
+        """Trigger orders by market, price, direction (`engine.triggers`); follows from `Subaccount.waiting`.   [S-9]"""
+        self.triggered: dict[int, Order] = {}
         """Trigger orders whose price has come and that have not entered yet, in their order.   [S-9]"""
         self.strategies: dict[int, Strategy] = {}
         self.next_strategy_id = 1
+        self.slice_due_us = 0
+        """When the next slice of a strategy is due, 0: none is. Follows from the strategies.   [S-7]"""
+        self.rfq_due_us = 0
+        """When the next request for quotes ends, 0: none is open. Follows from the requests.   [S-7]"""
         self.rfqs: dict[int, Rfq] = {}
         self.next_rfq_id = 1
         self.next_quote_id = 1
@@ -686,6 +690,10 @@ class State:
             order.previous = order.next = None
             order.subaccount.orders.clear()
             order.subaccount.client_ids.clear()
+        for subaccount in self.subaccounts.values():
+            if subaccount.waiting:
+                subaccount.waiting.clear()
+                subaccount.client_ids.clear()
 
     def held(self, subaccount_id: int, asset_id: AssetId) -> int:
         """Atoms the subaccount holds, those its orders lock included."""
