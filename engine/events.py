@@ -11,8 +11,8 @@ import msgspec
 
 from engine.commands import (
     Bracket,
-    Origin,
     OrderType,
+    Origin,
     SelfTrade,
     Side,
     SlippageKind,
@@ -57,6 +57,7 @@ class ExpiryReason(IntEnum):
     POST_ONLY_MODE = 20
     INVALID_PRICE = 21
     MAX_STOP_ORDERS_PER_POSITION = 22
+    UNKNOWN = 23
 
 
 class LendingEvent(IntEnum):
@@ -106,6 +107,8 @@ class OrderTerms(_Fact):
     strategy_id: int = 0
     slippage: int = 0
     slippage_kind: SlippageKind = SlippageKind.NONE
+    trigger_falls: bool = False
+    """It fires when its price falls to `trigger_price_ticks`, not when it rises to it."""
 
 
 class OrderView(_Fact):
@@ -179,6 +182,12 @@ class TriggerPlaced(_Fact):
     order: OrderView
 
 
+class OrderModified(_Fact):
+    """A waiting order is over more now: its parent filled further.   [S-9]"""
+
+    order: OrderView
+
+
 class TriggerFailed(_Fact):
     """A trigger order triggered and was refused: `order.expiry_reason` says why.   [S-9]"""
 
@@ -219,7 +228,7 @@ class PositionChanged(_Fact):
 
 
 class PositionsSettled(_Fact):
-    """A settlement tick: which markets at which marks, what moved. Whom it moved is in the journal's columns.   [S-10]"""
+    """A settlement tick: which markets at which marks, and what moved; whom is in the journal.   [S-10]"""
 
     market_ids: tuple[int, ...]
     marks: tuple[int, ...]
@@ -240,8 +249,8 @@ class FundingCharged(_Fact):
     mark: int
     premium: int
     """The interval's mean premium, 1e-9."""
-    index: int
-    """Cumulative funding of one lot, long, in 1e-12 quote atoms."""
+    index: str
+    """Cumulative funding of one lot, long, in 1e-12 quote atoms, as a decimal string: it need not fit 64 bits."""
 
 
 class SettlementMoved(_Fact):

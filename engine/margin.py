@@ -248,10 +248,7 @@ def realizable(
     USD (1e-8): holdings down, debts up. `marks` stand in for the state's.   [L-3, L-4, L-6]
     """
     total = perpetual_sums(state, subaccount, at_us, NO_CHANGES, False, False, marks)[0]
-    sold = {state.usdc}
-    for market in state.markets.values():
-        if market.parameters.perpetual is None and market.parameters.quote_asset_id == state.usdc:
-            sold.add(market.parameters.base_asset_id)
+    sold = sellable_assets(state)
     for asset_id in subaccount.asset_ids:
         price, _unit, in_usd, *_rest = line(state, asset_id)
         if marks is not None:
@@ -324,25 +321,6 @@ def perpetual_sums(
     if subaccount.claims:
         total += claims_atoms(state, subaccount, at_us)
     return total * usd // in_usd, shortfall, initial, maintenance, notional, is_unpriced, is_short
-
-
-def realizable(state: State, subaccount: Subaccount, at_us: int) -> int:
-    """E of L in USD (1e-8): net equity with every weight 1, counting only what settlement could sell.   [L, C-3, S-12]
-
-    An asset counts at its mark when it has a market against USDC that is not closed; values rounded down.
-    """
-    sellable = sellable_assets(state)
-    settling, *_rest = perpetual_sums(state, subaccount, at_us, NO_CHANGES, False, False, None)
-    equity = settling
-    for asset_id in sorted(subaccount.asset_ids):
-        price, _unit, in_usd, *_others = line(state, asset_id)
-        owed = owed_atoms(state, subaccount, asset_id, at_us)
-        equity -= -(-owed * price // in_usd)
-        if asset_id in sellable:
-            quantity = state.held(subaccount.subaccount_id, asset_id)
-            quantity += lending.claim(state, subaccount, asset_id, at_us) + uncollected(state, subaccount, asset_id)
-            equity += quantity * price // in_usd
-    return equity
 
 
 def sellable_assets(state: State) -> dict[AssetId, None]:
