@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import lending, margin, outflows, yields
+from engine import lending, margin, outflows, virtual, yields
 from engine.commands import (
     AddKey,
     CancelOrder,
@@ -162,6 +162,8 @@ def update(state: State, command: UpdateAccount, outcome: Outcome) -> None:
     subaccount = state.subaccounts[command.subaccount_id]
     if command.leverage_limit is not None and command.leverage_limit < subaccount.leverage_limit:
         _require_leverage(state, subaccount, command.leverage_limit, outcome.at_us)
+    if command.auto_realize_pnl is False:
+        require(state.usdc in state.pools, RejectReason.LENDING_CLOSED, asset_id=state.usdc)
     # From here the command succeeds.
     for name in (
         "auto_lend",
@@ -174,6 +176,10 @@ def update(state: State, command: UpdateAccount, outcome: Outcome) -> None:
         if value is not None:
             setattr(subaccount, name, value)
     yields.collect_all(state, outcome, subaccount)
+    if command.auto_realize_pnl is not None:
+        if subaccount.auto_realize_pnl:
+            virtual.convert_all(state, outcome, subaccount)
+        virtual.note_mode(state, subaccount)
     if subaccount.auto_lend or subaccount.auto_repay_borrows:
         state.automatic[command.subaccount_id] = None
         for asset_id in sorted(subaccount.asset_ids):

@@ -218,7 +218,7 @@ def lend(
     assert atoms > 0 and minted > 0, f"subaccount {subaccount.subaccount_id} lends {atoms} of asset {asset_id}"
     number = subaccount.subaccount_id
     weigh_shares(state, outcome, subaccount, asset_id, now.lend_shares)
-    loan = _loan(state, outcome, subaccount.lent, asset_id)
+    loan = loan_of(state, outcome, subaccount.lent, asset_id)
     loan.flow_atoms += atoms
     now.lent += atoms
     now.lend_shares += minted
@@ -290,7 +290,7 @@ def borrow(
     minted = formulas.borrow_mint(atoms, now.borrowed, now.debt_shares)
     number = subaccount.subaccount_id
     assert atoms > 0 and minted > 0, f"subaccount {number} borrows {atoms} of asset {asset_id}"
-    loan = _loan(state, outcome, subaccount.debts, asset_id)
+    loan = loan_of(state, outcome, subaccount.debts, asset_id)
     subaccount.margined = True
     loan.flow_atoms += atoms
     now.borrowed += atoms
@@ -373,7 +373,7 @@ def pass_shares(
         passed = given
     for subaccount in (source, target):
         weigh_shares(state, outcome, subaccount, asset_id, now.lend_shares)
-    loan, other = source.lent[asset_id], _loan(state, outcome, target.lent, asset_id)
+    loan, other = source.lent[asset_id], loan_of(state, outcome, target.lent, asset_id)
     loan.flow_atoms -= atoms
     other.flow_atoms += atoms
     given -= passed
@@ -613,7 +613,7 @@ def settle_asset(state: State, outcome: Outcome, subaccount: Subaccount, asset_i
             post_alone(state, outcome, into)
 
 
-def _loan(state: State, outcome: Outcome, loans: dict[AssetId, Loan], asset_id: AssetId) -> Loan:
+def loan_of(state: State, outcome: Outcome, loans: dict[AssetId, Loan], asset_id: AssetId) -> Loan:
     loan = loans.get(asset_id)
     if loan is None:
         loan = loans[asset_id] = Loan(new_position_id(state, outcome.at_us), outcome.at_us)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from engine import lending, margin, owed
+from engine import lending, margin, owed, virtual
 from engine.commands import Origin, PlaceOrder, Side
 from engine.events import ExpiryReason, Outcome, PositionChanged, Trade
 from engine.fees import HOUR_US, add_volume, futures_rates
@@ -256,6 +256,8 @@ def record_fill(
         held.closed_lots += closed
         held.fees += fee
         fee_of_open = 0
+        if market.parameters.market_id in subaccount.claims:
+            virtual.close_part(state, outcome, subaccount, market.parameters.market_id, closed, abs(before))
         if closed == abs(before):
             held.lots, now = 0, held.lots
             _report(outcome, held, CLOSED, origin)

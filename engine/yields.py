@@ -14,7 +14,18 @@ from engine.posting import post
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import ASSET_BITS, Pool, ShareTime, State, Subaccount
 from ledger.amounts import INT64_MAX
-from ledger.chart import HOT_WALLET, POOL_SHARES, POOL_YIELD, AssetId, available, custody_account, lend_share, lent
+from ledger.chart import (
+    HOT_WALLET,
+    POOL_SHARES,
+    POOL_YIELD,
+    AssetId,
+    available,
+    claim,
+    claim_lend,
+    custody_account,
+    lend_share,
+    lent,
+)
 from ledger.journal import JournalKind
 
 RATE_ONE = 10**27
@@ -191,7 +202,13 @@ def _close_at(state: State, pool: Pool, closes_ms: int) -> None:
 
 
 def _shares(state: State, subaccount: Subaccount, asset_id: AssetId) -> int:
-    return -state.balances.get(lent(subaccount.subaccount_id) << ASSET_BITS | lend_share(asset_id), 0)
+    """Its lend shares, and those that the liquidity fund holds for it: they earn the same.   [V-2, Y-3]"""
+    number = subaccount.subaccount_id
+    shares = -state.balances.get(lent(number) << ASSET_BITS | lend_share(asset_id), 0)
+    if subaccount.claims and asset_id == state.usdc:
+        key = claim(number) << ASSET_BITS
+        shares -= sum(state.balances.get(key | claim_lend(market_id), 0) for market_id in subaccount.claims)
+    return shares
 
 
 def _all_shares(state: State, asset_id: AssetId) -> int:
