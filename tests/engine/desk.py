@@ -143,7 +143,8 @@ class Desk:
             for entry in outcome.journal:
                 if residues(entry):
                     return False
-                for account, asset, atoms in entry.postings:
+                rows = (row for batch in entry.batches for row in batch.postings())
+                for account, asset, atoms in (*entry.postings, *rows):
                     key = account << 24 | asset
                     sums[key] = sums.get(key, 0) + atoms
         return {key: atoms for key, atoms in sums.items() if atoms} == {
