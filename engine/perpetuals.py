@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from engine import lending, margin, owed, virtual
+from engine import lending, margin, owed, spare, virtual
 from engine.commands import Origin, PlaceOrder, Side
 from engine.events import ExpiryReason, Outcome, PositionChanged, Trade
 from engine.fees import HOUR_US, add_volume, futures_rates
@@ -75,15 +75,23 @@ def require_order(state: State, subaccount: Subaccount, market: Market, command:
         size = held.lots if held is not None else 0
         if (size >= 0) if buys else (size <= 0):
             raise Rejection(RejectReason.REDUCE_ONLY, market_id=market_id, position_lots=size, lots=lots)
+        spare.forget(state, subaccount)
         return
     _require_limits(market, held, lots if buys else -lots)
     value = lots * ticks * parameters.tick_value_atoms
     fee = fee_atoms(value, state.fees.futures[0].taker_rate)
     usd, _unit, in_usd, *_rest = margin.line(state, state.usdc)
-    charges = -(-fee * usd // in_usd) + margin.loss_at(state, market_id, buys, ticks, lots)
+    fee_usd = -(-fee * usd // in_usd)
+    loss = margin.loss_at(state, market_id, buys, ticks, lots)
+    if spare.can_rest_perpetual(state, subaccount, at_us, market_id, lots, fee_usd, loss):
+        return
+    charges = fee_usd + loss
     changes = {contracts(market_id): (0, 0, lots, 0) if buys else (0, 0, 0, lots)}
     after = margin.sums(state, subaccount, at_us, changes, is_strict=True)
-    if not after.is_unpriced and after.equity - charges - margin.open_order_loss(state, subaccount) > after.initial:
+    spare.forget(state, subaccount)
+    all_losses = loss + margin.open_order_loss(state, subaccount)
+    if not after.is_unpriced and after.equity - fee_usd - all_losses > after.initial:
+        spare.remember(state, subaccount, at_us, after, all_losses, state.usdc)
         return
     signed = lots if buys else -lots
     cost_of_fill = (market.settled - ticks * parameters.tick_value_atoms) * signed
@@ -149,6 +157,9 @@ def judge(state: State, at_us: int, market: Market, taker: Order, maker: Order, 
     if reason is None and _opens_too_much(market, taker_leg, maker_leg):
         reason = ExpiryReason.POSITION_LIMIT
     if reason is not None:
+        # What the maker spares may have been taken for a fill that is not to be.
+        spare.forget(state, maker.subaccount)
+        spare.forget(state, taker.subaccount)
         return Refused(False, reason)
     return taker_leg, maker_leg
 
@@ -328,6 +339,13 @@ def _refusal(
     if leg.found.missing:
         return ExpiryReason.INSUFFICIENT_FUNDS
     subaccount, parameters = leg.subaccount, market.parameters
+    is_plain = not leg.found.redeemed and not leg.found.borrowed
+    added = 0 if is_maker and not leg.order.flags & REDUCE_ONLY else abs(leg.lots)
+    loss_now = margin.loss_at(state, parameters.market_id, leg.lots > 0, ticks, abs(leg.lots))
+    if is_plain and spare.can_fill_perpetual(
+        state, subaccount, at_us, parameters.market_id, added, loss_now, leg.fee
+    ):
+        return None
     changes = leg.changes(market, state.usdc)
     filled_loss = 0
     if is_maker:
@@ -336,9 +354,11 @@ def _refusal(
         if filled_loss:
             filled_loss -= margin.order_loss(state, leg.order, left - abs(leg.lots))
     after = margin.sums(state, subaccount, at_us, changes, is_strict=True)
+    spare.forget(state, subaccount)
     if not after.is_unpriced:
         loss = margin.open_order_loss(state, subaccount) - filled_loss
         if not after.notional or after.equity - loss > after.initial:
+            spare.remember(state, subaccount, at_us, after, loss, state.usdc)
             return None
     is_better = margin.is_better_than_mark(state, parameters.market_id, leg.lots > 0, ticks, leg.fee_rate)
     return margin.fill_refusal(state, subaccount, at_us, changes, is_better)
