@@ -7,7 +7,6 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from ledger import balances
-from ledger.chart import asset_symbol, underlying
 from ledger.invariants import ConservationError
 from por.header import Header
 
@@ -55,8 +54,7 @@ def counted_totals(reader: sa.Engine, height: int, kind_name: Callable[[int], st
     listed = balances.assets(reader, as_of=height)
     counted: Totals = {}
     for (kind, asset_id), atoms in balances.totals_by_kind(reader, as_of=height).items():
-        known = listed.get(underlying(asset_id))
-        asset = asset_symbol(asset_id, known.symbol) if known is not None else f"asset/{asset_id}"
+        asset = listed[asset_id].symbol if asset_id in listed else f"asset/{asset_id}"
         key = (kind_name(kind), asset)
         counted[key] = counted.get(key, 0) + atoms
     return counted

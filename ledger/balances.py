@@ -6,7 +6,7 @@ beyond 64 bits on both databases.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -17,7 +17,6 @@ from ledger.chart import (
     OWNER_BITS,
     OWNER_MASK,
     POOL_SHARES,
-    SHARE_BITS,
     AccountId,
     AccountKind,
     AccountType,
@@ -27,7 +26,12 @@ from ledger.chart import (
     account_type,
     asset_decimals,
     asset_symbol,
+    claim_debt,
+    claim_lend,
+    contracts,
+    cost,
     debt_share,
+    is_pool_share,
     kind_of,
     lend_share,
     owner_of,
@@ -41,18 +45,30 @@ STATEMENT_KINDS = (
     AccountKind.AVAILABLE,
     AccountKind.LENT,
     AccountKind.BORROWED,
+    AccountKind.POSITION,
+    AccountKind.UNSETTLED,
+    AccountKind.CLAIM,
     AccountKind.WITHDRAWING,
     AccountKind.RECEIVABLE,
 )
 """A subaccount's own accounts, in the order in which a statement shows them; a receipt is for who has one of them."""
 
+PERPETUAL_SUFFIX = "_PERP"
+"""How the symbol of a perpetual ends, and of no other market: a record of a market says no type."""
+
 
 class Asset(NamedTuple):
-    """An asset as the journal listed it, or the shares in its money market (`SOL.lend`, `SOL.debt`)."""
+    """An asset as the journal listed it, the shares in its money market (`SOL.lend`, `SOL.debt`), or what a perpetual's
+    positions stand in: its contracts (`SOL_USDC_PERP`), their cost, claims on the liquidity fund.   [A-2]
+    """
 
     id: AssetId
     symbol: str
     decimals: int
+    share: AssetId = 0
+    """The share in a money market that one of these is: of `SOL.lend` itself, of a claim `USDC.lend` or `USDC.debt`;
+    0: none.   [B-4, V-2]
+    """
 
 
 class TrialRow(NamedTuple):
@@ -99,21 +115,37 @@ class NoSuchBlock(LookupError):
 
 
 def assets(engine: sa.Engine, as_of: int | None = None) -> dict[AssetId, Asset]:
-    """The assets listed up to block `as_of` (None: so far) and the shares in them, by id.   [A-12]
+    """The assets listed up to block `as_of` (None: so far), the shares in them and what perpetuals are made of, by id.
 
-    A later record of an id (a rename) wins.
+    A later record of an id (a rename) wins.   [A-2, A-12]
     """
     table = schema.journal
-    query = sa.select(table.c.memo).where(table.c.kind == JournalKind.ASSET_LISTED).order_by(table.c.seq)
+    kinds = (JournalKind.ASSET_LISTED, JournalKind.MARKET_CONFIGURED)
+    query = sa.select(table.c.kind, table.c.memo).where(table.c.kind.in_(kinds)).order_by(table.c.seq)
     if as_of is not None:
         query = query.where(table.c.block_height <= as_of)
     with reading(engine) as connection:
-        records = [decode_memo(memo) for (memo,) in connection.execute(query)]
-    return {
-        one: Asset(one, asset_symbol(one, record[1]), asset_decimals(one, record[2]))
-        for record in records
-        for one in (record[0], lend_share(record[0]), debt_share(record[0]))
-    }
+        records = [(kind, decode_memo(memo)) for kind, memo in connection.execute(query)]
+    found: dict[AssetId, Asset] = {}
+    for kind, memo in records:
+        if kind == JournalKind.ASSET_LISTED:
+            number, symbol, decimals = memo[:3]
+            for one in (number, lend_share(number), debt_share(number)):
+                share = 0 if one == number else one
+                found[one] = Asset(one, asset_symbol(one, symbol), asset_decimals(one, decimals), share)
+    for kind, memo in records:
+        if kind == JournalKind.MARKET_CONFIGURED and str(memo[1]).endswith(PERPETUAL_SUFFIX):
+            market, symbol, base, quote = memo[:4]
+            for one, counted, share in (
+                (contracts(market), base, 0),
+                (cost(market), quote, 0),
+                (claim_lend(market), quote, lend_share(quote)),
+                (claim_debt(market), quote, debt_share(quote)),
+            ):
+                if counted in found:
+                    decimals = asset_decimals(one, found[counted].decimals)
+                    found[one] = Asset(one, asset_symbol(one, symbol), decimals, share)
+    return found
 
 
 def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | None = None) -> int:
@@ -133,17 +165,20 @@ def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | 
 def subaccount_balances(
     engine: sa.Engine, subaccount_id: int, as_of: int | None = None
 ) -> dict[tuple[AccountKind, AssetId], int]:
-    """What a subaccount holds per kind of account and asset, without zeros. Positive: it is owed.   [A-12]
+    """What a subaccount holds per kind of account and asset, without zeros. Positive: it is owed, or long.   [A-12]
 
-    All in atoms: what is lent and what is borrowed (negative) as its shares are worth, under the asset itself.
+    All in atoms: what is lent and what is borrowed (negative) as its shares are worth, under the asset itself; claims
+    on the liquidity fund likewise, those of all markets together.
     """
     holdings: dict[tuple[AccountKind, AssetId], int] = {}
+    listed = assets(engine, as_of)
     for kind in STATEMENT_KINDS:
         for asset, atoms in account_balances(engine, account_id(kind, subaccount_id), as_of).items():
-            if asset >> SHARE_BITS:
-                atoms = shares.worth(pool_of(engine, asset, as_of), atoms)
-            holdings[kind, underlying(asset)] = -atoms
-    return holdings
+            share = listed[asset].share if asset in listed else 0
+            if share:
+                atoms, asset = shares.worth(pool_of(engine, share, as_of), atoms), underlying(share)
+            holdings[kind, asset] = holdings.get((kind, asset), 0) - atoms
+    return {key: atoms for key, atoms in holdings.items() if atoms}
 
 
 def pool_of(engine: sa.Engine, share: AssetId, as_of: int | None = None) -> shares.Pool:
@@ -216,9 +251,10 @@ def trial_balance_json(engine: sa.Engine, as_of: int | None = None) -> dict[str,
         return listed[asset].symbol if asset in listed else f"asset/{asset}"
 
     def worth(row: TrialRow) -> dict[str, str]:
-        share, asset = row.asset, underlying(row.asset)
-        if share == asset:
+        share = listed[row.asset].share if row.asset in listed else 0
+        if not share:
             return {}
+        asset = underlying(share)
         pool = shares.Pool(signed.get((shares.pool_account(share), asset), 0), signed.get((POOL_SHARES, share), 0))
         return {"worth": text(abs(shares.worth(pool, row.debit - row.credit)), asset)}
 
@@ -256,12 +292,15 @@ def statement(
     }
     legs = sorted(_legs(engine, accounts, before, last))
     facts = _facts(engine, sorted({leg[0] for leg in legs}))
-    pools = _pools(engine, from_block, before, legs)
+    listed = assets(engine)
+    share_of = {asset: listed[asset].share for asset in {leg[3] for leg in legs} if asset in listed}
+    pools = _pools(engine, from_block, before, legs, share_of)
     for seq, _order, account, asset, atoms in legs:
         held = running[account, asset] = running.get((account, asset), 0) + atoms
-        worth = shares.worth(pools[asset][seq], held) if asset in pools else None
+        share = share_of.get(asset, 0)
+        worth = shares.worth(pools[share][seq], held) if share else None
         kind, memo = facts[seq][3:5]
-        moved = shares.moved_atoms(kind, decode_memo(memo), account, asset, atoms) if asset >> SHARE_BITS else None
+        moved = shares.moved_atoms(kind, decode_memo(memo), account, asset, atoms) if is_pool_share(asset) else None
         yield StatementLine(seq, *facts[seq], account, asset, atoms, held, worth, moved)
 
 
@@ -370,13 +409,17 @@ def _legs(
 
 
 def _pools(
-    engine: sa.Engine, from_block: int, before: int, legs: Sequence[tuple[int, int, AccountId, AssetId, int]]
+    engine: sa.Engine,
+    from_block: int,
+    before: int,
+    legs: Sequence[tuple[int, int, AccountId, AssetId, int]],
+    share_of: Mapping[AssetId, AssetId],
 ) -> dict[AssetId, dict[int, shares.Pool]]:
     """Share → journal transaction → what the shares divide after it, for those in which the legs move shares."""
     wanted: dict[AssetId, dict[int, None]] = {}
     for seq, _order, _account, asset, _atoms in legs:
-        if asset >> SHARE_BITS:
-            wanted.setdefault(asset, {})[seq] = None
+        if share_of.get(asset):
+            wanted.setdefault(share_of[asset], {})[seq] = None
     pools = {}
     for share, seqs in wanted.items():
         opening = pool_of(engine, share, from_block - 1) if from_block > 0 else shares.Pool(0, 0)

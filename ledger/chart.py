@@ -145,7 +145,7 @@ def debt_share(asset_id: AssetId) -> AssetId:
 
 
 def contracts(market_id: int) -> AssetId:
-    """`SOL_USDC_PERP`: a perpetual's position quantity as an asset, in atoms of the base; a long is owed them.  [A-2]"""
+    """`SOL_USDC_PERP`: a perpetual's position quantity as an asset, in atoms of the base; a long is owed them. [A-2]"""
     return _CONTRACTS | market_id
 
 
@@ -172,6 +172,11 @@ def is_of_market(asset_id: AssetId) -> bool:
 def market_of(asset_id: AssetId) -> int:
     """The market whose contracts, cost or claims the id means."""
     return asset_id & _MARKET_ID_MASK
+
+
+def is_pool_share(asset_id: AssetId) -> bool:
+    """Whether the id is `X.lend` or `X.debt`, rather than atoms of X or something of a market.   [B-4]"""
+    return _LEND_SHARE <= asset_id < _CONTRACTS
 
 
 def underlying(asset_id: AssetId) -> AssetId:

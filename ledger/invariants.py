@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ledger.chart import CHART, OWNER_BITS, SHARE_BITS, AccountKind, AssetId, debt_share, lend_share
+from ledger.chart import (
+    CHART,
+    OWNER_BITS,
+    SHARE_BITS,
+    AccountKind,
+    AssetId,
+    claim_debt,
+    claim_lend,
+    contracts,
+    cost,
+    debt_share,
+    is_of_market,
+    lend_share,
+    market_of,
+)
 from ledger.journal import SealedTransaction
 
 _DEBIT_ONLY = frozenset(
@@ -29,20 +43,58 @@ _CREDIT_ONLY = frozenset(
         AccountKind.POOL_LENT,
         AccountKind.POOL_YIELD,
         AccountKind.POOL_FEES,
+        AccountKind.INSURANCE_FUND,
+        AccountKind.BACKSTOP_FUND,
+        AccountKind.INSURANCE_UNSETTLED,
     }
 )
 """Kinds whose total never goes above zero: the exchange owes, it is not owed, on a user's account."""
 
-_SHARE_KINDS: dict[int, tuple[AssetId, ...]] = {
-    AccountKind.LENT: (lend_share(0),),
-    AccountKind.BORROWED: (debt_share(0),),
-    AccountKind.POOL_SHARES: (lend_share(0), debt_share(0)),
+_ATOMS, _LEND, _DEBT = 0, lend_share(0), debt_share(0)
+_CONTRACTS, _COST, _CLAIM_LEND, _CLAIM_DEBT = contracts(0), cost(0), claim_lend(0), claim_debt(0)
+
+_CLASSES: dict[int, tuple[AssetId, ...]] = {
+    AccountKind.LENT: (_LEND,),
+    AccountKind.BORROWED: (_DEBT,),
+    AccountKind.POOL_SHARES: (_LEND, _DEBT),
+    AccountKind.POSITION: (_CONTRACTS, _COST),
+    AccountKind.CLAIM: (_CLAIM_LEND, _CLAIM_DEBT),
+    AccountKind.LIQUIDITY_FUND: (_LEND, _DEBT, _CLAIM_LEND, _CLAIM_DEBT),
+    AccountKind.INSURANCE_FUND: (_ATOMS, _LEND),
+    AccountKind.BACKSTOP_FUND: (_ATOMS, _LEND),
+    AccountKind.ROUNDING: (_ATOMS, _COST),
 }
-"""The shares that a kind of account holds; every other kind holds atoms.   [A-2]"""
+"""What a kind of account holds: shares, contracts, their cost, claims; every other kind holds atoms alone.   [A-2]"""
 
-_ATOMS = (0,)
+_SIDES: dict[tuple[int, AssetId], int] = {
+    (AccountKind.CLAIM, _CLAIM_LEND): -1,
+    (AccountKind.CLAIM, _CLAIM_DEBT): 1,
+    (AccountKind.LIQUIDITY_FUND, _LEND): -1,
+    (AccountKind.LIQUIDITY_FUND, _DEBT): 1,
+    (AccountKind.LIQUIDITY_FUND, _CLAIM_LEND): 1,
+    (AccountKind.LIQUIDITY_FUND, _CLAIM_DEBT): -1,
+}
+"""Kinds whose side depends on what they hold: 1 debits, -1 credits. Winners are owed, losers owe.   [V-1, V-2]"""
 
-_POOL_KINDS = (AccountKind.POOL_LENT, AccountKind.POOL_BORROWED, AccountKind.POOL_FEES, AccountKind.STAKED)
+_POOL_KINDS = frozenset(
+    {AccountKind.POOL_LENT, AccountKind.POOL_BORROWED, AccountKind.POOL_FEES, AccountKind.STAKED}
+)
+_UNSETTLED_KINDS = (AccountKind.UNSETTLED, AccountKind.INSURANCE_UNSETTLED, AccountKind.ROUNDING_UNSETTLED)
+_COST_KINDS = (AccountKind.POSITION, AccountKind.ROUNDING)
+_FUND_KINDS = frozenset({AccountKind.LIQUIDITY_FUND, AccountKind.CLAIM})
+_FUND_LENDS = (AccountKind.LIQUIDITY_FUND, _LEND >> SHARE_BITS), (AccountKind.CLAIM, _CLAIM_LEND >> SHARE_BITS)
+_FUND_OWES = (AccountKind.LIQUIDITY_FUND, _DEBT >> SHARE_BITS), (AccountKind.CLAIM, _CLAIM_DEBT >> SHARE_BITS)
+"""What must be equal: the fund's shares in the pool, and the shares of it that its users hold or owe.   [V-5]"""
+
+
+def _side(kind: int, family: AssetId) -> int:
+    return _SIDES.get((kind, family)) or (1 if kind in _DEBIT_ONLY else -1 if kind in _CREDIT_ONLY else 0)
+
+
+_RULES: dict[tuple[int, int], int] = {
+    (int(kind), family >> SHARE_BITS): _side(kind, family) for kind in CHART for family in _CLASSES.get(kind, (_ATOMS,))
+}
+"""(Kind, class of what it holds) → the side that its total may be on, 0: either. What is not here may not be."""
 
 
 class ConservationError(Exception):
@@ -70,23 +122,39 @@ class RunningTotals:
         """What does not hold, in words; empty when all does.   [A-13]"""
         found: list[str] = []
         by_asset: dict[AssetId, int] = {}
+        pools: dict[AssetId, None] = {}
+        fund: dict[tuple[int, int], int] = {}
         for (kind, asset), atoms in self.totals.items():
             by_asset[asset] = by_asset.get(asset, 0) + atoms
-            if kind not in CHART:
-                found.append(f"asset {asset}: {atoms} atoms on accounts of unknown kind {kind}")
-                continue
-            share = asset >> SHARE_BITS << SHARE_BITS
-            if atoms and share not in _SHARE_KINDS.get(kind, _ATOMS):
-                name = CHART[kind].name.format("*")
-                found.append(f"asset {asset}: {name} is at {atoms}, and is no account for that asset")
-            elif (kind in _DEBIT_ONLY and atoms < 0) or (kind in _CREDIT_ONLY and atoms > 0):
+            side = _RULES.get((kind, asset >> SHARE_BITS))
+            if side is None:
+                if kind not in CHART:
+                    found.append(f"asset {asset}: {atoms} atoms on accounts of unknown kind {kind}")
+                elif atoms:
+                    name = CHART[kind].name.format("*")
+                    found.append(f"asset {asset}: {name} is at {atoms}, and is no account for that asset")
+            elif atoms * side < 0:
                 name = CHART[kind].name.format("*")
                 found.append(f"asset {asset}: {name} is at {atoms} atoms, on the wrong side of zero")
+            if kind in _POOL_KINDS:
+                pools[asset] = None
+            elif kind in _FUND_KINDS:
+                key = kind, asset >> SHARE_BITS
+                fund[key] = fund.get(key, 0) + atoms
         for asset, atoms in by_asset.items():
             if atoms:
                 found.append(f"asset {asset}: postings sum to {atoms} atoms, expected 0")
-        for asset in dict.fromkeys(asset for kind, asset in self.totals if kind in _POOL_KINDS):
+        for asset in pools:
             found += self._pool_violations(asset)
+        for asset in by_asset:
+            if asset >> SHARE_BITS == 0:
+                found += self._unsettled_violations(asset)
+            elif is_of_market(asset):
+                found += self._market_violations(asset)
+        for (own, claims), does in ((_FUND_LENDS, "lends"), (_FUND_OWES, "owes")):
+            held, claimed = fund.get(own, 0), fund.get(claims, 0)
+            if held != claimed:
+                found.append(f"the liquidity fund {does} {abs(held)} shares, its users' claims are {abs(claimed)}")
         return found
 
     def _pool_violations(self, asset: AssetId) -> list[str]:
@@ -94,8 +162,9 @@ class RunningTotals:
         total = self.totals.get
         lent, fees = -total((AccountKind.POOL_LENT, asset), 0), -total((AccountKind.POOL_FEES, asset), 0)
         borrowed, staked = total((AccountKind.POOL_BORROWED, asset), 0), total((AccountKind.STAKED, asset), 0)
-        lend_shares = -total((AccountKind.LENT, lend_share(asset)), 0)
-        debt_shares = total((AccountKind.BORROWED, debt_share(asset)), 0)
+        # Users' shares, the liquidity fund's and the insurance fund's: all that the pool has given.
+        lend_shares = total((AccountKind.POOL_SHARES, lend_share(asset)), 0)
+        debt_shares = -total((AccountKind.POOL_SHARES, debt_share(asset)), 0)
         found = []
         if lent + fees - borrowed - staked < 0:
             found.append(
@@ -106,6 +175,24 @@ class RunningTotals:
         if borrowed and not debt_shares:
             found.append(f"asset {asset}: {borrowed} atoms are borrowed, and nobody has a share of the debt")
         return found
+
+    def _unsettled_violations(self, asset: AssetId) -> list[str]:
+        """Σ unsettled equity = 0, what the insurance fund advanced and what roundings left included.   [A-13, S-13]"""
+        waiting = sum([self.totals.get((kind, asset), 0) for kind in _UNSETTLED_KINDS])
+        return [f"asset {asset}: unsettled equity sums to {waiting} atoms, expected 0"] if waiting else []
+
+    def _market_violations(self, asset: AssetId) -> list[str]:
+        """Σ quantity = 0 and Σ cost = 0 per perpetual market, what roundings left included.   [A-13, S-10]"""
+        market = market_of(asset)
+        if asset == contracts(market):
+            quantity = self.totals.get((AccountKind.POSITION, asset), 0)
+            if quantity:
+                return [f"market {market}: positions sum to {quantity} atoms, longs are not shorts"]
+        elif asset == cost(market):
+            costs = sum([self.totals.get((kind, asset), 0) for kind in _COST_KINDS])
+            if costs:
+                return [f"market {market}: the costs of positions sum to {costs} atoms, expected 0"]
+        return []
 
     def require(self) -> None:
         """Raises ConservationError unless every check holds."""

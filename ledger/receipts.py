@@ -44,12 +44,15 @@ class Receipt(NamedTuple):
     transaction: TransactionFacts
     transaction_hash: bytes
     row: BatchRow | None
+    further: tuple[BatchRow, ...] = ()
+    """More rows, where the transaction has several of the accounts that were asked for."""
 
 
-def make_receipt(store: Store, seq: int, account: int | None = None) -> dict[str, Any]:
-    """The receipt of journal transaction `seq`; with `account`, also of that account's row in one of its batches.
+def make_receipt(store: Store, seq: int, *accounts: int) -> dict[str, Any]:
+    """The receipt of journal transaction `seq`; with `accounts`, also of their rows in its batches: a tick has one of
+    costs for each market.   [S-14]
 
-    Raises ReceiptError when there is no such transaction or row.
+    Raises ReceiptError when there is no such transaction, or an account without any row.
     """
     from ledger.blocks import encode_header
     from ledger.chart import kind_of, owner_of
@@ -85,13 +88,20 @@ def make_receipt(store: Store, seq: int, account: int | None = None) -> dict[str
         "path": [_text(node) for node in merkle.inclusion_proof(leaves, seq - header.first_journal)],
         "about": {"block": header.height, "blockHash": digest.hex(), "journal": seq, "hash": entry.hash.hex()},
     }
-    if account is not None:
-        for number, batch in enumerate(entry.batches):
-            if batch.account_kind == kind_of(account) and batch.atoms_of(owner_of(account)):
-                receipt["row"] = _row(number, batch, owner_of(account))
-                break
-        else:
+    rows = []
+    for account in accounts:
+        found_rows = [
+            _row(number, batch, owner_of(account))
+            for number, batch in enumerate(entry.batches)
+            if batch.account_kind == kind_of(account) and batch.atoms_of(owner_of(account))
+        ]
+        if not found_rows:
             raise ReceiptError(f"journal transaction {seq} has no batch row of account {account}")
+        rows += found_rows
+    if rows:
+        receipt["row"] = rows[0]
+    if len(rows) > 1:
+        receipt["furtherRows"] = rows[1:]
     return receipt
 
 
@@ -107,6 +117,7 @@ def verify_receipt(receipt: dict[str, Any], public_key: bytes) -> Receipt:
         header = decode_header(encoded_header)
         transaction = decode_transaction(encoding)
         signature = _bytes(receipt["signature"])
+        rows = [receipt["row"], *receipt.get("furtherRows", [])] if "row" in receipt else []
     except (KeyError, TypeError, EncodingError, binascii.Error) as error:
         raise ReceiptError(f"not a receipt: {error}") from error
     if header.public_key != public_key:
@@ -118,8 +129,8 @@ def verify_receipt(receipt: dict[str, Any], public_key: bytes) -> Receipt:
     leaf = merkle.leaf_hash(encoding)
     if not merkle.verify_inclusion(leaf, index, header.journal_count, path, header.journal_root):
         raise ReceiptError(f"journal transaction {transaction.seq} is not in block {header.height}")
-    row = _verify_row(receipt["row"], transaction.batches) if "row" in receipt else None
-    return Receipt(header, transaction, leaf, row)
+    proven = [_verify_row(row, transaction.batches) for row in rows]
+    return Receipt(header, transaction, leaf, proven[0] if proven else None, tuple(proven[1:]))
 
 
 

@@ -13,8 +13,19 @@ import sqlalchemy as sa
 
 from ledger import balances, schema, shares
 from ledger.amounts import format_decimal
-from ledger.balances import STATEMENT_KINDS, Asset, NoSuchBlock
-from ledger.chart import AccountId, AccountKind, AssetId, account_id, account_name, asset_symbol, kind_of, underlying
+from ledger.balances import PERPETUAL_SUFFIX, STATEMENT_KINDS, Asset, NoSuchBlock
+from ledger.chart import (
+    AccountId,
+    AccountKind,
+    AssetId,
+    account_id,
+    account_name,
+    asset_symbol,
+    is_of_market,
+    kind_of,
+    market_of,
+    underlying,
+)
 from ledger.decoding import EncodingError, decode_header
 from ledger.journal import JournalKind, decode_memo
 from ledger.receipts import ReceiptError, make_receipt, verify_receipt
@@ -197,8 +208,8 @@ def _holdings(
     for account in accounts:
         held = balances.account_balances(engine, account, as_of)
         for asset, atoms in sorted(held.items()):
-            is_share = asset != underlying(asset)
-            worth = shares.worth(balances.pool_of(engine, asset, as_of), atoms) if is_share else None
+            share = listed[asset].share if asset in listed else 0
+            worth = shares.worth(balances.pool_of(engine, share, as_of), atoms) if share else None
             rows.append(
                 {
                     "account": _kept_as(account),
@@ -274,8 +285,10 @@ def _symbol(listed: Mapping[AssetId, Asset], asset: AssetId) -> str:
 def _worth(
     listed: Mapping[AssetId, Asset], account: AccountId, asset: AssetId, atoms: int | None
 ) -> dict[str, str]:
-    """Of a balance in shares: what it is worth in their asset.   [B-4]"""
-    return {} if atoms is None else {"worth": _owed(listed, account, underlying(asset), atoms)}
+    """Of a balance in shares: what it is worth in their asset, or for a claim in the pool's.   [B-4, V-2]"""
+    if atoms is None:
+        return {}
+    return {"worth": _owed(listed, account, underlying(listed[asset].share), atoms)}
 
 
 def _worth_column(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -296,7 +309,9 @@ def _holding_in_words(row: Mapping[str, str]) -> str:
 
 
 def _underlying_symbol(symbol: str) -> str:
-    return symbol.rsplit(".", 1)[0]
+    """What shares are worth something in: `SOL` of `SOL.lend`, `USDC` of `SOL_USDC_PERP.claim`."""
+    name = symbol.rsplit(".", 1)[0]
+    return name.removesuffix(PERPETUAL_SUFFIX).rsplit("_", 1)[-1] if name.endswith(PERPETUAL_SUFFIX) else name
 
 
 def _owed(listed: Mapping[AssetId, Asset], account: AccountId, asset: AssetId, atoms: int) -> str:
@@ -353,15 +368,21 @@ def _verify_receipt(file: Path, public_key: str | None, listed: Mapping[AssetId,
             {"account": account_name(one[0]), "asset": one[1], "atoms": str(one[2])} for one in facts.postings
         ],
     }
+    rows = [row for row in (proven.row, *proven.further) if row is not None]
+    if rows:
+        report["rows"] = [
+            {"account": account_name(row.account), "asset": row.asset, "atoms": str(row.atoms)} for row in rows
+        ]
     if as_json:
         print_json(report)
         return FINE
     print(
         f"valid: journal transaction {facts.seq} ({report['kind']}) of block {proven.header.height}, {report['time']}"
     )
-    for account, asset, atoms in facts.postings:
+    for account, asset, atoms in [*facts.postings, *rows]:
         side = "debit " if atoms > 0 else "credit"
-        amount = f"{abs(atoms)} atoms of asset {asset_symbol(asset, str(underlying(asset)))}"
+        name = f"market/{market_of(asset)}" if is_of_market(asset) else str(underlying(asset))
+        amount = f"{abs(atoms)} atoms of asset {asset_symbol(asset, name)}"
         if asset in listed:
             amount = f"{format_decimal(abs(atoms), listed[asset].decimals)} {listed[asset].symbol}"
         print(f"  {side} {account_name(account)}  {amount}")

@@ -12,6 +12,7 @@ from api.contract import Decimal, NaiveTime, Query, UInt64, Wire
 from api.errors import ApiError, not_found
 from api.requests import asset_of
 from api.rest.route import Answer, Call, Route, page_of, paged
+from engine.parameters import MarketType
 from engine.state import State
 from ledger.amounts import format_decimal
 from ledger.balances import STATEMENT_KINDS, NoSuchBlock, statement, subaccount_balances
@@ -22,12 +23,29 @@ from ledger.chart import (
     account_name,
     asset_decimals,
     asset_symbol,
+    claim_debt,
+    claim_lend,
+    contracts,
+    cost,
+    debt_share,
+    is_of_market,
     kind_of,
+    lend_share,
+    market_of,
     owner_of,
     underlying,
 )
 from ledger.journal import JournalKind, SealedTransaction
 from ledger.receipts import make_receipt
+
+_HELD = (
+    AccountKind.AVAILABLE,
+    AccountKind.WITHDRAWING,
+    AccountKind.LENT,
+    AccountKind.BORROWED,
+    AccountKind.UNSETTLED,
+    AccountKind.CLAIM,
+)
 
 
 class StatementQuery(Query):
@@ -44,7 +62,11 @@ class AsOfQuery(Query):
 
 
 class StatementRow(Wire):
-    """One posting on the subaccount; `quantity` above zero was credited, `balance` is the account's after it."""
+    """One posting on the subaccount; `quantity` above zero was credited, `balance` is the account's after it.
+
+    A perpetual's contracts (`SOL_USDC_PERP`) above zero are long, its cost (`SOL_USDC_PERP.cost`) above zero is a gain
+    over the last settled mark.
+    """
 
     journal: int
     block: int
@@ -56,16 +78,24 @@ class StatementRow(Wire):
     quantity: Decimal
     balance: Decimal
     worth: Decimal | UnsetType = UNSET
-    """Of a balance in shares (`SOL.lend`, `SOL.debt`): what it is worth in their asset then; a debt is below zero."""
+    """Of a balance in shares (`SOL.lend`, `SOL.debt`, `SOL_USDC_PERP.claim`): what it is worth in their asset then, of
+    claims in USDC; a debt is below zero.
+    """
 
 
 class AsOfBalance(Wire):
     held: Decimal
-    """All that the subaccount has, what its open orders lock included: postings do not split the two."""
+    """All that the subaccount has, what its open orders lock included: postings do not split the two. Of a perpetual
+    (`SOL_USDC_PERP`) the position, below zero short.
+    """
     withdrawing: Decimal
     lent: Decimal
     """With the interest that was posted by then; so is `borrowed`."""
     borrowed: Decimal
+    unsettled: Decimal | UnsetType = UNSET
+    """Settled gains that nobody has paid yet, or below zero losses; only where there are any.   [S-13]"""
+    claims: Decimal | UnsetType = UNSET
+    """What the liquidity fund holds (or below zero is owed) for all positions together; only where it does.   [V-1]"""
 
 
 async def get_receipt(call: Call) -> dict[str, Any]:
@@ -91,7 +121,7 @@ async def get_receipt(call: Call) -> dict[str, Any]:
             command = next(iter(store.commands(entry.command_seq, entry.command_seq)))
             if command.request is None or command.request.api_key not in user.keys:
                 return None
-        return make_receipt(store, seq, rows[0] if rows else None)
+        return make_receipt(store, seq, *rows)
 
     receipt = await asyncio.to_thread(read)
     if receipt is None:
@@ -105,7 +135,7 @@ async def get_statement(call: Call) -> Answer:
     page = page_of(query.limit, query.offset)
     state, reader = call.state, call.node.store.engine
     accounts = [account_id(kind, call.key.subaccount_id) for kind in STATEMENT_KINDS]
-    asset_id = None if query.symbol is None else asset_of(query.symbol, state)
+    wanted = None if query.symbol is None else _named(state, query.symbol)
 
     def read() -> list[StatementRow]:
         return [
@@ -116,14 +146,14 @@ async def get_statement(call: Call) -> Answer:
                 at=naive_iso(line.at_us),
                 kind=JournalKind(line.kind).name,
                 account=account_name(line.account),
-                symbol=asset_symbol(line.asset, state.assets[underlying(line.asset)].symbol),
+                symbol=_symbol(state, line.asset),
                 # What the exchange owes is a credit in its books, and the customer's own.
                 quantity=_amount(state, line.asset, -line.atoms),
                 balance=_amount(state, line.asset, -line.balance),
-                worth=UNSET if line.worth is None else _amount(state, underlying(line.asset), -line.worth),
+                worth=UNSET if line.worth is None else _amount(state, _worth_in(state, line.asset), -line.worth),
             )
             for line in statement(reader, accounts, query.from_block, query.to_block)
-            if asset_id is None or underlying(line.asset) == asset_id
+            if wanted is None or line.asset in wanted
         ]
 
     rows = await _as_of(read)
@@ -136,19 +166,53 @@ async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     holdings = await _as_of(lambda: subaccount_balances(reader, call.key.subaccount_id, call.query.block))
     rows: dict[str, AsOfBalance] = {}
     for asset_id, asset in state.assets.items():
-        kept, withdrawing, lent, borrowed = (
-            holdings.get((kind, asset_id), 0)
-            for kind in (AccountKind.AVAILABLE, AccountKind.WITHDRAWING, AccountKind.LENT, AccountKind.BORROWED)
-        )
-        if kept or withdrawing or lent or borrowed:
+        kept, withdrawing, lent, borrowed, unsettled, claims = (holdings.get((kind, asset_id), 0) for kind in _HELD)
+        if kept or withdrawing or lent or borrowed or unsettled or claims:
             amounts = (_amount(state, asset_id, atoms) for atoms in (kept, withdrawing, lent, -borrowed))
-            rows[asset.symbol] = AsOfBalance(*amounts)
+            row = rows[asset.symbol] = AsOfBalance(*amounts)
+            if unsettled:
+                row.unsettled = _amount(state, asset_id, unsettled)
+            if claims:
+                row.claims = _amount(state, asset_id, claims)
+    for market_id, market in state.markets.items():
+        contracts_held = holdings.get((AccountKind.POSITION, contracts(market_id)), 0)
+        if contracts_held:
+            zero = _amount(state, contracts(market_id), 0)
+            rows[market.parameters.symbol] = AsOfBalance(
+                _amount(state, contracts(market_id), contracts_held), zero, zero, zero
+            )
     return rows
 
 
+def _named(state: State, symbol: str) -> tuple[AssetId, ...]:
+    """What a symbol stands for in statements: an asset and the shares in it, or all that a perpetual is made of."""
+    for market_id, market in state.markets.items():
+        parameters = market.parameters
+        if parameters.symbol == symbol and parameters.type is MarketType.PERP:
+            return contracts(market_id), cost(market_id), claim_lend(market_id), claim_debt(market_id)
+    asset_id = asset_of(symbol, state)
+    return asset_id, lend_share(asset_id), debt_share(asset_id)
+
+
+def _symbol(state: State, asset_id: AssetId) -> str:
+    if is_of_market(asset_id):
+        return asset_symbol(asset_id, state.markets[market_of(asset_id)].parameters.symbol)
+    return asset_symbol(asset_id, state.assets[underlying(asset_id)].symbol)
+
+
+def _worth_in(state: State, asset_id: AssetId) -> AssetId:
+    """The asset that shares are worth something in: claims are shares in the pool of their market's quote.   [V-2]"""
+    if is_of_market(asset_id):
+        return state.markets[market_of(asset_id)].parameters.quote_asset_id
+    return underlying(asset_id)
+
+
 def _amount(state: State, asset_id: AssetId, atoms: int) -> str:
-    """Of an asset, or of shares in its money market."""
-    return format_decimal(atoms, asset_decimals(asset_id, state.assets[underlying(asset_id)].decimals))
+    """Of an asset, of shares in its money market, or of a perpetual's contracts, costs and claims."""
+    counted = _worth_in(state, asset_id)
+    if is_of_market(asset_id) and asset_id == contracts(market_of(asset_id)):
+        counted = state.markets[market_of(asset_id)].parameters.base_asset_id
+    return format_decimal(atoms, asset_decimals(asset_id, state.assets[counted].decimals))
 
 
 async def _as_of(read: Any) -> Any:
@@ -163,8 +227,9 @@ def _batch_accounts(entry: SealedTransaction, own: set[int]) -> list[int]:
     return [
         account
         for account in sorted(own)
-        for batch in entry.batches
-        if batch.account_kind == kind_of(account) and batch.atoms_of(owner_of(account))
+        if any(
+            batch.account_kind == kind_of(account) and batch.atoms_of(owner_of(account)) for batch in entry.batches
+        )
     ]
 
 
