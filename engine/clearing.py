@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from engine import lending, margin, spare
+from engine.bands import active_price
 from engine.commands import OrderType, PlaceOrder, Side, TimeInForce
-from engine.formulas.bands import Fraction, active_price, is_inside_limit_band, mark_in_ticks
+from engine.formulas.bands import is_inside_limit_band
 from engine.formulas.fees import fee_atoms
 from engine.parameters import BookState, MarketParameters, MarketType
-from engine.pricing import mark_price
 from engine.rejections import Rejection, RejectReason
 from engine.spot_margin import promise_rate
-from engine.state import ASSET_BITS, Market, State, Subaccount
+from engine.state import ASSET_BITS, Market, Order, State, Subaccount
 from ledger.amounts import INT64_MAX
 from ledger.chart import available
 
@@ -23,6 +23,20 @@ _LIMIT = OrderType.LIMIT
 _GTC = TimeInForce.GTC
 CLIENT_ID_LIMIT = 1 << 32
 _AVAILABLE = available(0)
+
+
+def first_of_client_id(subaccount: Subaccount, client_id: int | None) -> Order | None:
+    """The open or waiting order that has this client id; none: it is free, also of strategies.   [A-11]"""
+    if client_id is None:
+        return None
+    if not 0 <= client_id < CLIENT_ID_LIMIT:
+        raise Rejection(RejectReason.INVALID_ORDER, client_id=client_id)
+    for strategy in subaccount.strategies.values():
+        if strategy.view.client_id == client_id:
+            raise Rejection(
+                RejectReason.DUPLICATE_CLIENT_ID, client_id=client_id, strategy_id=strategy.view.strategy_id
+            )
+    return subaccount.client_ids.get(client_id)
 
 
 def require_well_formed(command: PlaceOrder, parameters: MarketParameters) -> None:
@@ -70,27 +84,10 @@ def require_market_takes(command: PlaceOrder, parameters: MarketParameters) -> N
 
 def require_inside_limit_band(state: State, market: Market, price_ticks: int) -> None:
     """P-10. Without any active price or mark there is no band, and nobody to take from: the order can only rest."""
-    book, parameters = market.book, market.parameters
-    bids, asks, last = book.bids.heap, book.asks.heap, market.last_price_ticks
-    active: Fraction | None
-    if bids and asks and last:
-        # A book is never crossed, so the median of the three is the last price held between bid and ask.
-        bid, ask = -bids[0], asks[0]
-        active = (bid if last < bid else ask if last > ask else last), 1
-    elif bids and asks:
-        active = asks[0] - bids[0], 2
-    else:
-        active = active_price(book.bids.best_price_ticks(), book.asks.best_price_ticks(), last)
-    if active is None and parameters.perpetual is not None:
-        if not market.mark_lot:
-            return
-        active = market.mark_lot, parameters.tick_value_atoms
+    active = active_price(state, market)
     if active is None:
-        base, quote = mark_price(state, parameters.base_asset_id), mark_price(state, parameters.quote_asset_id)
-        if not base or not quote:
-            return
-        active = mark_in_ticks(base, quote, parameters.tick_price)
-    bands = parameters.bands
+        return
+    bands = market.parameters.bands
     if not is_inside_limit_band(price_ticks, active, bands.limit_min, bands.limit_max):
         raise Rejection(
             RejectReason.PRICE_OUT_OF_BAND,

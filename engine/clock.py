@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import lending, yields
+from engine import funding, lending, yields
 from engine.commands import (
     AccrueInterest,
     AdvanceClock,
@@ -14,6 +14,7 @@ from engine.commands import (
     ConfigureFees,
     ConfigureMarket,
     ConfigureToken,
+    FireTriggers,
     Genesis,
     RotateKey,
     SampleMarks,
@@ -36,11 +37,15 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
     """The next scheduled command due by `now_us`, with its due time; it runs before any later command.   [S-15]"""
     if state.sequence == 0:
         return None
+    if state.triggered:
+        # They enter at once; only what is due at the same moment comes before them.
+        now_us = min(now_us, state.at_us)
     epoch_us = (state.last_epoch_hour + 1) * HOUR_US
     has_loans = state.next_position_id > 1
     interest_us = (state.last_interest_hour + 1) * HOUR_US if has_loans else epoch_us
     yield_us = state.yield_due_us or epoch_us
-    horizon = min(now_us, epoch_us, interest_us, yield_us)
+    funding_us = state.funding_due_us or epoch_us
+    horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us)
     # Nothing happens between two other commands, so the seconds up to the next are sampled in one go, and of several
     # throttle ticks the last one decides alone.
     tick_us = horizon - horizon % TICK_US if has_loans else 0
@@ -54,8 +59,12 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
         return yield_us, yields.next_due(state)
     if has_loans and interest_us <= horizon and not (has_tick and tick_us < interest_us):
         return interest_us, AccrueInterest(state.last_interest_hour + 1)
+    if state.funding_due_us and funding_us <= horizon and not (has_tick and tick_us < funding_us):
+        return funding_us, funding.next_due(state)
     if has_tick:
         return tick_us, UpdateThrottle()
+    if state.triggered:
+        return state.at_us, FireTriggers()
     if epoch_us <= now_us:
         return epoch_us, CloseEpoch(state.last_epoch_hour + 1)
     return None

@@ -22,8 +22,11 @@ from engine.events import Outcome
 from engine.parameters import (
     DAY_MS,
     DEFAULT_CLAMP,
+    DEFAULT_FUNDING_CLAMP,
     DEFAULT_HAND_PRICE_STALE_MS,
+    DEFAULT_INTEREST_RATE,
     DEFAULT_MARK_BOUND,
+    DEFAULT_PREMIUM_DIVISOR,
     PRICE_SCALE,
     RATE_SCALE,
     USD_SCALE,
@@ -327,7 +330,6 @@ def _market(table: Table, assets: _Names) -> MarketParameters:
             table.at("tick"),
             f"one tick × one step is not a whole number of {quote_symbol} atoms ({quote_decimals} decimals)",
         )
-    bands = table.table("bands")
     market = MarketParameters(
         market_id=table.count("id"),
         symbol=table.text("symbol"),
@@ -340,21 +342,26 @@ def _market(table: Table, assets: _Names) -> MarketParameters:
         min_lots=_whole_lots(table, "min_quantity", base_decimals, lot_atoms),
         max_lots=_whole_lots(table, "max_quantity", base_decimals, lot_atoms),
         state=table.one_of("state", BookState),
-        bands=BandParameters(
-            limit_min=bands.decimal("limit_min", RATE_DECIMALS),
-            limit_max=bands.decimal("limit_max", RATE_DECIMALS),
-            impact_min=bands.decimal("impact_min", RATE_DECIMALS),
-            impact_max=bands.decimal("impact_max", RATE_DECIMALS),
-            mean_mark_min=bands.decimal("mean_mark_min", RATE_DECIMALS),
-            mean_mark_max=bands.decimal("mean_mark_max", RATE_DECIMALS),
-            premium_tolerance=bands.decimal("premium_tolerance", RATE_DECIMALS),
-        ),
+        bands=_bands(table.table("bands")),
         perpetual=_perpetual(table.table("perpetual"), base_decimals, lot_atoms) if table.has("perpetual") else None,
         mark_bound=table.decimal("mark_bound", RATE_DECIMALS, DEFAULT_MARK_BOUND),
     )
-    bands.done()
     table.done()
     return market
+
+
+def _bands(table: Table) -> BandParameters:
+    bands = BandParameters(
+        limit_min=table.decimal("limit_min", RATE_DECIMALS),
+        limit_max=table.decimal("limit_max", RATE_DECIMALS),
+        impact_min=table.decimal("impact_min", RATE_DECIMALS),
+        impact_max=table.decimal("impact_max", RATE_DECIMALS),
+        mean_mark_min=table.decimal("mean_mark_min", RATE_DECIMALS),
+        mean_mark_max=table.decimal("mean_mark_max", RATE_DECIMALS),
+        premium_tolerance=table.decimal("premium_tolerance", RATE_DECIMALS),
+    )
+    table.done()
+    return bands
 
 
 def _perpetual(table: Table, base_decimals: int, lot_atoms: int) -> PerpetualParameters:
@@ -369,6 +376,11 @@ def _perpetual(table: Table, base_decimals: int, lot_atoms: int) -> PerpetualPar
         funding_lower_bps=table.count("funding_lower_bps"),
         open_interest_limit_lots=_whole_lots(table, "open_interest_limit", base_decimals, lot_atoms),
         mark_bound=table.decimal("mark_bound", RATE_DECIMALS),
+        position_limit_lots=_whole_lots(table, "position_limit", base_decimals, lot_atoms, 0),
+        premium_divisor=table.count("premium_divisor", DEFAULT_PREMIUM_DIVISOR),
+        interest_rate=table.decimal("interest_rate", RATE_DECIMALS, DEFAULT_INTEREST_RATE),
+        funding_clamp=table.decimal("funding_clamp", RATE_DECIMALS, DEFAULT_FUNDING_CLAMP),
+        liquidation_bands=_bands(table.table("liquidation_bands")) if table.has("liquidation_bands") else None,
     )
     table.done()
     return perpetual
@@ -413,8 +425,8 @@ def _limits(table: Table) -> Limits:
     return limits
 
 
-def _whole_lots(table: Table, key: str, base_decimals: int, lot_atoms: int) -> int:
-    atoms = table.decimal(key, base_decimals)
+def _whole_lots(table: Table, key: str, base_decimals: int, lot_atoms: int, default: int | None = None) -> int:
+    atoms = table.decimal(key, base_decimals, default)
     lots, rest = divmod(atoms, lot_atoms)
     if rest:
         step = format_decimal(lot_atoms, base_decimals)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from engine import liquidity
+from engine import funding, liquidity, triggers
 from engine.book import Book
 from engine.commands import (
     ConfigureAsset,
@@ -20,6 +20,7 @@ from engine.commands import (
 )
 from engine.events import AssetConfigured, MarketConfigured, Outcome
 from engine.fees import USDC, set_tiers
+from engine.formulas.prices import lot_value
 from engine.lending import begin, open_pool
 from engine.orders import Touched, promise, report_levels, withdraw
 from engine.parameters import (
@@ -27,6 +28,7 @@ from engine.parameters import (
     PRICE_SCALE,
     RATE_SCALE,
     AssetParameters,
+    BandParameters,
     BookState,
     FeeTier,
     IndexParameters,
@@ -37,6 +39,7 @@ from engine.parameters import (
     WeightKind,
 )
 from engine.posting import record
+from engine.pricing import mark_listed
 from engine.rejections import Rejection, RejectReason
 from engine.state import SPENDS_AT_FILL, Market, State
 from engine.yields import period_ms
@@ -183,7 +186,9 @@ def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -
     if market is None:
         market = Market(parameters, Book(), outcome.at_us)
         state.markets[parameters.market_id] = market
-    market.parameters = parameters
+    before, market.parameters = market.parameters, parameters
+    state.marks_version += 1
+    state.valuations.bounds.clear()
     record(
         outcome,
         JournalKind.MARKET_CONFIGURED,
@@ -198,12 +203,25 @@ def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -
         ),
     )
     outcome.events.append(MarketConfigured(parameters.market_id))
+    if parameters.perpetual is not None:
+        _mark_perpetual(state, market, before.perpetual, outcome)
     if parameters.state == BookState.CLOSED:
         touched: Touched = {}
         for order in [order for order in state.orders.values() if order.market is market]:
             withdraw(state, outcome, order)
             touched[market.book.ladder(order.side), order.price_ticks] = parameters.market_id
         report_levels(outcome, touched)
+        triggers.withdraw_all(state, outcome, market)
+
+
+def _mark_perpetual(state: State, market: Market, before: PerpetualParameters | None, outcome: Outcome) -> None:
+    """A perpetual is marked as soon as it is listed; another funding interval counts from now on.   [P-2, P-20]"""
+    perpetual = market.parameters.perpetual
+    assert perpetual is not None and before is not None, f"market {market.parameters.market_id} is no perpetual"
+    if not market.mark:
+        mark_listed(state, market, outcome)
+    elif perpetual.funding_interval_ms != before.funding_interval_ms:
+        funding.start(state, market, outcome.at_us)
 
 
 def grant_tier(state: State, command: GrantTier, outcome: Outcome) -> None:
@@ -312,7 +330,14 @@ def _require_market(state: State, market: MarketParameters) -> None:
 
     # An asset that is no collateral has no maintenance fraction: nobody is liquidated by its mark.
     _require_mark_bound(market.mark_bound, base.mmf_base, "mark_bound")
-    bands = market.bands
+    _require_bands(market.bands)
+    if market.perpetual is not None:
+        _require_perpetual(market.perpetual, market)
+        if market.quote_asset_id != state.usdc:
+            raise _invalid("quote", "perpetuals settle in USDC")
+
+
+def _require_bands(bands: BandParameters) -> None:
     _require_range(bands.limit_min, 0, RATE_SCALE, "bands.limit_min")
     _require_range(bands.limit_max, RATE_SCALE, 1000 * RATE_SCALE, "bands.limit_max")
     _require_range(bands.impact_min, 0, RATE_SCALE, "bands.impact_min")
@@ -320,13 +345,9 @@ def _require_market(state: State, market: MarketParameters) -> None:
     _require_range(bands.mean_mark_min, 0, RATE_SCALE, "bands.mean_mark_min")
     _require_range(bands.mean_mark_max, RATE_SCALE, 1000 * RATE_SCALE, "bands.mean_mark_max")
     _require_range(bands.premium_tolerance, 0, RATE_SCALE, "bands.premium_tolerance")
-    if market.perpetual is not None:
-        _require_perpetual(market.perpetual)
-        if market.quote_asset_id != state.usdc:
-            raise _invalid("quote", "perpetuals settle in USDC")
 
 
-def _require_perpetual(perpetual: PerpetualParameters) -> None:
+def _require_perpetual(perpetual: PerpetualParameters, market: MarketParameters) -> None:
     _require_range(perpetual.max_leverage, RATE_SCALE, 1000 * RATE_SCALE, "perpetual.max_leverage")
     try:
         _require_margin_fractions(
@@ -340,6 +361,26 @@ def _require_perpetual(perpetual: PerpetualParameters) -> None:
     _require_range(perpetual.funding_lower_bps, -10_000, 0, "perpetual.funding_lower_bps")
     _require_range(perpetual.open_interest_limit_lots, 0, INT64_MAX, "perpetual.open_interest_limit")
     _require_mark_bound(perpetual.mark_bound, perpetual.mmf_base, "perpetual.mark_bound")
+    _require_range(perpetual.position_limit_lots, 0, INT64_MAX, "perpetual.position_limit")
+    _require_range(perpetual.premium_divisor, 1, 1_000_000, "perpetual.premium_divisor")
+    _require_range(perpetual.interest_rate, -RATE_SCALE, RATE_SCALE, "perpetual.interest_rate")
+    _require_range(perpetual.funding_clamp, 0, RATE_SCALE, "perpetual.funding_clamp")
+    if perpetual.liquidation_bands is not None:
+        _require_wider(perpetual.liquidation_bands, market.bands)
+    # A lot at the highest price that can be said must fit where amounts are kept.
+    _require_range(lot_value(market, MAX_PRICE), 1, INT64_MAX, "step")
+
+
+def _require_wider(wide: BandParameters, own: BandParameters) -> None:
+    """A liquidation's bands are nowhere tighter than the market's own.   [P-14]"""
+    at = "perpetual.liquidation_bands"
+    _require_range(wide.limit_min, 0, own.limit_min, f"{at}.limit_min")
+    _require_range(wide.limit_max, own.limit_max, 2000 * RATE_SCALE, f"{at}.limit_max")
+    _require_range(wide.impact_min, 0, own.impact_min, f"{at}.impact_min")
+    _require_range(wide.impact_max, own.impact_max, 2000 * RATE_SCALE, f"{at}.impact_max")
+    _require_range(wide.mean_mark_min, 0, own.mean_mark_min, f"{at}.mean_mark_min")
+    _require_range(wide.mean_mark_max, own.mean_mark_max, 2000 * RATE_SCALE, f"{at}.mean_mark_max")
+    _require_range(wide.premium_tolerance, own.premium_tolerance, 2 * RATE_SCALE, f"{at}.premium_tolerance")
 
 
 def _require_tiers(tiers: tuple[FeeTier, ...], table: str) -> None:

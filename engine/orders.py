@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from engine import clearing, lending, margin, perpetuals, spare, spot_margin
+from engine import bands, clearing, lending, margin, perpetuals, spare, spot_margin, triggers
 from engine.book import Book, Ladder, Level
 from engine.commands import (
     CancelAllOrders,
     CancelOrder,
-    Origin,
     OrderType,
+    Origin,
     PlaceOrder,
     PlaceOrders,
     SelfTrade,
@@ -33,7 +33,6 @@ from engine.events import (
     Outcome,
     Trade,
 )
-from engine.formulas.bands import buy_impact_bound, sell_impact_bound
 from engine.matching import NO_LIMIT, Preview, Stop, best_maker, fill_best, preview, take
 from engine.parameters import BookState
 from engine.posting import reserve
@@ -41,6 +40,7 @@ from engine.pricing import is_cancel_only
 from engine.rejections import Rejection, RejectReason
 from engine.settlement import settle
 from engine.state import ASSET_BITS, PLAIN_FLAGS, REDUCE_ONLY, SPENDS_AT_FILL, Market, Order, State, Subaccount
+from engine.terms import asks_the_same, flags_of, has_brackets, require_terms, slippage_ticks, terms_of
 from ledger.amounts import INT64_MAX
 
 _BID = Side.BID
@@ -56,8 +56,10 @@ Touched = dict[tuple[Ladder, int], int]
 
 def place(state: State, command: PlaceOrder, outcome: Outcome) -> OrderView:
     """Accept one order, match it, rest or end what is left. Raises Rejection before any change.   [S-7]"""
+    if command.trigger_by:
+        return triggers.wait(state, command, outcome)
     touched: Touched = {}
-    view = _place(state, command, outcome, touched, alone=True)
+    view = enter(state, command, outcome, touched, alone=True)
     if touched:
         report_levels(outcome, touched)
     return view
@@ -72,7 +74,10 @@ def place_batch(state: State, command: PlaceOrders, outcome: Outcome) -> list[Or
     results: list[OrderView | OrderRefused] = []
     for order in command.orders:
         try:
-            results.append(_place(state, order, outcome, touched, alone=False))
+            if order.trigger_by:
+                results.append(triggers.wait(state, order, outcome))
+            else:
+                results.append(enter(state, order, outcome, touched, alone=False))
         except Rejection as rejection:
             results.append(OrderRefused(rejection.reason, rejection.facts))
     report_levels(outcome, touched)
@@ -87,7 +92,7 @@ def cancel(state: State, command: CancelOrder, outcome: Outcome) -> OrderView:
     if (command.order_id is None) == (command.client_id is None):
         raise Rejection(RejectReason.INVALID_ORDER, ids=0 if command.order_id is None else 2)
     if command.order_id is not None:
-        order = subaccount.orders.get(command.order_id)
+        order = subaccount.orders.get(command.order_id) or subaccount.waiting.get(command.order_id)
         asked = command.order_id
     else:
         asked = command.client_id or 0
@@ -96,13 +101,15 @@ def cancel(state: State, command: CancelOrder, outcome: Outcome) -> OrderView:
         raise Rejection(RejectReason.UNKNOWN_ORDER, order=asked, market_id=command.market_id)
 
     # From here the command succeeds.
+    if triggers.is_waiting(order):
+        return triggers.withdraw(state, outcome, order)
     view, level = withdraw(state, outcome, order)
     outcome.events.append(BookLevel(command.market_id, order.side, order.price_ticks, level.lots))
     return view
 
 
 def cancel_all(state: State, command: CancelAllOrders, outcome: Outcome) -> list[OrderView]:
-    """Cancel a subaccount's open orders, of one market or of all, oldest first.   [S-7]"""
+    """Cancel a subaccount's open orders, those that wait, or both, of one market or of all, oldest first.   [S-7]"""
     subaccount = state.subaccounts.get(command.subaccount_id)
     if subaccount is None:
         raise Rejection(RejectReason.UNKNOWN_SUBACCOUNT, subaccount_id=command.subaccount_id)
@@ -111,10 +118,18 @@ def cancel_all(state: State, command: CancelAllOrders, outcome: Outcome) -> list
         raise Rejection(RejectReason.UNKNOWN_MARKET, market_id=command.market_id)
 
     # From here the command succeeds.
-    orders = [order for order in subaccount.orders.values() if market is None or order.market is market]
+    orders = list(subaccount.orders.values()) if command.resting else []
+    if command.waiting and subaccount.waiting:
+        orders += subaccount.waiting.values()
+        orders.sort(key=lambda order: order.order_id)
     touched: Touched = {}
     views: list[OrderView] = []
     for order in orders:
+        if market is not None and order.market is not market:
+            continue
+        if triggers.is_waiting(order):
+            views.append(triggers.withdraw(state, outcome, order))
+            continue
         view, _level = withdraw(state, outcome, order)
         touched[_ladder(order), order.price_ticks] = order.market.parameters.market_id
         views.append(view)
@@ -187,8 +202,20 @@ def depth(market: Market, limit: int) -> tuple[list[tuple[int, int]], list[tuple
     return _top(book.bids, limit), _top(book.asks, limit)
 
 
-def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched, alone: bool) -> OrderView:
-    """`alone`: no other order of the command touches a level, so one that only rests can report its own at once."""
+def enter(
+    state: State,
+    command: PlaceOrder,
+    outcome: Outcome,
+    touched: Touched,
+    alone: bool,
+    order_id: int = 0,
+    terms: OrderTerms | None = None,
+) -> OrderView:
+    """Clear, match, settle and rest one order. Raises Rejection before any change.   [S-7]
+
+    `alone`: no other order of the command touches a level, so one that only rests can report its own at once. A
+    triggered order brings its id, it and a strategy's slice their terms.
+    """
     market = state.markets.get(command.market_id)
     if market is None:
         raise Rejection(RejectReason.UNKNOWN_MARKET, market_id=command.market_id)
@@ -197,13 +224,13 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         raise Rejection(RejectReason.UNKNOWN_SUBACCOUNT, subaccount_id=command.subaccount_id)
     client_id = command.client_id
     if client_id is not None:
-        first = subaccount.client_ids.get(client_id)
+        first = clearing.first_of_client_id(subaccount, client_id)
         if first is not None:
-            if _asks_the_same(first, command):
+            if asks_the_same(first, command):
                 return first.view()
             raise Rejection(RejectReason.DUPLICATE_CLIENT_ID, client_id=client_id, order_id=first.order_id)
-        if not 0 <= client_id < clearing.CLIENT_ID_LIMIT:
-            raise Rejection(RejectReason.INVALID_ORDER, client_id=client_id)
+    if terms is None:
+        terms = terms_of(command)
 
     parameters = market.parameters
     if parameters.state is not _OPEN or command.reduce_only:
@@ -211,6 +238,8 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
     if is_cancel_only(state, market):
         raise Rejection(RejectReason.CANCEL_ONLY_MODE, market_id=command.market_id)
     clearing.require_well_formed(command, parameters)
+    if terms is not None:
+        require_terms(command, parameters)
     book: Book = market.book
     side = command.side
     ladder, opposite = (book.bids, book.asks) if side is _BID else (book.asks, book.bids)
@@ -251,8 +280,9 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         redeemed = redeemed or taking.redeemed
 
     # From here the command succeeds.
-    order_id = state.next_order_id
-    state.next_order_id = order_id + 1
+    if not order_id:
+        order_id = state.next_order_id
+        state.next_order_id = order_id + 1
     order = Order(
         order_id,
         client_id,
@@ -264,10 +294,13 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
         price,
         lots,
         command.quote_atoms,
-        _flags(command),
+        flags_of(command),
         command.self_trade,
         outcome.at_us,
+        terms=terms,
     )
+    if terms is not None and has_brackets(terms):
+        triggers.watch_parent(state, order)
     view = order.view()
     outcome.events.append(OrderAccepted(view))
     if redeemed:
@@ -290,7 +323,7 @@ def _place(state: State, command: PlaceOrder, outcome: Outcome, touched: Touched
                 return _expire(outcome, order, ExpiryReason.INSUFFICIENT_MARGIN)
         view = order.view()
     elif command.time_in_force is not _GTC or command.order_type is not _LIMIT:
-        return _expire(outcome, order, _why_ended(order, Stop.EMPTY, opposite, limit_key))
+        return _expire(outcome, order, _why_ended(state, order, Stop.EMPTY, opposite, limit_key))
 
     # The rest rests, and what it can still spend is locked.   [S-1]
     level = ladder.rest(order)
@@ -329,6 +362,8 @@ class Wish(NamedTuple):
     """Lent atoms that a market order needs.   [S-1]"""
     sure: Preview | None = None
     """What surely fills of a fill-or-kill order.   [S-7]"""
+    is_slipping: bool = False
+    """Its own slippage tolerance bounds it before anything else does.   [S-7]"""
 
 
 def prepare(
@@ -340,15 +375,20 @@ def prepare(
     limit_key: int,
     at_us: int,
 ) -> Wish:
-    """Bound a taker by its limit and the impact band; look ahead where that decides whether it may enter.   [P-11]
+    """Bound a taker by its limit and the bands; look ahead where that decides whether it may enter.   [P-11 … P-13]
 
     A market order must be able to pay what it is going to spend; one that buys for a quote quantity all of that. Who
     fills or kills counts on no maker that might be refused at its fill.   [S-1, S-8]
     """
-    bound_key = _bound(market, opposite, limit_key)
+    bound_key = min(limit_key, bands.taker_key(state, market, opposite))
+    is_slipping = False
+    if command.slippage:
+        slippage_key = slippage_ticks(command, opposite.best_price_ticks()) * opposite.sign
+        is_slipping = slippage_key < bound_key
+        bound_key = min(bound_key, slippage_key)
     is_limit, is_fok = command.order_type is _LIMIT, command.time_in_force is _FOK
     if is_limit and not is_fok:
-        return Wish(bound_key, None, False)
+        return Wish(bound_key, None, False, is_slipping=is_slipping)
     parameters = market.parameters
     quote_ticks = command.quote_atoms // parameters.tick_value_atoms if command.quote_atoms else None
     ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, command.lots, quote_ticks, is_fok)
@@ -370,7 +410,7 @@ def prepare(
             spend = clearing.Spend(parameters.base_asset_id, lots * parameters.lot_atoms, bound, lots)
         redeemed = clearing.require_spend(state, subaccount, market, command, spend, at_us)
     is_killed = is_fok and not (ahead.stop is Stop.NOT and ahead.lots)
-    return Wish(bound_key, quote_ticks, is_killed, redeemed, ahead if is_fok else None)
+    return Wish(bound_key, quote_ticks, is_killed, redeemed, ahead if is_fok else None, is_slipping)
 
 
 def _take(
@@ -387,10 +427,12 @@ def _take(
         return _expire(outcome, taker, refused)
     if stop is not Stop.NOT:
         if stop is not Stop.SELF_TRADE and taker.order_type is _LIMIT and taker.time_in_force is _GTC:
-            # What crosses beyond the impact band may not rest: it would cross the book.
+            # What crosses beyond a band may not rest: it would cross the book.
             if stop is Stop.EMPTY or opposite.heap[0] > limit_key:
                 return None
-        return _expire(outcome, taker, _why_ended(taker, stop, opposite, limit_key))
+        if stop is Stop.PRICE and wish.is_slipping and taker.time_in_force is not _FOK:
+            return _expire(outcome, taker, ExpiryReason.SLIPPAGE_TOLERANCE_EXCEEDED)
+        return _expire(outcome, taker, _why_ended(state, taker, stop, opposite, limit_key))
     if not taker.executed_lots:
         # By quote quantity, and it does not pay for a single lot.
         return _expire(outcome, taker, ExpiryReason.INVALID_QUANTITY)
@@ -505,22 +547,15 @@ def _expire_maker(
     outcome.events.append(OrderExpired(view))
 
 
-def _bound(market: Market, opposite: Ladder, limit_key: int) -> int:
-    """The key beyond which a taker does not fill: its limit or the impact band at entry.   [P-11]"""
-    bands = market.parameters.bands
-    best = opposite.best_price_ticks()
-    if opposite.side is _BID:
-        return min(limit_key, -sell_impact_bound(best, bands.impact_min))
-    return min(limit_key, buy_impact_bound(best, bands.impact_max))
-
-
-def _why_ended(order: Order, stop: Stop, opposite: Ladder, limit_key: int) -> ExpiryReason:
-    """Why what is left of a taker ends instead of resting.   [P-11, S-7]"""
+def _why_ended(state: State, order: Order, stop: Stop, opposite: Ladder, limit_key: int) -> ExpiryReason:
+    """Why what is left of a taker ends instead of resting.   [P-11 … P-13, S-7]"""
     if stop is Stop.SELF_TRADE:
         return ExpiryReason.SELF_TRADE_PREVENTION
     if order.time_in_force is _FOK:
         return ExpiryReason.FILL_OR_KILL
     if stop is Stop.PRICE and opposite.heap[0] <= limit_key:
+        if bands.is_beyond_the_means(state, order.market, opposite):
+            return ExpiryReason.PRICE_OUT_OF_BOUNDS
         return ExpiryReason.PRICE_IMPACT
     if order.order_type is not _LIMIT:
         return ExpiryReason.INSUFFICIENT_LIQUIDITY
@@ -542,32 +577,6 @@ def _expire(outcome: Outcome, order: Order, reason: ExpiryReason) -> OrderView:
     view = order.view(OrderStatus.EXPIRED, reason)
     outcome.events.append(OrderExpired(view))
     return view
-
-
-def _asks_the_same(order: Order, command: PlaceOrder) -> bool:
-    """Whether a repeated client id comes with the same order: then it is a repeat, not an error.   [A-11]"""
-    return (
-        order.market.parameters.market_id == command.market_id
-        and order.side == command.side
-        and order.order_type == command.order_type
-        and order.time_in_force == command.time_in_force
-        and order.price_ticks == command.price_ticks
-        and order.lots == command.lots
-        and order.quote_atoms == command.quote_atoms
-        and order.flags == _flags(command)
-        and order.self_trade == command.self_trade
-    )
-
-
-def _flags(command: PlaceOrder) -> int:
-    return (
-        command.post_only
-        | command.reduce_only << 1
-        | command.auto_lend << 2
-        | command.auto_lend_redeem << 3
-        | command.auto_borrow << 4
-        | command.auto_borrow_repay << 5
-    )
 
 
 def promise(state: State, order: Order, lots: int) -> None:

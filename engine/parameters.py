@@ -21,6 +21,9 @@ MAX_PRICE = INT64_MAX
 DEFAULT_CLAMP = 3_000_000
 DEFAULT_MARK_BOUND = 12_500_000
 DEFAULT_HAND_PRICE_STALE_MS = 60_000
+DEFAULT_PREMIUM_DIVISOR = 8
+DEFAULT_INTEREST_RATE = 300_000
+DEFAULT_FUNDING_CLAMP = 500_000
 
 
 class MarketType(IntEnum):
@@ -167,10 +170,10 @@ class PerpetualParameters(msgspec.Struct, frozen=True, array_like=True):
     mark_bound: int
     position_limit_lots: int = 0
     """Most that one subaccount may hold, open orders included; 0: no limit.   [S-7]"""
-    premium_divisor: int = 8
-    interest_rate: int = 300_000
+    premium_divisor: int = DEFAULT_PREMIUM_DIVISOR
+    interest_rate: int = DEFAULT_INTEREST_RATE
     """0.03 % a day, in 1e-9.   [P-20]"""
-    funding_clamp: int = 500_000
+    funding_clamp: int = DEFAULT_FUNDING_CLAMP
     """The interest counts within ± this of the mean premium, in 1e-9.   [P-20]"""
     liquidation_bands: BandParameters | None = None
     """None: twice as wide as the market's own.   [P-14]"""

@@ -1,21 +1,25 @@
 """Index and mark prices: fed by hand or by sources, sampled every second, read by everything that values.
 
 A mark is made where something tells a price (SetPrices, FeedQuotes) and every second (SampleMarks), nowhere else, so
-reading one is a look into a dict.   [P-1, P-2, P-3]
+reading one is a look into a dict. A perpetual has a mark of its own, by the same rule from its own book; its price is
+in USDC and numerically the index in USD.   [P-1, P-2, P-3]
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from engine import funding
 from engine.commands import FeedQuotes, Quote, SampleMarks, SetPrices
 from engine.events import MarksChanged, Outcome, PricesSet
 from engine.fees import USDC
 from engine.formulas import prices as formulas
+from engine.formulas.funding import premium as premium_of
 from engine.formulas.prices import SILENT_SECONDS
-from engine.parameters import MAX_PRICE, PRICE_SCALE, BookState, IndexParameters, MarketParameters, MarketType
+from engine.parameters import MAX_PRICE, PRICE_SCALE, BookState, IndexParameters, MarketType
 from engine.rejections import Rejection, RejectReason
-from engine.state import MARK_SAMPLES, AssetPricing, Market, State
+from engine.state import MARK_SAMPLES, AssetPricing, Market, Premium, State
 from ledger.amounts import INT64_MAX, mul_div_down, mul_div_up
 
 SECOND_US = 1_000_000
@@ -51,8 +55,13 @@ def has_price(state: State, asset_id: int) -> bool:
 
 
 def is_cancel_only(state: State, market: Market) -> bool:
-    """Whether the book takes cancels only because its base asset had a price and has none any more.   [P-2]"""
+    """Whether the book takes cancels only because nothing of P-2 has data for its price.   [P-2]
+
+    Of a spot market: its base asset had a price and has none any more. A perpetual opens with its first mark.
+    """
     parameters = market.parameters
+    if parameters.perpetual is not None:
+        return not market.pricing.has_data
     pricing = state.pricing.get(parameters.base_asset_id)
     if pricing is None or pricing.has_data or parameters.base_asset_id not in state.prices:
         return False
@@ -65,21 +74,17 @@ def mean_mark(state: State, asset_id: int) -> int | None:
     [M-12, P-12]
     """
     pricing = state.pricing.get(asset_id)
-    if pricing is None or pricing.sampled < MEAN_SAMPLES:
-        return None
-    return mul_div_down(pricing.total, 1, pricing.sampled)
+    return mean_of(pricing) if pricing is not None else None
 
 
 def mean_mark_up(state: State, asset_id: int) -> int | None:
     """Mean of the marks of the last 300 seconds, rounded up: for shorts and debts; None below 60 samples.   [M-12]"""
     pricing = state.pricing.get(asset_id)
-    if pricing is None or pricing.sampled < MEAN_SAMPLES:
-        return None
-    return mul_div_up(pricing.total, 1, pricing.sampled)
+    return mean_of_up(pricing) if pricing is not None else None
 
 
 def mean_of(pricing: AssetPricing) -> int | None:
-    """Mean of the last 300 seconds' marks, rounded down; None below 60 samples.   [M-12, P-12]"""
+    """Mean of the last 300 seconds' marks, rounded down; None below 60 samples: of assets and perpetuals.   [M-12]"""
     return mul_div_down(pricing.total, 1, pricing.sampled) if pricing.sampled >= MEAN_SAMPLES else None
 
 
@@ -144,12 +149,23 @@ def sample_marks(state: State, command: SampleMarks, outcome: Outcome) -> None:
 
     # From here the command succeeds.
     state.sampled_second = last
-    books = _usdc_markets(state)
-    changed = []
+    books, perpetuals = _usdc_markets(state), _perpetuals(state)
+    moved = _Moved([], [])
     for asset_id in _usdc_first(state, state.prices):
-        if _sample(state, asset_id, books.get(asset_id), first, samples):
-            changed.append(asset_id)
-    _report(state, changed, outcome)
+        if _sample(state, _asset(state, asset_id, books.get(asset_id)), first, samples):
+            moved.assets.append(asset_id)
+        for market in perpetuals.get(asset_id, ()):
+            if _sample(state, _perpetual(state, market), first, samples):
+                moved.markets.append(market.parameters.market_id)
+    _report(state, moved, outcome)
+
+
+def mark_listed(state: State, market: Market, outcome: Outcome) -> None:
+    """A perpetual of an asset that has a price already has a mark from its first moment on.   [P-2]"""
+    if market.parameters.base_asset_id in state.prices:
+        moved = _Moved([], [])
+        _remark_perpetuals(state, [market], outcome.at_us, moved)
+        _report(state, moved, outcome)
 
 
 def _price_of_usdc(state: State, asset_id: int) -> int:
@@ -219,6 +235,63 @@ def _feed_index(state: State, asset_id: int, parameters: IndexParameters, now_us
     return True
 
 
+class _Subject(NamedTuple):
+    """What is marked: an asset by its X_USDC spot market, if it has one; a perpetual by its own book.   [P-2, P-3]"""
+
+    asset_id: int
+    perpetual: Market | None
+    pricing: AssetPricing
+    book: Market | None
+    index: int
+    live_until_us: int
+    quote_price: int
+    """What one unit of the book's quote is worth in the mark's own unit, in PRICE_SCALE."""
+    bound: int
+    quantum: int
+
+
+class _Moved(NamedTuple):
+    """What has another mark now: assets, and perpetuals by their markets."""
+
+    assets: list[int]
+    markets: list[int]
+
+
+def _asset(state: State, asset_id: int, book: Market | None) -> _Subject:
+    pricing, index = state.pricing[asset_id], state.prices[asset_id]
+    if book is None:
+        return _Subject(asset_id, None, pricing, None, index, pricing.live_until_us, PRICE_SCALE, 0, 1)
+    parameters = book.parameters
+    return _Subject(
+        asset_id,
+        None,
+        pricing,
+        book,
+        index,
+        pricing.live_until_us,
+        mark_price(state, parameters.quote_asset_id),
+        parameters.mark_bound,
+        formulas.mark_quantum(parameters),
+    )
+
+
+def _perpetual(state: State, market: Market) -> _Subject:
+    parameters = market.parameters
+    base, perpetual = parameters.base_asset_id, parameters.perpetual
+    assert perpetual is not None, f"market {parameters.market_id} is no perpetual"
+    return _Subject(
+        base,
+        market,
+        market.pricing,
+        market,
+        state.prices[base],
+        state.pricing[base].live_until_us,
+        PRICE_SCALE,
+        perpetual.mark_bound,
+        formulas.mark_quantum(parameters),
+    )
+
+
 def _usdc_first(state: State, asset_ids: Iterable[int]) -> list[int]:
     """By id, but USDC before what is quoted in it.   [P-3]"""
     return sorted(asset_ids, key=lambda asset_id: (state.assets[asset_id].symbol != USDC, asset_id))
@@ -234,67 +307,94 @@ def _usdc_markets(state: State) -> dict[int, Market]:
     return markets
 
 
+def _perpetuals(state: State) -> dict[int, list[Market]]:
+    """Asset → the perpetuals whose index it gives.   [P-2]"""
+    markets: dict[int, list[Market]] = {}
+    for market in state.markets.values():
+        if market.parameters.perpetual is not None:
+            markets.setdefault(market.parameters.base_asset_id, []).append(market)
+    return markets
+
+
 def _remark(state: State, asset_ids: Iterable[int], outcome: Outcome) -> None:
-    """The marks of these assets after their index changed; the deviation waits for the next second.   [P-2]"""
-    books = _usdc_markets(state)
-    changed = []
+    """The marks after the index of these assets changed; the deviation waits for the next second.   [P-2]"""
+    books, perpetuals = _usdc_markets(state), _perpetuals(state)
+    moved = _Moved([], [])
     for asset_id in _usdc_first(state, asset_ids):
-        market = books.get(asset_id)
-        pricing = state.pricing[asset_id]
-        live = outcome.at_us <= pricing.live_until_us
-        if _set_mark(state, asset_id, pricing, _mark(state, asset_id, market, live)):
-            changed.append(asset_id)
-    _report(state, changed, outcome)
+        one = _asset(state, asset_id, books.get(asset_id))
+        if _set_mark(state, one, _mark(one, outcome.at_us <= one.live_until_us)):
+            moved.assets.append(asset_id)
+        _remark_perpetuals(state, perpetuals.get(asset_id, ()), outcome.at_us, moved)
+    _report(state, moved, outcome)
 
 
-def _report(state: State, changed: list[int], outcome: Outcome) -> None:
-    if changed:
+def _remark_perpetuals(state: State, markets: Iterable[Market], at_us: int, moved: _Moved) -> None:
+    for market in markets:
+        one = _perpetual(state, market)
+        if _set_mark(state, one, _mark(one, at_us <= one.live_until_us)):
+            moved.markets.append(market.parameters.market_id)
+            if not market.next_funding_us:
+                funding.start(state, market, at_us)
+
+
+def _report(state: State, moved: _Moved, outcome: Outcome) -> None:
+    # The bands follow the index and the means, which move also where no mark does.
+    state.valuations.bounds.clear()
+    if moved.assets or moved.markets:
         state.marks_version += 1
-        outcome.events.append(MarksChanged(tuple(sorted(changed))))
+        outcome.events.append(MarksChanged(tuple(sorted(moved.assets)), tuple(sorted(moved.markets))))
 
 
-def _set_mark(state: State, asset_id: int, pricing: AssetPricing, mark: int) -> bool:
+def _set_mark(state: State, one: _Subject, mark: int) -> bool:
     """Whether the mark is another one now; without any data (0) it stays.   [P-2]"""
-    pricing.has_data = mark > 0
-    if not mark or state.marks.get(asset_id) == mark:
+    one.pricing.has_data = mark > 0
+    market = one.perpetual
+    if not mark or mark == (market.mark if market is not None else state.marks.get(one.asset_id)):
         return False
-    state.marks[asset_id] = mark
+    if market is None:
+        state.marks[one.asset_id] = mark
+    else:
+        market.mark, market.mark_lot = mark, formulas.lot_value(market.parameters, mark)
     return True
 
 
-def _sample(state: State, asset_id: int, market: Market | None, first: int, samples: int) -> bool:
-    """Sample seconds `first` … of one asset: those while its index lives, then those after. Whether its mark moved."""
-    pricing = state.pricing[asset_id]
-    live = min(max(pricing.live_until_us // SECOND_US - first + 1, 0), samples)
-    moved = _sample_live(state, asset_id, market, first, live) if live else False
+def _sample(state: State, one: _Subject, first: int, samples: int) -> bool:
+    """Sample seconds `first` …: those while the index lives, then those after. Whether the mark moved."""
+    live = min(max(one.live_until_us // SECOND_US - first + 1, 0), samples)
+    moved = _sample_live(state, one, first, live) if live else False
     if live < samples:
         # Nothing of what the mark is made of changes any more: all these seconds have the same.
-        _pass_silently(pricing, samples - live)
-        mark = _mark(state, asset_id, market, False)
-        _record(pricing, first + live, mark, samples - live)
-        moved = _set_mark(state, asset_id, pricing, mark) or moved
+        _pass_silently(one.pricing, samples - live)
+        mark = _mark(one, False)
+        _record(one.pricing, first + live, mark, samples - live)
+        _record_premium(one, first + live, None, samples - live)
+        moved = _set_mark(state, one, mark) or moved
     return moved
 
 
-def _sample_live(state: State, asset_id: int, market: Market | None, first: int, samples: int) -> bool:
-    """Seconds with a live index, one by one until the moving average stands still; only the last 300 are kept."""
-    pricing = state.pricing[asset_id]
-    mid, index, mark = _mid(state, market), state.prices[asset_id], 0
+def _sample_live(state: State, one: _Subject, first: int, samples: int) -> bool:
+    """Seconds with a live index, one by one until the moving average stands still; only the last 300 are kept.
+
+    A perpetual's premium counts in every second, since its funding is a mean over the whole interval.   [P-2, P-20]
+    """
+    pricing = one.pricing
+    mid, mark = _mid(one), 0
     for second in range(first, first + samples):
         before = pricing.deviation
         if mid:
-            pricing.deviation = formulas.next_deviation(before, mid, index)
+            pricing.deviation = formulas.next_deviation(before, mid, one.index)
             pricing.silent_seconds = 0
         else:
             _pass_silently(pricing, 1)
         left = first + samples - 1 - second
         is_still = pricing.deviation == before and (mid > 0 or pricing.silent_seconds == SILENT_SECONDS)
-        if is_still or left < MARK_SAMPLES:
-            mark = _mark(state, asset_id, market, True)
-            _record(pricing, second, mark, left + 1 if is_still else 1)
+        if is_still or left < MARK_SAMPLES or one.perpetual is not None:
+            mark, seconds = _mark(one, True), left + 1 if is_still else 1
+            _record(pricing, second, mark, seconds)
+            _record_premium(one, second, premium_of(mark, one.index), seconds)
         if is_still:
             break
-    return _set_mark(state, asset_id, pricing, mark)
+    return _set_mark(state, one, mark)
 
 
 def _pass_silently(pricing: AssetPricing, seconds: int) -> None:
@@ -318,45 +418,60 @@ def _record(pricing: AssetPricing, second: int, mark: int, seconds: int) -> None
         pricing.sampled += (mark > 0) - (old > 0)
 
 
-def _mid(state: State, market: Market | None) -> int:
-    """Best bid + best ask, halved, in USD; 0 while a side is missing or the book has not opened.   [P-2]"""
+def _record_premium(one: _Subject, second: int, sample: int | None, seconds: int) -> None:
+    """The premium of `seconds` seconds from `second` on; None without a live index.   [P-13, P-20]
+
+    A spot market keeps its base asset's, for its band; what has no book has no premium either.
+    """
+    if one.book is None:
+        return
+    premium: Premium = one.book.premium
+    if sample is not None and one.perpetual is not None:
+        premium.total += sample * seconds
+        premium.samples += seconds
+    kept = premium.last300
+    if not kept:
+        kept.extend([None] * MARK_SAMPLES)
+    begin = second + max(0, seconds - MARK_SAMPLES)
+    for each in range(begin, second + seconds):
+        slot = each % MARK_SAMPLES
+        old = kept[slot]
+        kept[slot] = sample
+        premium.total300 += (sample or 0) - (old or 0)
+        premium.sampled += (sample is not None) - (old is not None)
+
+
+def _mid(one: _Subject) -> int:
+    """Best bid + best ask, halved; 0 while a side is missing or the book has not opened.   [P-2]"""
+    market = one.book
     if market is None or market.parameters.state == BookState.POST_ONLY:
         return 0
     bid, ask = market.book.bids.best_price_ticks(), market.book.asks.best_price_ticks()
     if not bid or not ask:
         return 0
-    parameters = market.parameters
-    quote_price = mark_price(state, parameters.quote_asset_id)
-    return min(formulas.mid_price(bid, ask, parameters.tick_price, quote_price), MAX_PRICE)
+    return min(formulas.mid_price(bid, ask, market.parameters.tick_price, one.quote_price), MAX_PRICE)
 
 
-def _mark(state: State, asset_id: int, market: Market | None, live: bool) -> int:
+def _mark(one: _Subject, live: bool) -> int:
     """The first of P-2's prices that has its data, bounded and on the market's grid; 0 when none has.   [P-2]"""
+    market = one.book
     if not live:
-        mark = _book_mark(state, market) if market is not None else 0
+        mark = _book_mark(market, one.quote_price) if market is not None else 0
     else:
-        mark = state.prices[asset_id]
+        mark = one.index
         if market is not None and market.parameters.state != BookState.POST_ONLY:
-            mark = formulas.bounded_mark(
-                mark + state.pricing[asset_id].deviation, mark, market.parameters.mark_bound
-            )
+            mark = formulas.bounded_mark(mark + one.pricing.deviation, mark, one.bound)
     if not mark or market is None:
         return mark
-    return _on_grid(mark, market.parameters)
+    return formulas.on_grid(min(mark, MAX_PRICE // one.quantum * one.quantum), one.quantum)
 
 
-def _on_grid(mark: int, parameters: MarketParameters) -> int:
-    quantum = formulas.mark_quantum(parameters)
-    return formulas.on_grid(min(mark, MAX_PRICE // quantum * quantum), quantum)
-
-
-def _book_mark(state: State, market: Market) -> int:
+def _book_mark(market: Market, quote_price: int) -> int:
     """Without an index: median of {best bid, best ask, last trade}, else the mid; 0 without both sides.   [P-2]"""
     parameters, book = market.parameters, market.book
     bid, ask, last = book.bids.best_price_ticks(), book.asks.best_price_ticks(), market.last_price_ticks
     if not bid or not ask:
         return 0
-    quote_price = mark_price(state, parameters.quote_asset_id)
     if last:
         return formulas.book_price(formulas.median((bid, ask, last)), parameters.tick_price, quote_price)
     return formulas.mid_price(bid, ask, parameters.tick_price, quote_price)

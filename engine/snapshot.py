@@ -18,6 +18,7 @@ from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeIn
 from engine.events import DepositView, OrderTerms, WithdrawalView
 from engine.fees import USDC
 from engine.formulas.prices import lot_value
+from engine.funding import next_due_us
 from engine.parameters import (
     AssetParameters,
     ChainParameters,
@@ -135,7 +136,6 @@ def load(content: bytes) -> State:
     state.small_debts = dict.fromkeys(image.small_debts)
     state.liquidations = {row.subaccount_id: _load_liquidation(row) for row in image.liquidations}
     state.unclaimed, state.holes, state.taken = dict(image.unclaimed), dict(image.holes), dict(image.taken)
-    state.usdc = next((asset.asset_id for asset in image.assets if asset.symbol == USDC), 0)
     state.automatic = {
         number: None for number, each in state.subaccounts.items() if each.auto_lend or each.auto_repay_borrows
     }
@@ -143,6 +143,7 @@ def load(content: bytes) -> State:
     _load_yields(state)
     liquidity.count(state)
     _load_markets(state, image.markets)
+    state.funding_due_us = next_due_us(state)
     _load_positions(state, image.subaccounts)
     return state
 
@@ -296,6 +297,7 @@ class _Liquidation(_Row, frozen=True):
     unfilled_ticks: int
     failed_buys: list[tuple[int, int]]
     frozen: list[tuple[int, int]]
+    sides: list[tuple[int, int]]
 
 
 class _Pool(_Row, frozen=True):
@@ -471,6 +473,7 @@ def _liquidation(number: int, liquidation: Liquidation) -> _Liquidation:
         liquidation.unfilled_ticks,
         sorted(liquidation.failed_buys.items()),
         sorted(liquidation.frozen.items()),
+        sorted(liquidation.sides.items()),
     )
 
 
@@ -482,6 +485,7 @@ def _load_liquidation(row: _Liquidation) -> Liquidation:
         row.unfilled_ticks,
         dict(row.failed_buys),
         dict(row.frozen),
+        dict(row.sides),
     )
 
 

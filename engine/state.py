@@ -239,6 +239,9 @@ class Position:
             self.funding,
             self.opened_at_us,
             self.closed_lots,
+            self.market.settled,
+            self.buys,
+            self.sells,
         )
 
 
@@ -256,6 +259,8 @@ class Liquidation(msgspec.Struct):
     """Owed asset → steps that could not buy it back: after ten its lenders are paid in value.   [L-7]"""
     frozen: dict[AssetId, int] = {}
     """Marks (PRICE_SCALE) frozen for L-6 (`contracts` of a market) and L-7 (owed assets)."""
+    sides: dict[int, int] = {}
+    """Market → 1 or −1: the side it was on, which a loss still left is charged against.   [L-5, L-6]"""
 
 
 class Strategy(msgspec.Struct):
@@ -563,7 +568,7 @@ class Spare:
 class Valuations:
     """What `margin` has computed from the marks and keeps while `State.marks_version` stays.   [M-9]"""
 
-    __slots__ = ("lines", "losing", "losing_usd", "moves", "perpetuals", "spare", "ticks", "version")
+    __slots__ = ("bounds", "lines", "losing", "losing_usd", "moves", "perpetuals", "spare", "ticks", "version")
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -571,6 +576,9 @@ class Valuations:
         """What values one asset: price, divisors, weight, fractions."""
         self.perpetuals: dict[int, Any] = {}
         """What values one perpetual."""
+        self.bounds: dict[int, tuple[int, int]] = {}
+        """Market → what takers are held between by the means, in ticks (`engine.bands`); dropped when a price comes or a
+        second passes, and when the market changes.   [P-12, P-13]"""
         self.ticks: dict[int, tuple[int, int]] = {}
         """Market → the highest bid and the lowest ask, in ticks, that lose nothing against the mark."""
         self.losing: dict[int, dict[int, int]] = {}

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import accounts, clock, custody, lending, loans, markets, orders, pricing, staking, yields
+from engine import (
+    accounts,
+    clock,
+    custody,
+    firing,
+    funding,
+    lending,
+    loans,
+    markets,
+    orders,
+    pricing,
+    staking,
+    triggers,
+    yields,
+)
 from engine.commands import (
     USER_COMMANDS,
     AccrueInterest,
@@ -14,6 +28,7 @@ from engine.commands import (
     BorrowLend,
     CancelAllOrders,
     CancelOrder,
+    ChargeFunding,
     CloseEpoch,
     CloseYieldPeriod,
     CollectPoolFees,
@@ -27,6 +42,7 @@ from engine.commands import (
     CreditDeposit,
     FeedQuotes,
     FinalizeDeposit,
+    FireTriggers,
     FundCustody,
     Genesis,
     GrantTier,
@@ -118,6 +134,8 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
         return outcome
     # From here the command succeeded.
     state.at_us = at_us
+    if state.triggers is not None:
+        triggers.follow(state, outcome, type(command) not in _ORDERS)
     if request is not None:
         _remember(state, asked, request, outcome.reply)
     if outcome.touched:
@@ -212,8 +230,12 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
             return loans.convert_dust(state, command, outcome)
         case AccrueInterest():
             return loans.begin_hour(state, command, outcome)
+        case ChargeFunding():
+            return funding.charge(state, command, outcome)
         case UpdateThrottle():
             return lending.update_throttle(state, command, outcome)
+        case FireTriggers():
+            return firing.fire(state, command, outcome)
         case CollectPoolFees():
             return lending.collect_fees(state, command, outcome)
         case StakeAssets():

@@ -123,7 +123,7 @@ def test_a_price_fed_by_hand_is_the_mark_and_lives_for_ever_on_a_devnet(desk: Pr
 
     assert desk.mark() == pricing.index_price(desk.state, desk.sol) == 150 * PRICE_SCALE
     assert desk.reported(PricesSet) == [PricesSet((desk.sol,))]
-    assert desk.reported(MarksChanged) == [MarksChanged((desk.sol,))]
+    assert desk.reported(MarksChanged) == [MarksChanged((desk.sol,), (desk.exchange.market("SOL_USDC_PERP"),))]
     assert desk.state.marks_version == version + 1
 
     desk.feeds(150 * PRICE_SCALE)
