@@ -359,8 +359,12 @@ def pass_shares(
     target: Subaccount,
     asset_id: AssetId,
     atoms: int,
+    sources: tuple[LendingSource, LendingSource] = (LendingSource.MANUAL, LendingSource.MANUAL),
 ) -> None:
-    """Lend shares worth `atoms`, rounded up, change hands at par: no redemption.   [U-2, B-7]"""
+    """Lend shares worth `atoms`, rounded up, change hands at par: no redemption.   [U-2, B-7]
+
+    `sources`: why the one gave, and why the other took.
+    """
     now = begin(state, outcome, asset_id)
     giver, taker = source.subaccount_id, target.subaccount_id
     share = lend_share(asset_id)
@@ -382,9 +386,45 @@ def pass_shares(
         del source.lent[asset_id]
     into.postings += ((lent(giver), share, passed), (lent(taker), share, -passed))
     left, has = (formulas.claim_atoms(shares, now.lent, now.lend_shares) for shares in (given, got))
-    manual = LendingSource.MANUAL
-    _record(outcome, into, giver, asset_id, _REDEEM, manual, atoms, passed, given, left, loan, 0)
-    _record(outcome, into, taker, asset_id, _LEND, manual, atoms, passed, got, has, other, 0)
+    _record(outcome, into, giver, asset_id, _REDEEM, sources[0], atoms, passed, given, left, loan, 0)
+    _record(outcome, into, taker, asset_id, _LEND, sources[1], atoms, passed, got, has, other, 0)
+
+
+def pass_debt(
+    state: State,
+    outcome: Outcome,
+    into: Movements,
+    source: Subaccount,
+    target: Subaccount,
+    asset_id: AssetId,
+    shares: int,
+    sources: tuple[LendingSource, LendingSource],
+) -> None:
+    """Debt shares change hands: whoever takes them owes what they stand for, rounded up as every debt.   [L-4]"""
+    now = begin(state, outcome, asset_id)
+    giver, taker = source.subaccount_id, target.subaccount_id
+    share = debt_share(asset_id)
+    owed = state.balances.get(borrowed(giver) << ASSET_BITS | share, 0)
+    owing = state.balances.get(borrowed(taker) << ASSET_BITS | share, 0)
+    assert 0 < shares <= owed, f"subaccount {giver} passes on {shares} of {owed} debt shares of asset {asset_id}"
+    before = formulas.debt_atoms(owed, now.borrowed, now.debt_shares)
+    loan, other = source.debts[asset_id], loan_of(state, outcome, target.debts, asset_id)
+    owed -= shares
+    owing += shares
+    left, has = (formulas.debt_atoms(each, now.borrowed, now.debt_shares) for each in (owed, owing))
+    atoms = before - left
+    loan.flow_atoms -= atoms
+    other.flow_atoms += atoms
+    target.margined = True
+    if owed:
+        state.small_debts[giver, asset_id] = None
+    else:
+        del source.debts[asset_id]
+        source.judge_by_margin()
+        state.small_debts.pop((giver, asset_id), None)
+    into.postings += ((borrowed(giver), share, -shares), (borrowed(taker), share, shares))
+    _record(outcome, into, giver, asset_id, _REPAY, sources[0], atoms, shares, owed, left, loan, 0)
+    _record(outcome, into, taker, asset_id, _BORROW, sources[1], atoms, shares, owing, has, other, 0)
 
 
 def new_position_id(state: State, at_us: int) -> int:
