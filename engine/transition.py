@@ -6,10 +6,12 @@ from typing import Any
 
 from engine import (
     accounts,
+    backstop,
     clock,
     custody,
     firing,
     funding,
+    insurance,
     lending,
     loans,
     markets,
@@ -44,6 +46,7 @@ from engine.commands import (
     FinalizeDeposit,
     FireTriggers,
     FundCustody,
+    FundInsurance,
     Genesis,
     GrantTier,
     OpenSubaccount,
@@ -52,6 +55,7 @@ from engine.commands import (
     PlaceOrders,
     ReceiveYield,
     RecordSweep,
+    RegisterBackstop,
     RegisterKey,
     RejectWithdrawal,
     ReleaseWithdrawal,
@@ -91,6 +95,7 @@ OPERATOR_COMMANDS: tuple[type, ...] = (
     StakeAssets,
     UnstakeAssets,
     ReceiveYield,
+    FundInsurance,
     RotateKey,
 )
 """Commands that an operator's key must sign, except on a devnet.   [W-7, W-9]"""
@@ -244,6 +249,10 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
             return staking.unstake(state, command, outcome)
         case ReceiveYield():
             return yields.receive(state, command, outcome)
+        case RegisterBackstop():
+            return backstop.register(state, command, outcome)
+        case FundInsurance():
+            return insurance.fund(state, command, outcome)
         case CloseYieldPeriod():
             return yields.close_period(state, command, outcome)
         case _:
