@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import funding, lending, yields
+from engine import funding, lending, tick, yields
 from engine.commands import (
     AccrueInterest,
     AdvanceClock,
@@ -17,8 +17,10 @@ from engine.commands import (
     FireTriggers,
     Genesis,
     RotateKey,
+    RunStrategies,
     SampleMarks,
     SetClock,
+    SettlePositions,
     UpdateThrottle,
 )
 from engine.events import EpochClosed, KeyRotated, Outcome
@@ -46,6 +48,8 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
     yield_us = state.yield_due_us or epoch_us
     funding_us = state.funding_due_us or epoch_us
     horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us)
+    settles = _settles_now(state)
+    horizon = state.at_us if settles else _next_settlement_us(state, horizon)
     # Nothing happens between two other commands, so the seconds up to the next are sampled in one go, and of several
     # throttle ticks the last one decides alone.
     tick_us = horizon - horizon % TICK_US if has_loans else 0
@@ -61,13 +65,34 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
         return interest_us, AccrueInterest(state.last_interest_hour + 1)
     if state.funding_due_us and funding_us <= horizon and not (has_tick and tick_us < funding_us):
         return funding_us, funding.next_due(state)
+    if settles:
+        return state.at_us, SettlePositions()
     if has_tick:
         return tick_us, UpdateThrottle()
     if state.triggered:
         return state.at_us, FireTriggers()
+    if state.slice_due_us and state.slice_due_us <= horizon:
+        return state.slice_due_us, RunStrategies()
     if epoch_us <= now_us:
         return epoch_us, CloseEpoch(state.last_epoch_hour + 1)
     return None
+
+
+def _settles_now(state: State) -> bool:
+    """Whether this very instant is a settlement tick that has not been, with something to move.   [S-10]
+
+    One that would move nothing is left out (`tick.is_moving` says why nothing is lost).
+    """
+    second = state.sampled_second
+    is_tick = second % tick.TICK_SECONDS == 0 and second > state.settled_second and state.at_us == second * SECOND_US
+    return is_tick and tick.is_moving(state)
+
+
+def _next_settlement_us(state: State, horizon: int) -> int:
+    """The next tick before `horizon`, else that: marks move by themselves, so each tick needs its own.   [S-10, P-2]"""
+    second = state.sampled_second
+    next_us = (second - second % tick.TICK_SECONDS + tick.TICK_SECONDS) * SECOND_US
+    return next_us if next_us < horizon and tick.is_awaited(state) else horizon
 
 
 def begin(state: State, command: Genesis, outcome: Outcome) -> None:

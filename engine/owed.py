@@ -66,8 +66,11 @@ def take(state: State, outcome: Outcome, into: lending.Movements, subaccount: Su
         lending.borrow(state, outcome, into, subaccount, state.usdc, found.borrowed, _SETTLES)
 
 
-def borrow_room(state: State, at_us: int, redeemed: int = 0) -> int:
-    """The most USDC that a settlement may borrow now, after `redeemed`: by idle and the throttle alone.   [S-12, B-7]"""
+def borrow_room(state: State, at_us: int, redeemed: int = 0, is_open: bool = False) -> int:
+    """The most USDC that a settlement may borrow now, after `redeemed`: by idle and the throttle alone.   [S-12, B-7]
+
+    Below zero, `redeemed` is what comes back into the pool. `is_open`: the command found the pool below its threshold.
+    """
     pool = state.pools.get(state.usdc)
     if pool is None:
         return 0
@@ -75,7 +78,9 @@ def borrow_room(state: State, at_us: int, redeemed: int = 0) -> int:
     now = lending.totals(state, pool, at_us)
     if parameters.state is not LendingState.OPEN:
         return 0
-    if is_at_or_over(now.borrowed, now.lent, now.fees, parameters.throttle_threshold):
+    if not is_open and is_at_or_over(now.borrowed, now.lent, now.fees, parameters.throttle_threshold):
+        return 0
+    if now.debt_shares < now.borrowed * lending.LEAST_SHARES_PER_ATOM:
         return 0
     lent = now.lent - redeemed
     most = now.idle - redeemed

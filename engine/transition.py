@@ -18,6 +18,7 @@ from engine import (
     orders,
     pricing,
     staking,
+    tick,
     triggers,
     yields,
 )
@@ -29,7 +30,9 @@ from engine.commands import (
     ApproveWithdrawal,
     BorrowLend,
     CancelAllOrders,
+    CancelAllStrategies,
     CancelOrder,
+    CancelStrategy,
     ChargeFunding,
     CloseEpoch,
     CloseYieldPeriod,
@@ -41,6 +44,7 @@ from engine.commands import (
     ConfigureMarket,
     ConfigureToken,
     ConvertDust,
+    CreateStrategy,
     CreditDeposit,
     FeedQuotes,
     FinalizeDeposit,
@@ -64,9 +68,11 @@ from engine.commands import (
     ReverseDeposit,
     RevokeKey,
     RotateKey,
+    RunStrategies,
     SampleMarks,
     SetClock,
     SetPrices,
+    SettlePositions,
     SettleWithdrawal,
     StakeAssets,
     StopWithdrawals,
@@ -139,6 +145,8 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
         return outcome
     # From here the command succeeded.
     state.at_us = at_us
+    if state.strategies and type(command) is not RunStrategies:
+        strategies.follow(state, outcome)
     if state.triggers is not None:
         triggers.follow(state, outcome, type(command) not in _ORDERS)
     if request is not None:
@@ -146,6 +154,8 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
     if outcome.touched:
         if state.has_yields:
             yields.collect_touched(state, outcome)
+        if state.unsettled:
+            tick.pay_unsettled(state, outcome)
         if state.automatic:
             lending.settle_idle(state, outcome)
         _report_balances(state, outcome)
@@ -237,10 +247,20 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
             return loans.begin_hour(state, command, outcome)
         case ChargeFunding():
             return funding.charge(state, command, outcome)
+        case SettlePositions():
+            return tick.settle_positions(state, command, outcome)
         case UpdateThrottle():
             return lending.update_throttle(state, command, outcome)
         case FireTriggers():
             return firing.fire(state, command, outcome)
+        case CreateStrategy():
+            return strategies.create(state, command, outcome)
+        case CancelStrategy():
+            return strategies.cancel(state, command, outcome)
+        case CancelAllStrategies():
+            return strategies.cancel_all(state, command, outcome)
+        case RunStrategies():
+            return strategies.run(state, command, outcome)
         case CollectPoolFees():
             return lending.collect_fees(state, command, outcome)
         case StakeAssets():
