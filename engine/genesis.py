@@ -490,8 +490,6 @@ def _sentence(rejection: Rejection) -> str:
         return str(facts["why"])
     if rejection.reason == RejectReason.INVALID_PARAMETERS:
         return f"{facts['value']} (in its smallest unit) is not between {facts['least']} and {facts['most']}"
-    if rejection.reason == RejectReason.NOT_SUPPORTED:
-        return "perpetuals are declared, not opened: state must be closed"
     return f"{rejection.reason.name.lower().replace('_', ' ')} {facts}"
 
 

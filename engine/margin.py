@@ -12,13 +12,13 @@ from engine import lending
 from engine.events import ExpiryReason
 from engine.formulas.collateral import flat_atoms, weight_at
 from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
+from engine.formulas.prices import lot_value as lot_value
 from engine.parameters import (
     PRICE_SCALE,
     RATE_SCALE,
     USD_SCALE,
     AssetParameters,
     BookState,
-    MarketParameters,
     WeightKind,
 )
 from engine.pricing import has_price, index_price, is_live, mark_price, mean_mark, mean_mark_up, mean_of, mean_of_up
@@ -348,11 +348,6 @@ def claim_atoms(state: State, subaccount: Subaccount, market_id: int, at_us: int
     owes = state.balances.get(key | claim_debt(market_id), 0)
     atoms = lends * now.lent // now.lend_shares if lends else 0
     return atoms + (-owes * now.borrowed // now.debt_shares if owes else 0)
-
-
-def lot_value(parameters: MarketParameters, price: int) -> int:
-    """A price (PRICE_SCALE) of a market in quote atoms per lot, rounded down; whole for a mark on its grid.   [P-2]"""
-    return price * parameters.tick_value_atoms // parameters.tick_price
 
 
 def perpetual_line(state: State, market_id: int) -> PerpetualLine:

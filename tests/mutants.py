@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant("a stale index stays live", "engine/pricing.py",
            "        return at_us <= state.pricing[asset_id].live_until_us", "        return True", (PRICING,)),
     Mutant("an index that dies on the way lives to the end of its samples", "engine/pricing.py",
-           "    live = min(max(pricing.live_until_us // SECOND_US - first + 1, 0), samples)", "    live = samples", (PRICING,)),
+           "    live = min(max(one.live_until_us // SECOND_US - first + 1, 0), samples)", "    live = samples", (PRICING,)),
     Mutant("the mean keeps marks older than its seconds", "engine/pricing.py",
            "        pricing.total += mark - old", "        pricing.total += mark", (PRICING,)),
     Mutant("a book without a price takes orders", "engine/orders.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from engine import genesis
 from engine.commands import ConfigureAsset, ConfigureFees, ConfigureMarket, ConfigureToken, SetPrices
 from engine.genesis import GenesisError
-from engine.parameters import RATE_SCALE, BookState, IndexParameters, MarketType, PriceSource
+from engine.parameters import RATE_SCALE, BandParameters, BookState, IndexParameters, MarketType, PriceSource
 from engine.rejections import RejectReason
 from ledger.journal import JournalKind
 from tests.engine.exchange import Exchange
@@ -132,12 +133,38 @@ def test_a_market_between_listed_assets_can_be_added_and_named_only_after_them(e
     )
 
 
-def test_a_perpetual_cannot_be_opened_yet(exchange: Exchange) -> None:
-    perpetual = exchange.state.markets[exchange.market("SOL_USDC_PERP")].parameters
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"premium_divisor": 0}, "premium_divisor"),
+        ({"interest_rate": RATE_SCALE + 1}, "interest_rate"),
+        ({"funding_clamp": -1}, "funding_clamp"),
+        ({"funding_interval_ms": 59_999}, "funding_interval_ms"),
+        ({"funding_lower_bps": 1}, "funding_lower_bps"),
+        ({"funding_upper_bps": 10_001}, "funding_upper_bps"),
+        ({"position_limit_lots": -1}, "position_limit"),
+        ({"mark_bound": 12_500_001}, "mark_bound"),
+        ({"liquidation_bands": {"impact_max": 1_099_999_999}}, "liquidation_bands.impact_max"),
+        ({"liquidation_bands": {"mean_mark_min": 500_000_001}}, "liquidation_bands.mean_mark_min"),
+        ({"liquidation_bands": {"premium_tolerance": 99_999_999}}, "liquidation_bands.premium_tolerance"),
+    ],
+)
+def test_a_perpetuals_parameters_are_checked(exchange: Exchange, changed: dict[str, Any], field: str) -> None:
+    """P-14, P-20, P-22: a liquidation's bands are never tighter than the market's own."""
+    market = exchange.state.markets[exchange.market("SOL_USDC_PERP")].parameters
+    assert market.perpetual is not None
+    if "liquidation_bands" in changed:
+        changed = {"liquidation_bands": msgspec.structs.replace(market.bands, **changed["liquidation_bands"])}
+    wrong = msgspec.structs.replace(market, perpetual=msgspec.structs.replace(market.perpetual, **changed))
 
-    assert perpetual.state is BookState.CLOSED
-    opened = msgspec.structs.replace(perpetual, state=BookState.OPEN)
-    assert refusal(exchange, ConfigureMarket(opened)) == (RejectReason.NOT_SUPPORTED, "state")
+    assert refusal(exchange, ConfigureMarket(wrong)) == (RejectReason.INVALID_PARAMETERS, f"perpetual.{field}")
+
+
+def test_only_a_perpetual_has_what_a_perpetual_has(exchange: Exchange) -> None:
+    market = exchange.state.markets[exchange.market("SOL_USDC_PERP")].parameters
+    bare = msgspec.structs.replace(market, perpetual=None)
+
+    assert refusal(exchange, ConfigureMarket(bare)) == (RejectReason.INVALID_PARAMETERS, "perpetual")
 
 
 def test_a_tokens_contract_is_set_once(exchange: Exchange) -> None:
@@ -192,7 +219,7 @@ def test_the_devnet_is_what_the_rule_book_says() -> None:
     assert ticks["SOL_USDC"] == ticks["SOL_USDC_PERP"] == (10**10, 10**7)
     assert ticks["ETH_USDC"] == (10**10, 10**6)
     assert ticks["BTC_USDC"] == (10**11, 10**4)
-    assert all(market.state is BookState.CLOSED for market in devnet.markets if market.type is MarketType.PERP)
+    assert all(market.state is BookState.OPEN for market in devnet.markets)
     perpetual = markets["BTC_USDC_PERP"].perpetual
     assert perpetual is not None
     assert (perpetual.max_leverage, perpetual.imf_base, perpetual.mmf_base) == (20 * RATE_SCALE, 50_000_000, 25_000_000)
@@ -222,7 +249,9 @@ def test_both_packaged_files_have_the_same_keys() -> None:
         ('volume = "100"', 'volume = "0"', "fees.spot[1].volume: must be above the tier before"),
         ("[limits]", "[limit]", "limits: missing; is 'limit' a misspelling of it?"),
         ("id = 2", "id = 1", "asset[1].id: 1 is another asset's id"),
-        ('state = "closed"', 'state = "open"', "market[2].state: perpetuals are declared, not opened"),
+        ("interval_ms = 3600000", "interval_ms = 1", "market[2].perpetual.funding_interval_ms: 1 (in its smallest"),
+        ("funding_lower_bps", "premium_divisor = 0\nfunding_lower_bps", "market[2].perpetual.premium_divisor: 0 (in"),
+        ("funding_lower_bps", 'position_limit = "0.03"\nfunding_lower_bps', "perpetual.position_limit: 0.03 is not a"),
         ("devnet = true", "devnet = 1", "devnet: expected true or false, not 1"),
         ('"identity"', '"identiy"', "asset[0].weight_kind: 'identiy' is none of identity, inverse_sqrt; did you"),
         ('tick = "1"', 'tick = "0.01"', "market[0].tick: one tick × one step is not a whole number of USDC atoms"),
@@ -261,6 +290,31 @@ def test_a_file_says_what_an_index_is_made_of() -> None:
     assert plain.assets[0].index == IndexParameters((NORTH,), 1, 3_000_000)
     index = genesis.parse(text.replace("[asset.lending]", full, 1)).assets[0].index
     assert index == IndexParameters((PriceSource("north", 3, 7),), 1, 5_000_000)
+
+
+def test_a_file_may_say_more_of_a_perpetual() -> None:
+    """P-14, P-20: the rule book's numbers unless the file says otherwise."""
+    text = (PACKAGE / "minimal.toml").read_text()
+    plain = genesis.parse(text).markets[2]
+    assert plain.perpetual is not None
+    assert (plain.perpetual.premium_divisor, plain.perpetual.interest_rate) == (8, 300_000)
+    assert (plain.perpetual.funding_clamp, plain.perpetual.position_limit_lots) == (500_000, 0)
+    assert plain.perpetual.liquidation_bands is None
+
+    bands = {"limit_min": "0", "limit_max": "9", "impact_min": "0.1", "impact_max": "8"}
+    bands |= {"mean_mark_min": "0", "mean_mark_max": "7", "premium_tolerance": "1.5"}
+    rows = "\n".join(f'{name} = "{value}"' for name, value in bands.items())
+    more = 'premium_divisor = 1\ninterest_rate = "-0.001"\nfunding_clamp = "0.25"\nposition_limit = "5"\n'
+    end = 'mark_bound = "0.0125"\n'
+    at = text.rindex(end)
+    full = f"{text[:at]}{more}{text[at:]}\n[market.perpetual.liquidation_bands]\n{rows}\n"
+    perpetual = genesis.parse(full).markets[2].perpetual
+    assert perpetual is not None
+    assert (perpetual.premium_divisor, perpetual.interest_rate) == (1, -1_000_000)
+    assert (perpetual.funding_clamp, perpetual.position_limit_lots) == (250_000_000, 5 * 10**3 // plain.lot_atoms)
+    assert perpetual.liquidation_bands == BandParameters(
+        0, 9 * RATE_SCALE, RATE_SCALE // 10, 8 * RATE_SCALE, 0, 7 * RATE_SCALE, 1_500_000_000
+    )
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
