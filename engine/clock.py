@@ -14,6 +14,7 @@ from engine.commands import (
     ConfigureFees,
     ConfigureMarket,
     ConfigureToken,
+    ExpireRfqs,
     FireTriggers,
     Genesis,
     RotateKey,
@@ -47,7 +48,8 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
     interest_us = (state.last_interest_hour + 1) * HOUR_US if has_loans else epoch_us
     yield_us = state.yield_due_us or epoch_us
     funding_us = state.funding_due_us or epoch_us
-    horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us)
+    slice_us, rfq_us = state.slice_due_us or epoch_us, state.rfq_due_us or epoch_us
+    horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us, slice_us, rfq_us)
     settles = _settles_now(state)
     horizon = state.at_us if settles else _next_settlement_us(state, horizon)
     # Nothing happens between two other commands, so the seconds up to the next are sampled in one go, and of several
@@ -71,8 +73,10 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
         return tick_us, UpdateThrottle()
     if state.triggered:
         return state.at_us, FireTriggers()
-    if state.slice_due_us and state.slice_due_us <= horizon:
-        return state.slice_due_us, RunStrategies()
+    if state.slice_due_us and slice_us <= horizon:
+        return slice_us, RunStrategies()
+    if state.rfq_due_us and rfq_us <= horizon:
+        return rfq_us, ExpireRfqs()
     if epoch_us <= now_us:
         return epoch_us, CloseEpoch(state.last_epoch_hour + 1)
     return None

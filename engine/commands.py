@@ -423,6 +423,9 @@ class CreateStrategy(_Command):
     auto_borrow_repay: bool = False
     slippage: int = 0
     slippage_kind: SlippageKind = SlippageKind.NONE
+    time_in_force: TimeInForce = TimeInForce.GTC
+    """Of a slice with a limit: what of a GTC one still rests when the next is due is withdrawn and carried over."""
+    post_only: bool = False
 
 
 class CancelStrategy(_Command):

@@ -214,6 +214,11 @@ class PositionView(_Fact):
     opened_at_us: int
     closed_lots: int
     """Closed since it opened."""
+    settled: int = 0
+    """The market's last settled mark in quote atoms per lot: what `cost_atoms` is counted from."""
+    buys: int = 0
+    """Lots that open bids (and `sells`: asks) count for in M-1."""
+    sells: int = 0
 
 
 class PositionChanged(_Fact):
@@ -325,7 +330,10 @@ class StrategyView(_Fact):
     status: str
     """`Running`, `Completed`, `Cancelled`, `Terminated`."""
     reason: str
+    """Why it was terminated, as the contract's StrategyCrankCancelReason; "" for none."""
     created_at_us: int
+    time_in_force: TimeInForce = TimeInForce.GTC
+    post_only: bool = False
 
 
 class StrategyChanged(_Fact):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from engine import funding, liquidity, triggers
+from engine import funding, liquidity, strategies, triggers
 from engine.book import Book
 from engine.commands import (
     ConfigureAsset,
@@ -212,6 +212,7 @@ def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -
             touched[market.book.ladder(order.side), order.price_ticks] = parameters.market_id
         report_levels(outcome, touched)
         triggers.withdraw_all(state, outcome, market)
+        strategies.terminate_market(state, outcome, market)
 
 
 def _mark_perpetual(state: State, market: Market, before: PerpetualParameters | None, outcome: Outcome) -> None:

@@ -268,11 +268,16 @@ class Strategy(msgspec.Struct):
 
     view: StrategyView
     next_us: int
+    """When its next slice is due, or, after the last one, its end."""
     slices_left: int
     auto_lend: bool = False
     auto_lend_redeem: bool = False
     auto_borrow: bool = False
     auto_borrow_repay: bool = False
+    order_id: int = 0
+    """The last slice: it may still rest."""
+    stopped_by: str = ""
+    """Why the last slice did not fill whole."""
 
 
 class Rfq(msgspec.Struct):

@@ -18,6 +18,7 @@ from engine import (
     orders,
     pricing,
     staking,
+    strategies,
     tick,
     triggers,
     yields,

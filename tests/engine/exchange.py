@@ -41,7 +41,8 @@ class Exchange:
         until_us = self.at_us + seconds * 1_000_000
         outcomes = []
         while (tick := due(self.state, until_us)) is not None:
-            self.at_us, command = tick
+            due_us, command = tick
+            self.at_us = max(self.at_us, due_us)
             outcomes.append(self.do(command))
         self.at_us = until_us
         return outcomes
