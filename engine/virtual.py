@@ -392,7 +392,16 @@ class _Books:
                 self._move_lend(subaccount, market_id, sign * lends)
             if owes:
                 self._move_debt(subaccount, market_id, sign * owes)
+            self._net(subaccount, market_id)
             self._tell(subaccount, market_id, self.value(subaccount, market_id) - before)
+
+    def _net(self, subaccount: Subaccount, market_id: int) -> None:
+        """A claim that came to lend and owe pays the one with the other: nothing enters or leaves idle.   [V-2]"""
+        value, owed = self.lent(subaccount, market_id), self.owed(subaccount, market_id)
+        both = min(value, owed)
+        if both:
+            self._redeem(subaccount, market_id, both, both == value)
+            self._repay(subaccount, market_id, both, both == owed)
 
     # --- values
 
