@@ -636,16 +636,17 @@ def _retry(state: State, outcome: Outcome) -> None:
         owes = -subaccount.unsettled
         if owes <= 0:
             continue
-        paid = till.take_cash(subaccount, owes)
-        if paid < owes and subaccount.claims:
-            claimed = virtual.redeem(state, outcome, till.into, subaccount, owes - paid)
-            paid += claimed if claimed else 0
-        elif paid < owes and number in state.virtual:
-            taken = virtual.collect(state, outcome, till.into, subaccount, owes - paid)
-            if taken:
+        paid = 0
+        if number in state.virtual:
+            # What a virtual loser gave up becomes its claim after all, not a loan, while idle allows.   [V-2, V-4]
+            paid = virtual.collect(state, outcome, till.into, subaccount, owes)
+            if paid:
                 # The fund's debt pays: nothing of it was available to the subaccount.
-                till.into.postings.append((available(number), state.usdc, -taken))
-                paid += taken
+                till.into.postings.append((available(number), state.usdc, -paid))
+        if paid < owes:
+            paid += till.take_cash(subaccount, owes - paid)
+        if paid < owes and subaccount.claims:
+            paid += virtual.redeem(state, outcome, till.into, subaccount, owes - paid)
         if paid:
             till.found[number] = paid
     _distribute(state, outcome, till)

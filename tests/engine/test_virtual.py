@@ -402,11 +402,11 @@ def test_virtual_and_realized_accounts_have_the_same_thresholds_and_but_for_inte
 def test_the_fund_is_flat_when_the_pool_is_lent_out(pit: Pit, idle: int) -> None:
     """Losers' claims need cash that is not there: winners wait, losers owe, and it is made up later.   [V-4, V-5]"""
     bank, lender = pit.member("bank", 1_000_000), pit.member("lender", 100_000)
-    thief, anna = pit.member("thief", 0, SOL=10**13), pit.member("anna", 10_000)
+    thief, anna = pit.member("thief", 0, SOL=10**13), pit.member("anna", 10, SOL=10**12)
     lends(lender, 10_000)
     assert borrows(thief, 9_100).rejection is None
     goes_virtual(anna)
-    cross(anna, bank, 20_000, 15_000)
+    cross(anna, bank, 1_000, 15_000)
     pool = pit.state.pools[pit.state.usdc]
     now = lending.begin(pit.state, Outcome(pit.state.sequence, pit.exchange.at_us), pit.state.usdc)
     while now.idle > idle * USDC:
@@ -421,15 +421,17 @@ def test_the_fund_is_flat_when_the_pool_is_lent_out(pit: Pit, idle: int) -> None
         pit.exchange.outcomes.append(outcome)
         now = lending.totals(pit.state, pool, pit.exchange.at_us)
 
-    pit.price(145)
+    cash, mark = anna.usdc, pit.book_market.settled
+    pit.price(100)
     pit.exchange.advance(10)
-    # The fall of 5 dollars, as far as the mark has followed, times 200.
-    lost = -(claim_of(anna) + anna.account.unsettled)
-    assert lost > 500 * USDC and anna.account.unsettled < -(lost - idle * USDC - USDC)
+    # The fall of 50 dollars times 10, what cash she had aside.
+    lost = -(claim_of(anna) + anna.account.unsettled) + cash - anna.usdc
+    assert lost == 1_000 * (mark - pit.book_market.settled)
+    assert lost > 400 * USDC and anna.account.unsettled < -(lost - idle * USDC - 10 * USDC)
     assert bank.account.unsettled == -anna.account.unsettled and pool_idle(pit) >= 0
     assert not fund_breaks(pit) and pit.is_balanced()
 
     lends(lender, 50_000)
     pit.exchange.advance(20)
     assert anna.account.unsettled == 0 and bank.account.unsettled == 0
-    assert claim_of(anna) == pytest.approx(-lost, abs=USDC) and not fund_breaks(pit)
+    assert claim_of(anna) == pytest.approx(-lost, abs=11 * USDC) and not fund_breaks(pit)
