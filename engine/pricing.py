@@ -242,7 +242,7 @@ class _Subject(NamedTuple):
     perpetual: Market | None
     pricing: AssetPricing
     book: Market | None
-    index: int
+    index_price: int
     live_until_us: int
     quote_price: int
     """What one unit of the book's quote is worth in the mark's own unit, in PRICE_SCALE."""
@@ -382,7 +382,7 @@ def _sample_live(state: State, one: _Subject, first: int, samples: int) -> bool:
     for second in range(first, first + samples):
         before = pricing.deviation
         if mid:
-            pricing.deviation = formulas.next_deviation(before, mid, one.index)
+            pricing.deviation = formulas.next_deviation(before, mid, one.index_price)
             pricing.silent_seconds = 0
         else:
             _pass_silently(pricing, 1)
@@ -391,7 +391,7 @@ def _sample_live(state: State, one: _Subject, first: int, samples: int) -> bool:
         if is_still or left < MARK_SAMPLES or one.perpetual is not None:
             mark, seconds = _mark(one, True), left + 1 if is_still else 1
             _record(pricing, second, mark, seconds)
-            _record_premium(one, second, premium_of(mark, one.index), seconds)
+            _record_premium(one, second, premium_of(mark, one.index_price), seconds)
         if is_still:
             break
     return _set_mark(state, one, mark)
@@ -458,7 +458,7 @@ def _mark(one: _Subject, live: bool) -> int:
     if not live:
         mark = _book_mark(market, one.quote_price) if market is not None else 0
     else:
-        mark = one.index
+        mark = one.index_price
         if market is not None and market.parameters.state != BookState.POST_ONLY:
             mark = formulas.bounded_mark(mark + one.pricing.deviation, mark, one.bound)
     if not mark or market is None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from engine import clock, pricing, snapshot
 from engine.commands import (
+    ChargeFunding,
     CloseEpoch,
     ConfigureAsset,
     ConfigureMarket,
@@ -250,8 +251,8 @@ def test_seconds_in_which_nothing_happens_are_one_command_up_to_the_hour(desk: P
     assert desk.waits(0) == 0
     hours = (desk.exchange.at_us + 10_000 * SECOND_US) // HOUR_US - desk.exchange.at_us // HOUR_US
 
-    # A command of samples before each epoch, the epoch, and the samples after the last.
-    assert desk.waits(10_000) == 2 * hours + 1
+    # A command of samples before each hour, the perpetual's funding, the epoch, and the samples after the last.
+    assert desk.waits(10_000) == 3 * hours + 1
     commands = [outcome.events for outcome in desk.exchange.outcomes[-2 * hours - 1 :]]
     assert len(commands) == 2 * hours + 1
     assert desk.state.sampled_second == desk.exchange.at_us // SECOND_US
@@ -463,5 +464,8 @@ def test_an_epoch_waits_for_the_samples_of_its_hour(desk: PricedDesk) -> None:
     desk.exchange.at_us = next_hour_us
     desk.exchange.do(scheduled[1])
 
+    funded = clock.due(desk.state, next_hour_us + 5 * SECOND_US)
+    assert funded == (next_hour_us, ChargeFunding((desk.exchange.market("SOL_USDC_PERP"),)))
+    desk.exchange.do(funded[1])
     scheduled = clock.due(desk.state, next_hour_us + 5 * SECOND_US)
     assert scheduled is not None and scheduled == (next_hour_us, CloseEpoch(desk.state.last_epoch_hour + 1))

@@ -212,10 +212,10 @@ TABLES: dict[str, tuple[Callable[..., Row], list[Any]]] = {
     "premium_band": (premium_band_row, PREMIUM_BANDS),
 }
 ABOUT = (
-    "Funding and the bands of means (docs/pricing.md). Prices are in 1e-12; rates, premiums, multipliers and tolerances "
-    "in 1e-9; integers that may be large are decimal strings. `total` ÷ `samples` is a mean; `bounds` are [lowest, "
-    "highest] price in ticks; `received` is in quote atoms, `index_step` in 1e-12 of one; `mark_lot` is quote atoms per "
-    "lot."
+    "Funding and the bands of means (docs/pricing.md). Prices are in 1e-12; rates, premiums, multipliers and "
+    "tolerances in 1e-9; integers that may be large are decimal strings. `total` ÷ `samples` is a mean; `bounds` are "
+    "[lowest, highest] price in ticks; `received` is in quote atoms, `index_step` in 1e-12 of one; `mark_lot` is quote "
+    "atoms per lot."
 )
 
 
