@@ -152,7 +152,7 @@ def _move_costs(state: State, market: Market, owners: list[int], atoms: list[int
 
 def _int64(atoms: npt.NDArray[np.int64] | Sequence[int]) -> npt.NDArray[np.int64] | None:
     """The amounts as an int64 column; None when one does not fit."""
-    if isinstance(atoms, np.ndarray):
+    if isinstance(atoms, np.ndarray) and atoms.dtype.kind != "O":
         return atoms
     try:
         return np.array(atoms, dtype=np.int64)
