@@ -374,6 +374,13 @@ class RfqChanged(_Fact):
     change: str
     rfq: RfqView
     quote: QuoteView | None = None
+    quote_atoms: int = 0
+    """What was paid for it, when it was filled; then also both fees."""
+    fee_asset_id: int = 0
+    fee_atoms: int = 0
+    """The requester's."""
+    quoter_fee_asset_id: int = 0
+    quoter_fee_atoms: int = 0
 
 
 class BookLevel(_Fact):

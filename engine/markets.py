@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from engine import funding, liquidity, strategies, triggers
+from engine import funding, liquidity, rfq, strategies, triggers
 from engine.book import Book
 from engine.commands import (
     ConfigureAsset,
@@ -213,6 +213,7 @@ def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -
         report_levels(outcome, touched)
         triggers.withdraw_all(state, outcome, market)
         strategies.terminate_market(state, outcome, market)
+        rfq.end_market(state, outcome, market)
 
 
 def _mark_perpetual(state: State, market: Market, before: PerpetualParameters | None, outcome: Outcome) -> None:

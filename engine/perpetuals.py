@@ -20,7 +20,7 @@ from engine.rejections import Rejection, RejectReason
 from engine.spot_margin import Refused
 from engine.state import REDUCE_ONLY, Market, Order, Position, State, Subaccount
 from ledger.chart import FEE_INCOME, INSURANCE_FUND, available, contracts, cost, position
-from ledger.journal import JournalKind
+from ledger.journal import JournalKind, Posting
 
 _BID = Side.BID
 OPENED, ADJUSTED, CLOSED = 1, 2, 3
@@ -77,7 +77,7 @@ def require_order(state: State, subaccount: Subaccount, market: Market, command:
             raise Rejection(RejectReason.REDUCE_ONLY, market_id=market_id, position_lots=size, lots=lots)
         spare.forget(state, subaccount)
         return
-    _require_limits(market, held, lots if buys else -lots)
+    require_limits(market, held, lots if buys else -lots)
     value = lots * ticks * parameters.tick_value_atoms
     fee = fee_atoms(value, state.fees.futures[0].taker_rate)
     usd, _unit, in_usd, *_rest = margin.line(state, state.usdc)
@@ -99,7 +99,7 @@ def require_order(state: State, subaccount: Subaccount, market: Market, command:
     margin.require_risk(state, subaccount, at_us, changes, charges, reducing)
 
 
-def _require_limits(market: Market, held: Position | None, signed: int) -> None:
+def require_limits(market: Market, held: Position | None, signed: int) -> None:
     """The market's caps on one position, and on all of them together.   [S-7]"""
     perpetual = market.parameters.perpetual
     assert perpetual is not None, f"market {market.parameters.market_id} is no perpetual"
@@ -137,18 +137,21 @@ def reducible(order: Order, lots: int) -> int:
     return min(lots, max(0, -size if order.side is _BID else size))
 
 
-def judge(state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int) -> tuple[Leg, Leg] | Refused:
+def judge(
+    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int, is_resting: bool = True
+) -> tuple[Leg, Leg] | Refused:
     """Both sides of a fill as they would be, or which of them cannot: the maker is asked first.   [S-8, M-9]
 
-    What the exchange itself does (liquidation) is not asked for its margin.
+    What the exchange itself does (liquidation) is not asked for its margin. `is_resting`: the maker's order rests, so
+    that its lots count in M-1 until they fill; those of a quote do not.
     """
     hour = at_us // HOUR_US
     maker_rate = futures_rates(state, maker.subaccount.user, hour).maker_rate
     taker_rate = futures_rates(state, taker.subaccount.user, hour).taker_rate
     if is_by_rule(taker):
         taker_rate = 0
-    maker_leg = _leg(state, at_us, market, maker, lots, maker.price_ticks, maker_rate, True)
-    reason = _refusal(state, at_us, market, maker_leg, maker.price_ticks, True)
+    maker_leg = _leg(state, at_us, market, maker, lots, maker.price_ticks, maker_rate, is_resting)
+    reason = _refusal(state, at_us, market, maker_leg, maker.price_ticks, is_resting)
     if reason is not None:
         return Refused(True, reason)
     taker_leg = _leg(state, at_us, market, taker, lots, maker.price_ticks, taker_rate, False)
@@ -170,25 +173,7 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Le
     market_id, usdc = parameters.market_id, state.usdc
     price = maker.order.price_ticks
     quote_atoms = price * lots * parameters.tick_value_atoms
-    into = lending.Movements()
-    postings = into.postings
-    for leg in (taker, maker):
-        owed.take(state, outcome, into, leg.subaccount, leg.found)
-    atoms = lots * parameters.lot_atoms
-    share = state.fees.insurance_share
-    for leg in (taker, maker):
-        account = position(leg.subaccount.subaccount_id)
-        postings.append((account, contracts(market_id), -atoms if leg.lots > 0 else atoms))
-    if taker.cost:
-        for leg in (taker, maker):
-            postings.append((position(leg.subaccount.subaccount_id), cost(market_id), -leg.cost))
-    for leg in (taker, maker):
-        if leg.fee:
-            insured = insurance_atoms(leg.fee, share)
-            postings.append((available(leg.subaccount.subaccount_id), usdc, leg.fee))
-            postings.append((FEE_INCOME, usdc, insured - leg.fee))
-            if insured:
-                postings.append((INSURANCE_FUND, usdc, -insured))
+    postings, movements = exchange(state, outcome, market, taker, maker, lots)
     release(maker.order, maker.unlocked)
 
     trade_id = market.next_trade_id
@@ -208,8 +193,8 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Le
         maker.fee,
         market.settled,
     )
-    if into.memos:
-        memo = (*memo, tuple(into.memos))
+    if movements:
+        memo = (*memo, movements)
     post(state, outcome, JournalKind.PERPETUAL_TRADE, memo, postings)
 
     usd = volume_usd(quote_atoms, mark_price(state, usdc), 10 ** state.assets[usdc].decimals)
@@ -240,6 +225,34 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Le
         terms = leg.order.terms
         origin = terms.origin if terms is not None else Origin.USER
         record_fill(state, outcome, leg.subaccount, market, leg.lots, price_atoms, leg.fee, origin)
+
+
+def exchange(
+    state: State, outcome: Outcome, market: Market, taker: Leg, maker: Leg, lots: int
+) -> tuple[list[Posting], tuple[Any, ...]]:
+    """Contracts, their cost and both fees as postings; and the memos of the pool's movements.   [A-2, F-1, S-12]"""
+    parameters = market.parameters
+    market_id, usdc = parameters.market_id, state.usdc
+    into = lending.Movements()
+    postings = into.postings
+    for leg in (taker, maker):
+        owed.take(state, outcome, into, leg.subaccount, leg.found)
+    atoms = lots * parameters.lot_atoms
+    share = state.fees.insurance_share
+    for leg in (taker, maker):
+        account = position(leg.subaccount.subaccount_id)
+        postings.append((account, contracts(market_id), -atoms if leg.lots > 0 else atoms))
+    if taker.cost:
+        for leg in (taker, maker):
+            postings.append((position(leg.subaccount.subaccount_id), cost(market_id), -leg.cost))
+    for leg in (taker, maker):
+        if leg.fee:
+            insured = insurance_atoms(leg.fee, share)
+            postings.append((available(leg.subaccount.subaccount_id), usdc, leg.fee))
+            postings.append((FEE_INCOME, usdc, insured - leg.fee))
+            if insured:
+                postings.append((INSURANCE_FUND, usdc, -insured))
+    return postings, tuple(into.memos)
 
 
 def record_fill(

@@ -108,6 +108,28 @@ def judge(
     return taker_leg, maker_leg
 
 
+def judge_quote(
+    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int
+) -> tuple[Leg, Leg] | Refused:
+    """As `judge`, where neither side has an order that rests: a request and the quote that it accepts.   [S-7]"""
+    hour, price = at_us // HOUR_US, maker.price_ticks
+    quote_atoms = price * lots * market.parameters.tick_value_atoms
+    maker_rate = spot_rates(state, maker.subaccount.user, hour).maker_rate
+    taker_rate = spot_rates(state, taker.subaccount.user, hour).taker_rate
+    maker_leg = _leg(state, at_us, market, maker, lots, quote_atoms, maker_rate, is_resting=False)
+    if isinstance(maker_leg, ExpiryReason):
+        return Refused(True, maker_leg)
+    taker_leg = _leg(state, at_us, market, taker, lots, quote_atoms, taker_rate, is_resting=False)
+    if isinstance(taker_leg, ExpiryReason):
+        return Refused(False, taker_leg)
+    for is_maker, leg, other in ((True, maker_leg, taker_leg), (False, taker_leg, maker_leg)):
+        reason = _refusal(state, at_us, market, price, lots, leg, other, is_maker=False)
+        spare.forget(state, leg.subaccount)
+        if reason is not None:
+            return Refused(is_maker, reason)
+    return taker_leg, maker_leg
+
+
 def whole_refusal(
     state: State, at_us: int, market: Market, taker: Order, lots: int, quote_atoms: int
 ) -> ExpiryReason | None:
@@ -149,16 +171,7 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Le
     parameters = market.parameters
     price = maker.order.price_ticks
     quote_atoms = price * lots * parameters.tick_value_atoms
-    into = lending.Movements()
-    for leg in (taker, maker):
-        _draw(state, outcome, into, leg)
-    postings = into.postings
-    for leg in (taker, maker):
-        account = available(leg.subaccount.subaccount_id)
-        postings += ((account, leg.pays_asset, leg.pays), (account, leg.gets_asset, -leg.gets))
-        _add_fee(state, postings, leg)
-    for leg in (taker, maker):
-        _put(state, outcome, into, leg)
+    postings, movements = exchange(state, outcome, taker, maker, LendingSource.SPOT_MARGIN)
     _unlock(state, outcome, maker)
 
     trade_id = market.next_trade_id
@@ -177,9 +190,9 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Le
         maker.fee_asset,
         maker.fee,
     )
-    if into.memos:
-        memo = (*memo, tuple(into.memos))
-    post(state, outcome, JournalKind.TRADE, memo, _merged(postings))
+    if movements:
+        memo = (*memo, movements)
+    post(state, outcome, JournalKind.TRADE, memo, postings)
 
     quote = parameters.quote_asset_id
     usd = volume_usd(quote_atoms, mark_price(state, quote), 10 ** state.assets[quote].decimals)
@@ -205,6 +218,23 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Le
             maker.fee,
         )
     )
+
+
+def exchange(
+    state: State, outcome: Outcome, taker: Leg, maker: Leg, source: LendingSource
+) -> tuple[list[Posting], tuple[Any, ...]]:
+    """What both sides draw, pay, get and put away, as postings; and the memos of the pools' movements.   [S-2, S-3]"""
+    into = lending.Movements()
+    for leg in (taker, maker):
+        _draw(state, outcome, into, leg, source)
+    postings = into.postings
+    for leg in (taker, maker):
+        account = available(leg.subaccount.subaccount_id)
+        postings += ((account, leg.pays_asset, leg.pays), (account, leg.gets_asset, -leg.gets))
+        _add_fee(state, postings, leg)
+    for leg in (taker, maker):
+        _put(state, outcome, into, leg)
+    return _merged(postings), tuple(into.memos)
 
 
 def spend(state: State, order: Order, lots: int) -> tuple[AssetId, int]:
@@ -322,13 +352,12 @@ def _refusal(
     return margin.fill_refusal(state, subaccount, at_us, changes, is_better)
 
 
-def _draw(state: State, outcome: Outcome, into: lending.Movements, leg: Leg) -> None:
+def _draw(state: State, outcome: Outcome, into: lending.Movements, leg: Leg, source: LendingSource) -> None:
     order_id = leg.order.order_id
-    margin_source = LendingSource.SPOT_MARGIN
     if leg.redeemed:
-        lending.redeem(state, outcome, into, leg.subaccount, leg.pays_asset, leg.redeemed, margin_source, order_id)
+        lending.redeem(state, outcome, into, leg.subaccount, leg.pays_asset, leg.redeemed, source, order_id)
     if leg.borrowed:
-        lending.borrow(state, outcome, into, leg.subaccount, leg.pays_asset, leg.borrowed, margin_source, order_id)
+        lending.borrow(state, outcome, into, leg.subaccount, leg.pays_asset, leg.borrowed, source, order_id)
 
 
 def _put(state: State, outcome: Outcome, into: lending.Movements, leg: Leg) -> None:

@@ -313,6 +313,7 @@ class Subaccount:
         "provisional",
         "receivables",
         "reserved",
+        "rfqs",
         "share_times",
         "strategies",
         "subaccount_id",
@@ -360,6 +361,8 @@ class Subaccount:
         self.waiting: dict[int, Order] = {}
         """Trigger orders that wait, by id.   [S-9]"""
         self.strategies: dict[int, Strategy] = {}
+        self.rfqs: dict[int, Rfq] = {}
+        """Its open requests for quotes.   [S-7]"""
         self.backstop_usd = 0
         """Notional (1e-8 USD) that it takes as a backstop liquidity provider.   [L-4]"""
 
@@ -677,6 +680,10 @@ class State:
         self.unclaimed: dict[int, int] = {}
         """Subaccount → ticks since it lacks what a virtual loser must give up.   [V-4]"""
         self.liquidations: dict[int, Liquidation] = {}
+        self.liquidation_due_us = 0
+        """When the next step of liquidations is due, 0: nobody is in one. Follows from them.   [L-3]"""
+        self.columns: Any = None
+        """What the margin sweep works on (`engine.columns`): a cache, not part of the snapshot.   [L-11]"""
         self.backstops: dict[int, None] = {}
         """Registered backstop liquidity providers; follows from the subaccounts.   [L-4]"""
         self.holes: dict[AssetId, int] = {}
@@ -694,6 +701,7 @@ class State:
         self.rfq_due_us = 0
         """When the next request for quotes ends, 0: none is open. Follows from the requests.   [S-7]"""
         self.rfqs: dict[int, Rfq] = {}
+        """Open requests for quotes, the one that ends first first.   [S-7]"""
         self.next_rfq_id = 1
         self.next_quote_id = 1
 
