@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +16,11 @@ from api.forked import Forked
 from api.recount import require_recount
 from engine import liabilities
 from engine.events import EpochClosed
+from engine.liabilities import perpetuals
 from engine.parameters import PRICE_SCALE, USD_SCALE
 from engine.pricing import has_price, mark_price
 from engine.sequencer import Halted
-from engine.state import ASSET_BITS, State, balance_key
+from engine.state import ASSET_BITS, Market, State, balance_key
 from ledger import schema
 from ledger.amounts import mul_div_down
 from ledger.blocks import Block
@@ -38,8 +39,13 @@ from ledger.chart import (
     account_id,
     account_name,
     asset_symbol,
+    claim_debt,
+    claim_lend,
+    cost,
     debt_share,
+    is_of_market,
     lend_share,
+    market_of,
     underlying,
 )
 from ledger.journal import JournalKind
@@ -47,7 +53,7 @@ from ledger.store import Store
 from por import store as por_store
 from por.epochs import Epoch, build_epoch, prove
 from por.header import Header, Missed, hours_to_miss, missed_row
-from por.image import Account, Image, PoolLine, Price, ReserveLine, TrialLine
+from por.image import Account, Image, MarketLine, PoolLine, Price, ReserveLine, TrialLine
 
 if TYPE_CHECKING:
     from api.node import Node
@@ -61,6 +67,9 @@ USER_KINDS = {
 
 SHARE_KINDS = (AccountKind.LENT, AccountKind.BORROWED)
 """Users' accounts in shares: the leaves show what they are worth, the pool's line how many there are.   [B-4]"""
+
+MARKET_KINDS = (AccountKind.POSITION, AccountKind.CLAIM, AccountKind.UNSETTLED)
+"""Users' accounts that the lines of perpetual markets, and the header's `unsettled`, show.   [A-2, S-13, V-2]"""
 
 RESERVE_KINDS: dict[int, Literal["custody", "staked"]] = {
     AccountKind.CUSTODY: "custody",
@@ -216,7 +225,9 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
     """Plain data of everything the epoch commits to, as the state stands.   [R-1, R-2, R-5, R-12]"""
     symbols = {asset_id: asset.symbol for asset_id, asset in state.assets.items()}
     at_us = block.header.at_us
-    owed, system, reserves, holders = _balances(state, symbols)
+    owed, system, reserves, shares = _balances(state, symbols)
+    lines = (_market_line(state, market, shares) for market in perpetuals(state))
+    markets = sorted(lines, key=lambda line: line.market)
     return Image(
         exchange=state.exchange,
         hour=closed.hour or None,
@@ -233,18 +244,7 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         closed=0,
         # The prices that the leaves are valued at. A mark that has its data is of this very second; one that has none
         # is as old as the index it was made of.   [P-1, P-2, W-9]
-        prices=sorted(
-            (
-                Price(
-                    symbols[asset_id],
-                    mark_price(state, asset_id),
-                    at_us if state.devnet or has_price(state, asset_id) else state.price_at_us[asset_id],
-                )
-                for asset_id in state.assets
-                if mark_price(state, asset_id)
-            ),
-            key=lambda line: line.asset,
-        ),
+        prices=sorted([*_asset_prices(state, at_us), *_market_prices(state, at_us)], key=lambda line: line.asset),
         price_max_age_us=0 if state.devnet else 3_600_000_000,
         parameters=liabilities.collateral_parameters(state),
         code_version=CODE_VERSION,
@@ -260,16 +260,37 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         system=system,
         reserves=reserves,
         pools=sorted(
-            (_pool_line(state, symbols[asset_id], asset_id, holders) for asset_id in state.pools),
+            (_pool_line(state, symbols[asset_id], asset_id, shares) for asset_id in state.pools),
             key=lambda line: line.asset,
         ),
+        markets=markets,
+        unsettled={symbols[state.usdc]: shares.total(AccountKind.UNSETTLED, state.usdc)} if markets else {},
+        pool_holes={symbols[asset_id]: atoms for asset_id, atoms in sorted(state.holes.items()) if atoms},
         insurance_atoms=insurance_value(state),
     )
 
 
+def _asset_prices(state: State, at_us: int) -> Iterator[Price]:
+    for asset_id, asset in state.assets.items():
+        if mark_price(state, asset_id):
+            is_new = state.devnet or has_price(state, asset_id)
+            yield Price(
+                asset.symbol, mark_price(state, asset_id), at_us if is_new else state.price_at_us[asset_id]
+            )
+
+
+def _market_prices(state: State, at_us: int) -> Iterator[Price]:
+    """Marks of perpetuals, in the quote asset: as new as what they were made of.   [P-2, R-5]"""
+    for market in perpetuals(state):
+        base = market.parameters.base_asset_id
+        if market.mark_lot:
+            is_new = state.devnet or market.pricing.has_data or has_price(state, base)
+            yield Price(market.parameters.symbol, market.mark, at_us if is_new else state.price_at_us[base])
+
+
 def kind_name(kind: int) -> str:
     """What a header calls a kind of account: a user's by the end of its path in the chart, any other by its name."""
-    if kind in USER_KINDS or kind in SHARE_KINDS:
+    if kind in USER_KINDS or kind in SHARE_KINDS or kind in MARKET_KINDS:
         return CHART[kind].name.rsplit("/", 1)[-1]
     return AccountKind(kind).name.lower() if kind in CHART else f"unknown/{kind}"
 
@@ -284,7 +305,7 @@ def insurance_value(state: State) -> int:
     return max(0, value)
 
 
-def _pool_line(state: State, symbol: str, asset_id: AssetId, holders: Counter[tuple[int, int]]) -> PoolLine:
+def _pool_line(state: State, symbol: str, asset_id: AssetId, shares: _Holdings) -> PoolLine:
     """The asset's money market as the ledger has it: interest was posted when the epoch closed.   [B-14, R-6]"""
 
     def balance(account: AccountId, asset: AssetId = asset_id) -> int:
@@ -299,28 +320,61 @@ def _pool_line(state: State, symbol: str, asset_id: AssetId, holders: Counter[tu
         yields=-balance(POOL_YIELD),
         lend_shares=balance(POOL_SHARES, lend_share(asset_id)),
         debt_shares=-balance(POOL_SHARES, debt_share(asset_id)),
-        lenders=holders[AccountKind.LENT, asset_id],
-        borrowers=holders[AccountKind.BORROWED, asset_id],
+        lenders=shares.holders[AccountKind.LENT, lend_share(asset_id)],
+        borrowers=shares.holders[AccountKind.BORROWED, debt_share(asset_id)],
     )
+
+
+def _market_line(state: State, market: Market, held: _Holdings) -> MarketLine:
+    """A perpetual market as the ledger has it: costs and claims of all users, and what values them.   [R-6, V-5]"""
+    parameters, market_id = market.parameters, market.parameters.market_id
+    return MarketLine(
+        market=parameters.symbol,
+        base=state.assets[parameters.base_asset_id].symbol,
+        quote=state.assets[parameters.quote_asset_id].symbol,
+        lot=parameters.lot_atoms,
+        mark=market.mark_lot,
+        settled=market.settled,
+        cost=held.total(AccountKind.POSITION, cost(market_id)),
+        claim_lend=-held.total(AccountKind.CLAIM, claim_lend(market_id)),
+        claim_debt=held.total(AccountKind.CLAIM, claim_debt(market_id)),
+        winners=held.holders[AccountKind.CLAIM, claim_lend(market_id)],
+        losers=held.holders[AccountKind.CLAIM, claim_debt(market_id)],
+    )
+
+
+class _Holdings:
+    """Users' accounts that no line of the trial balance shows: per kind and asset their sum, and how many hold some."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[tuple[int, AssetId]] = Counter()
+        self.holders: Counter[tuple[int, AssetId]] = Counter()
+
+    def total(self, kind: AccountKind, asset_id: AssetId) -> int:
+        """As posted, debits positive."""
+        return self.totals[kind, asset_id]
 
 
 def _balances(
     state: State, symbols: dict[int, str]
-) -> tuple[dict[tuple[int, str], int], dict[str, int], list[ReserveLine], Counter[tuple[int, int]]]:
-    """Every balance of the ledger, sorted into users' claims, system accounts and reserves; how many hold shares of
-    what kind of which asset.   [R-6, R-12, B-4]
+) -> tuple[dict[tuple[int, str], int], dict[str, int], list[ReserveLine], _Holdings]:
+    """Every balance of the ledger, sorted into users' claims, system accounts and reserves; and what users have in
+    shares, positions and unsettled equity.   [R-6, R-12, A-2, B-4]
     """
     owed = {(int(kind), symbol): 0 for kind in USER_KINDS for symbol in symbols.values()}
     system: dict[str, int] = {}
     reserves: list[ReserveLine] = []
-    holders: Counter[tuple[int, int]] = Counter()
+    shares = _Holdings()
+    markets = {market_id: market.parameters.symbol for market_id, market in state.markets.items()}
     for key, atoms in sorted(state.balances.items()):
         account, asset_id = key >> ASSET_BITS, key & _ASSET_MASK
         kind = account >> OWNER_BITS
-        if kind in SHARE_KINDS:
-            holders[kind, underlying(asset_id)] += atoms != 0
+        if kind in SHARE_KINDS or kind in MARKET_KINDS:
+            shares.totals[kind, asset_id] += atoms
+            shares.holders[kind, asset_id] += atoms != 0
             continue
-        symbol = asset_symbol(asset_id, symbols[underlying(asset_id)])
+        name_of = markets[market_of(asset_id)] if is_of_market(asset_id) else symbols[underlying(asset_id)]
+        symbol = asset_symbol(asset_id, name_of)
         if kind in USER_KINDS:
             owed[kind, symbol] += atoms
             continue
@@ -328,4 +382,4 @@ def _balances(
         system[name] = system.get(name, 0) + atoms
         if kind in RESERVE_KINDS and atoms:
             reserves.append(ReserveLine(symbol, RESERVE_KINDS[kind], account_name(account), atoms))
-    return owed, system, reserves, holders
+    return owed, system, reserves, shares

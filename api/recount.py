@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from ledger import balances
 from ledger.invariants import ConservationError
+from por.conservation import exchange_shares
 from por.header import Header
 
 Totals = dict[tuple[str, str], int]
@@ -35,7 +36,9 @@ def require_recount(reader: sa.Engine, header: Header, kind_name: Callable[[int]
 
 
 def stated_totals(header: Header) -> Totals:
-    """What the header says of users' accounts (by type), of their shares (by pool), of all other accounts (by name)."""
+    """What the header says of users' accounts (by type), of their shares (by pool), of their positions and claims (by
+    market), of all other accounts (by name). Longs are shorts: a sum of contracts is zero.
+    """
     stated: Totals = {}
     for line in header.trial_balance:
         key = (line.account_type, line.asset)
@@ -44,8 +47,16 @@ def stated_totals(header: Header) -> Totals:
         asset, kind = name.rsplit(".", 1)
         stated[kind, asset] = stated.get((kind, asset), 0) + atoms
     for pool in header.pools:
-        stated["lent", f"{pool.asset}.lend"] = -pool.lend_shares
-        stated["borrowed", f"{pool.asset}.debt"] = pool.debt_shares
+        # Users' are all shares but those of the liquidity fund and the insurance fund.
+        lend, debt = f"{pool.asset}.lend", f"{pool.asset}.debt"
+        stated["lent", lend] = -pool.lend_shares - exchange_shares(header.system, lend)
+        stated["borrowed", debt] = pool.debt_shares - exchange_shares(header.system, debt)
+    for market in header.markets:
+        stated["position", f"{market.market}.cost"] = market.cost
+        stated["claim", f"{market.market}.claim"] = -market.claim_lend
+        stated["claim", f"{market.market}.claim-debt"] = market.claim_debt
+    for asset, atoms in header.unsettled.items():
+        stated["unsettled", asset] = atoms
     return stated
 
 

@@ -3,6 +3,8 @@
 Columns are gross, unsigned and add up: the available, in_orders and provisional columns of an asset sum to the ledger's
 `subaccount/…/available` accounts, withdrawing to `subaccount/…/withdrawing`. In a money market, lent sums to what the
 pool owes its lenders, short of it by less than one atom each; borrowed to what it is owed, over it by as little. [B-4]
+Of a perpetual market long sums to short; cost, PnL and unsettled equity, plus less minus, to what the exchange's own
+accounts have; claims to what the liquidity fund lends and owes, but for as little.   [C-5, S-13, V-5]
 """
 
 from __future__ import annotations
@@ -12,24 +14,64 @@ from collections.abc import Iterator
 
 from engine import lending, margin, yields
 from engine.formulas.collateral import value_usd, weight_at
-from engine.parameters import AssetParameters, WeightKind
+from engine.formulas.lending import claim_atoms, debt_atoms
+from engine.parameters import AssetParameters, MarketType, WeightKind
 from engine.pricing import mark_price
-from engine.state import ASSET_BITS, State, Subaccount
-from ledger.chart import AccountKind, account_id, borrowed, debt_share, lend_share, lent
+from engine.state import ASSET_BITS, Market, State, Subaccount
+from ledger.chart import (
+    AccountKind,
+    account_id,
+    borrowed,
+    claim,
+    claim_debt,
+    claim_lend,
+    debt_share,
+    lend_share,
+    lent,
+)
 
 ASSET_COLUMNS = ("available", "in_orders", "provisional", "withdrawing")
 POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")
 """Further columns of an asset that has a money market."""
+UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus")
+"""Of USDC, where there are perpetuals: settled gains that nobody has paid yet, losses not collected.   [S-13]"""
+MARKET_COLUMNS = (
+    "long",
+    "short",
+    "cost_plus",
+    "cost_minus",
+    "pnl_plus",
+    "pnl_minus",
+    "claim_plus",
+    "claim_minus",
+)
+"""Of a perpetual market: base atoms; quote atoms of cost (C-5's: quantity × mark + cost is the PnL), of unrealized PnL
+at the mark of the epoch, and of what the liquidity fund holds or is owed.   [R-2, C-5, V-1]
+"""
 VALUE_COLUMNS = ("collateral_value", "maintenance_margin", "net_equity_plus", "net_equity_minus")
 
 
 def columns(state: State) -> list[str]:
-    """`ASSET.kind` in atoms for every asset by id, then valuations in USD (1e-8).   [R-2]"""
+    """`ASSET.kind` in atoms for every asset by id, `MARKET.kind` for every perpetual by id, valuations in USD (1e-8).
+
+    [R-2]
+    """
     names = []
     for asset_id in sorted(state.assets):
         kinds = ASSET_COLUMNS + POOL_COLUMNS if asset_id in state.pools else ASSET_COLUMNS
         names += [f"{state.assets[asset_id].symbol}.{kind}" for kind in kinds]
+    markets = perpetuals(state)
+    if markets:
+        names += [f"{state.assets[state.usdc].symbol}.{kind}" for kind in UNSETTLED_COLUMNS]
+    for market in markets:
+        names += [f"{market.parameters.symbol}.{kind}" for kind in MARKET_COLUMNS]
     return names + list(VALUE_COLUMNS)
+
+
+def perpetuals(state: State) -> list[Market]:
+    """The perpetual markets, by id."""
+    markets = (state.markets[market_id] for market_id in sorted(state.markets))
+    return [market for market in markets if market.parameters.type is MarketType.PERP]
 
 
 def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
@@ -43,6 +85,8 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
     lines = [
         (asset.asset_id, 10**asset.decimals, price, asset, asset.asset_id in state.pools) for asset, price in assets
     ]
+    markets = perpetuals(state)
+    nothing = [0] * len(MARKET_COLUMNS) * len(markets)
     for number in sorted(state.subaccounts):
         subaccount = state.subaccounts[number]
         held_key = account_id(AccountKind.AVAILABLE, number) << ASSET_BITS
@@ -50,7 +94,7 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
         owed_key = account_id(AccountKind.RECEIVABLE, number) << ASSET_BITS
         reserved, waiting = subaccount.reserved, subaccount.provisional
         lends, debts, times = subaccount.lent, subaccount.debts, subaccount.share_times
-        is_plain = not debts and not subaccount.promised
+        is_plain = not subaccount.margined
         amounts: list[int] = []
         collateral = earned = 0
         for asset_id, unit, price, asset, has_pool in lines:
@@ -72,6 +116,14 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
                 collateral += _collateral_value(asset, quantity, unit, price)
             if owed_key | asset_id in balances:
                 is_plain = False
+        if markets:
+            unsettled = subaccount.unsettled
+            amounts += (unsettled, 0) if unsettled >= 0 else (0, -unsettled)
+            if subaccount.positions or subaccount.claims:
+                for market in markets:
+                    amounts += _market_amounts(state, subaccount, market, at_us)
+            else:
+                amounts += nothing
         if is_plain:
             # Nothing is owed or promised: no margin is asked for, and what `margin.sums` would say is known already.
             amounts += (collateral, 0, collateral + earned, 0)
@@ -84,7 +136,7 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
 
 def collateral_parameters(state: State) -> str:
     """What turns quantities into collateral value and margin, as canonical JSON: both can be computed again.   [R-5]"""
-    lines = {
+    lines: dict[str, dict[str, str | int]] = {
         asset.symbol: {
             "base": str(asset.weight_base),
             "decimals": asset.decimals,
@@ -96,18 +148,54 @@ def collateral_parameters(state: State) -> str:
         }
         for asset in state.assets.values()
     }
+    for market in perpetuals(state):
+        parameters = market.parameters
+        perpetual = parameters.perpetual
+        assert perpetual is not None, f"market {parameters.market_id} is no perpetual"
+        lines[parameters.symbol] = {
+            "base": state.assets[parameters.base_asset_id].symbol,
+            "imfBase": str(perpetual.imf_base),
+            "imfFactor": str(perpetual.imf_factor),
+            "lot": str(parameters.lot_atoms),
+            "maxLeverage": str(perpetual.max_leverage),
+            "mmfBase": str(perpetual.mmf_base),
+            "mmfFactor": str(perpetual.mmf_factor),
+            "quote": state.assets[parameters.quote_asset_id].symbol,
+        }
     return json.dumps(lines, sort_keys=True, separators=(",", ":"))
 
 
+def _market_amounts(state: State, subaccount: Subaccount, market: Market, at_us: int) -> tuple[int, ...]:
+    """What MARKET_COLUMNS show. The ledger counts cost from the last settled mark, C-5 from nothing.   [A-2, C-5]"""
+    market_id = market.parameters.market_id
+    longs = shorts = cost = pnl = lends = owes = 0
+    held = subaccount.positions.get(market_id)
+    if held is not None:
+        quantity = held.lots * market.parameters.lot_atoms
+        longs, shorts = max(quantity, 0), max(-quantity, 0)
+        cost = held.cost - held.lots * market.settled
+        pnl = held.lots * market.mark_lot + cost
+    if market_id in subaccount.claims:
+        now = lending.totals(state, state.pools[state.usdc], at_us)
+        lend_shares, debt_shares = _claim_shares(state, subaccount, market_id)
+        lends = claim_atoms(lend_shares, now.lent, now.lend_shares)
+        owes = debt_atoms(debt_shares, now.borrowed, now.debt_shares)
+    return longs, shorts, max(cost, 0), max(-cost, 0), max(pnl, 0), max(-pnl, 0), lends, owes
+
+
+def _claim_shares(state: State, subaccount: Subaccount, market_id: int) -> tuple[int, int]:
+    """Shares of the USDC pool that the liquidity fund holds for it, and owes for it, in one market.   [V-2]"""
+    key = claim(subaccount.subaccount_id) << ASSET_BITS
+    balances = state.balances
+    return -balances.get(key | claim_lend(market_id), 0), balances.get(key | claim_debt(market_id), 0)
+
+
 def _values(state: State, subaccount: Subaccount, at_us: int) -> tuple[tuple[int, int, int, int], bool]:
-    """What VALUE_COLUMNS show in USD (1e-8), line by line as margins see it; whether it is in liquidation.   [M-6]"""
-    holdings = margin.holdings(state, subaccount, at_us)
-    collateral = sum(line.value for line in holdings)
-    equity = collateral + sum(line.uncollected_value - line.liability for line in holdings)
-    maintenance = sum(line.maintenance for line in holdings)
-    is_exposed = any(line.owed > line.held + line.lent for line in holdings)
-    is_liquidated = equity < 0 or (is_exposed and maintenance >= equity)
-    return (collateral, maintenance, max(equity, 0), max(-equity, 0)), is_liquidated
+    """What VALUE_COLUMNS show in USD (1e-8), as margins see it; whether it is in liquidation.   [M-6, L-1]"""
+    collateral = sum(line.value for line in margin.holdings(state, subaccount, at_us))
+    now = margin.sums(state, subaccount, at_us)
+    is_liquidated = now.is_in_liquidation or subaccount.subaccount_id in state.liquidations
+    return (collateral, now.maintenance, max(now.equity, 0), max(-now.equity, 0)), is_liquidated
 
 
 def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
@@ -115,7 +203,7 @@ def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
     status = "withdrawals_frozen" if subaccount.frozen_withdrawals else "active"
     if is_liquidated:
         status = "in_liquidation"
-    if not subaccount.lent and not subaccount.debts:
+    if not subaccount.lent and not subaccount.debts and not subaccount.positions and not subaccount.claims:
         return f'{{"status":"{status}"}}'
     detail: dict[str, object] = {"status": status}
     balances, number = state.balances, subaccount.subaccount_id
@@ -129,7 +217,30 @@ def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
             state.assets[asset_id].symbol: str(balances[borrowed(number) << ASSET_BITS | debt_share(asset_id)])
             for asset_id in subaccount.debts
         }
+    positions = _positions_in_words(state, subaccount)
+    if positions:
+        detail["positions"] = positions
+    claims = {market_id: _claim_shares(state, subaccount, market_id) for market_id in subaccount.claims}
+    if claims:
+        detail["claims"] = {
+            state.markets[market_id].parameters.symbol: {"debt": str(owes), "lend": str(lends)}
+            for market_id, (lends, owes) in claims.items()
+        }
     return json.dumps(detail, sort_keys=True, separators=(",", ":"))
+
+
+def _positions_in_words(state: State, subaccount: Subaccount) -> dict[str, dict[str, str]]:
+    """What the columns do not say of open positions: quote atoms, signed, gains above zero.   [C-5]"""
+    return {
+        state.markets[market_id].parameters.symbol: {
+            "entry": str(held.entry_atoms),
+            "fees": str(held.fees),
+            "funding": str(held.funding),
+            "sinceSettled": str(held.cost),
+        }
+        for market_id, held in subaccount.positions.items()
+        if held.lots or held.cost
+    }
 
 
 def _collateral_value(asset: AssetParameters, atoms: int, unit: int, price: int) -> int:

@@ -10,6 +10,7 @@ import msgspec
 from ledger.amounts import mul_div_down
 from por.canonical import (
     COLUMN_LIMIT,
+    MARKETS_VERSION,
     TAG_CODE,
     TAG_HEADER,
     TAG_PARAMETERS,
@@ -21,17 +22,14 @@ from por.canonical import (
     canonical_json,
     text_hash,
 )
-from por.image import HOUR_US, Image, PoolLine, TrialLine
-from por.tree import SumTree, Vector
+from por.conservation import UNSETTLED_COLUMNS, require_conservation
+from por.image import HOUR_US, Image, MarketLine, PoolLine, TrialLine
+from por.tree import SumTree
 
 # Counted by the builder itself: one per account, and one per account whose net equity is below zero.   [R-7]
 COUNT_COLUMN = "accounts"
 NEGATIVE_COLUMN = "negative_accounts"
 NET_EQUITY_MINUS = "net_equity_minus"
-# Columns that an asset's pool shows. Every other quantity is owed to users: its trial balance is on the credit side.
-POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")
-# Accounts that a money market has, as `system` names them: none of them without its pool's line.
-POOL_ACCOUNTS = frozenset({"pool_lent", "pool_borrowed", "pool_fees", "pool_yield", "pool_shares", "staked"})
 RATIO_SCALE = 1_000_000_000
 
 
@@ -90,11 +88,15 @@ class Header(Row, frozen=True, kw_only=True):
     system: dict[str, int]
     pools: list[PoolLine]
     insurance_atoms: int
+    markets: list[MarketLine] = []
+    unsettled: dict[str, int] = {}
+    pool_holes: dict[str, int] = {}
 
     def text(self) -> str:
         return canonical_json(
             {
                 **_row_fields(self),
+                **self._market_fields(),
                 "kind": "epoch",
                 "blockHash": self.block_hash.hex(),
                 "journalRoot": self.journal_root.hex(),
@@ -124,6 +126,17 @@ class Header(Row, frozen=True, kw_only=True):
                 "hole": str(self.hole_atoms),
             }
         )
+
+    def _market_fields(self) -> dict[str, Any]:
+        """What a header of version 2 says besides; nothing where there are no perpetuals, and version 1."""
+        if not self.markets:
+            return {}
+        return {
+            "version": MARKETS_VERSION,
+            "markets": [_market_fields(line) for line in self.markets],
+            "unsettled": {asset: str(atoms) for asset, atoms in self.unsettled.items()},
+            "poolHoles": {asset: str(atoms) for asset, atoms in self.pool_holes.items()},
+        }
 
     def total(self, column: str) -> int:
         """The sum of one column over all accounts."""
@@ -172,6 +185,9 @@ def build_header(image: Image, previous: Row | None, columns: list[str], tree: S
         system=image.system,
         pools=image.pools,
         insurance_atoms=image.insurance_atoms,
+        markets=image.markets,
+        unsettled=image.unsettled,
+        pool_holes=image.pool_holes,
     )
 
 
@@ -248,97 +264,6 @@ def require_fresh_prices(image: Image) -> None:
             raise BuildRefused(f"the price of {price.asset} is {price.price}")
 
 
-def require_conservation(image: Image, columns: list[str], totals: Vector) -> None:
-    """Liabilities are what the trial balance says, type by type, and every asset sums to zero.   [R-6, A-1]"""
-    total = dict(zip(columns, totals, strict=True))
-    residues: dict[str, int] = {}
-    shown: list[str] = []
-    for line in image.trial_balance:
-        owed = sum(total[_of_asset(name, line.asset, total)] for name in line.columns)
-        if owed != abs(line.atoms):
-            raise BuildRefused(
-                f"{line.asset} {line.account_type}: the leaves sum to {owed}, the trial balance says {abs(line.atoms)}"
-            )
-        if line.atoms > 0:
-            raise BuildRefused(
-                f"{line.asset} {line.account_type} is on the wrong side: {line.atoms} for {line.columns}"
-            )
-        residues[line.asset] = residues.get(line.asset, 0) + line.atoms
-        shown += line.columns
-    for pool in image.pools:
-        require_pool(pool, total, image.system, len(image.accounts))
-        shown += [f"{pool.asset}.{kind}" for kind in POOL_COLUMNS]
-        residues[f"{pool.asset}.lend"] = -pool.lend_shares
-        residues[f"{pool.asset}.debt"] = pool.debt_shares
-    require_every_pool(image)
-
-    ledger_columns = sorted(name for name in columns if is_ledger_column(name))
-    if sorted(shown) != ledger_columns:
-        raise BuildRefused(f"the trial balance shows columns {sorted(shown)}, the leaves have {ledger_columns}")
-    for name, atoms in image.system.items():
-        asset = name.rpartition(".")[0]
-        residues[asset] = residues.get(asset, 0) + atoms
-    for asset, residue in sorted(residues.items()):
-        if residue:
-            raise BuildRefused(f"{asset} is out of balance: users and system accounts sum to {residue}")
-    if not 0 <= image.insurance_atoms < COLUMN_LIMIT:
-        raise BuildRefused(f"the insurance fund is {image.insurance_atoms}")
-
-
-def require_pool(pool: PoolLine, total: dict[str, int], system: dict[str, int], accounts: int) -> None:
-    """lent + fees = borrowed + idle + staked with nothing below zero, and the leaves' claims and debts are the pool's.
-
-    Σ claims ≤ lent and Σ debts ≥ borrowed, each by less than one atom per holder; what nobody has shares of, nobody
-    claims or owes.   [B-4, B-14, R-6]
-    """
-    asset = pool.asset
-    for kind, atoms in (
-        ("pool_lent", -pool.lent),
-        ("pool_borrowed", pool.borrowed),
-        ("pool_fees", -pool.fees),
-        ("pool_yield", -pool.yields),
-        ("staked", pool.staked),
-    ):
-        if system.get(f"{asset}.{kind}", 0) != atoms:
-            raise BuildRefused(
-                f"the pool of {asset} has {kind} {atoms}, the ledger {system.get(f'{asset}.{kind}', 0)}"
-            )
-    parts = (pool.lent, pool.borrowed, pool.fees, pool.staked, pool.yields, pool.lend_shares, pool.debt_shares)
-    if min(*parts, pool.idle) < 0:
-        raise BuildRefused(f"the pool of {asset} is below zero: idle {pool.idle} of {pool}")
-    if not (0 <= pool.lenders <= accounts and 0 <= pool.borrowers <= accounts):
-        raise BuildRefused(f"the pool of {asset} has {pool.lenders} lenders and {pool.borrowers} borrowers")
-    claims, debts, uncollected = (total[_of_asset(f"{asset}.{kind}", asset, total)] for kind in POOL_COLUMNS)
-    if not _within_dust(pool.lent - claims, pool.lenders):
-        raise BuildRefused(f"{asset}: {pool.lenders} lenders claim {claims}, the pool owes them {pool.lent}")
-    if not _within_dust(debts - pool.borrowed, pool.borrowers):
-        raise BuildRefused(f"{asset}: {pool.borrowers} borrowers owe {debts}, the pool is owed {pool.borrowed}")
-    if uncollected > pool.yields:
-        raise BuildRefused(f"{asset}: {uncollected} of yields are uncollected, the pool has {pool.yields}")
-
-
-def require_every_pool(image: Image) -> None:
-    """No account of a money market is outside the pools' lines, and each pool has one.   [R-6]"""
-    names = [pool.asset for pool in image.pools]
-    if sorted(set(names)) != names:
-        raise BuildRefused(f"pools must be in the order of their assets, each once: {names}")
-    of_pools = {asset for name in names for asset in (name, f"{name}.lend", f"{name}.debt")}
-    for name, atoms in image.system.items():
-        asset, _, kind = name.rpartition(".")
-        if atoms and kind in POOL_ACCOUNTS and asset not in of_pools:
-            raise BuildRefused(f"{name} holds {atoms}, but {asset} has no pool")
-
-
-def _within_dust(difference: int, holders: int) -> bool:
-    """Less than one atom per holder, in the one direction that rounding goes.   [B-4]"""
-    return 0 <= difference < max(1, holders)
-
-
-def is_ledger_column(column: str) -> bool:
-    """True for `ASSET.kind`, a quantity in atoms that the ledger holds; a valuation or a count has no dot."""
-    return "." in column
-
-
 def reserves_text(image: Image, epoch: int) -> str:
     """The reserves statement: every line, and per asset the ratio of reserves to liabilities, rounded down.   [R-12]
 
@@ -356,6 +281,11 @@ def reserves_text(image: Image, epoch: int) -> str:
     for pool in image.pools:
         owed[pool.asset] = owed.get(pool.asset, 0) + pool.lent + pool.yields
         loans[pool.asset] = pool.borrowed
+    for asset in image.unsettled:
+        # Winners wait for it and losers owe it: gross, like loans.   [S-13]
+        plus, minus = waiting(image, asset)
+        owed[asset] = owed.get(asset, 0) + plus
+        loans[asset] = loans.get(asset, 0) + minus
 
     return canonical_json(
         {
@@ -372,6 +302,13 @@ def reserves_text(image: Image, epoch: int) -> str:
             "assets": [_asset_summary(image, asset, owed[asset], loans.get(asset, 0)) for asset in sorted(owed)],
         }
     )
+
+
+def waiting(image: Image, asset: str) -> tuple[int, int]:
+    """Σ of settled gains that users wait for, and of settled losses that they owe, in this asset.   [S-13]"""
+    at = [image.columns.index(f"{asset}.{kind}") for kind in UNSETTLED_COLUMNS]
+    plus, minus = (sum(account.amounts[column] for account in image.accounts) for column in at)
+    return plus, minus
 
 
 def _asset_summary(image: Image, asset: str, liabilities: int, loans: int) -> dict[str, Any]:
@@ -441,6 +378,9 @@ def row_from_text(text: str) -> Header | Missed:
             system={name: int(atoms) for name, atoms in data["system"].items()},
             pools=[_pool_line(line) for line in data["pools"]],
             insurance_atoms=int(data["insurance"]),
+            markets=[_market_line(line) for line in data.get("markets", [])],
+            unsettled={asset: int(atoms) for asset, atoms in data.get("unsettled", {}).items()},
+            pool_holes={asset: int(atoms) for asset, atoms in data.get("poolHoles", {}).items()},
             **common,
         )
     if row.text() != text:
@@ -479,6 +419,38 @@ def _pool_line(line: dict[str, Any]) -> PoolLine:
     )
 
 
+def _market_fields(line: MarketLine) -> dict[str, Any]:
+    return {
+        "market": line.market,
+        "base": line.base,
+        "quote": line.quote,
+        "lot": str(line.lot),
+        "mark": str(line.mark),
+        "settled": str(line.settled),
+        "cost": str(line.cost),
+        "claimLend": str(line.claim_lend),
+        "claimDebt": str(line.claim_debt),
+        "winners": line.winners,
+        "losers": line.losers,
+    }
+
+
+def _market_line(line: dict[str, Any]) -> MarketLine:
+    return MarketLine(
+        market=line["market"],
+        base=line["base"],
+        quote=line["quote"],
+        lot=int(line["lot"]),
+        mark=int(line["mark"]),
+        settled=int(line["settled"]),
+        cost=int(line["cost"]),
+        claim_lend=int(line["claimLend"]),
+        claim_debt=int(line["claimDebt"]),
+        winners=line["winners"],
+        losers=line["losers"],
+    )
+
+
 def _row_fields(row: Row) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -508,11 +480,3 @@ def _hours(hour: int | None, previous: Row | None) -> tuple[int | None, int | No
 def _require_next_hour(hour: int, previous: Row | None) -> None:
     if previous is not None and previous.last_hour is not None and hour != previous.last_hour + 1:
         raise BuildRefused(f"hour {hour} does not follow hour {previous.last_hour}: a row is missing or doubled")
-
-
-def _of_asset(column: str, asset: str, known: dict[str, int]) -> str:
-    if column not in known:
-        raise BuildRefused(f"the trial balance names column {column}, which the leaves do not have")
-    if column.partition(".")[0] != asset:
-        raise BuildRefused(f"the trial balance shows column {column} under {asset}")
-    return column

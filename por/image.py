@@ -78,6 +78,31 @@ class PoolLine(msgspec.Struct, frozen=True, kw_only=True):
         return self.lent + self.fees - self.borrowed - self.staked
 
 
+class MarketLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One perpetual market: what its positions are valued by, and the ledger's totals over all users.   [R-6, V-5]
+
+    The leaves' columns `MARKET.long` and `.short` (base atoms), `.cost_plus` and `_minus`, `.pnl_plus` and `_minus`,
+    `.claim_plus` and `_minus` (quote atoms) are shown by this line.
+    """
+
+    market: str
+    base: str
+    quote: str
+    lot: int
+    """Base atoms of a lot; a position is a whole number of them."""
+    mark: int
+    """Quote atoms per lot; 0 while there is none."""
+    settled: int
+    """The mark of the last settlement tick, in quote atoms per lot.   [S-10]"""
+    cost: int
+    """Users' accounts of cost together, debits positive.   [A-2]"""
+    claim_lend: int
+    """Shares in the quote asset's pool that the liquidity fund holds for winners, `winners` of them.   [V-2]"""
+    claim_debt: int
+    winners: int
+    losers: int
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """The whole exchange at one ledger block.
 
@@ -86,6 +111,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     must not overlap) or plain, without a dot (a valuation in quote atoms, e.g. `net_equity_minus`). `system` maps
     `ASSET.account_type` of every account that is not a user's to its signed total, debits positive. `opened` and
     `closed` count accounts since the last published epoch. `insurance_atoms` values the insurance fund in quote atoms.
+    `unsettled` maps an asset to users' settled gains not yet paid less losses not yet collected, debits positive; its
+    columns are `ASSET.unsettled_plus` and `_minus`. `pool_holes` maps an asset to what its pool's lenders still lack of
+    the value of a debt that was written down, in quote atoms.   [S-13, L-7, R-7]
     """
 
     exchange: str
@@ -106,5 +134,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     system: dict[str, int]
     reserves: list[ReserveLine]
     pools: list[PoolLine] = []
+    markets: list[MarketLine] = []
+    unsettled: dict[str, int] = {}
+    pool_holes: dict[str, int] = {}
     insurance_atoms: int = 0
     group_bits: int = 8

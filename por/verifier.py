@@ -38,6 +38,11 @@ MAX_PRICE_AGE_SECONDS = 3600
 COUNT_COLUMN = "accounts"
 NEGATIVE_COLUMN = "negative_accounts"
 POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")  # shown by the asset's pool, every other by the trial balance
+MARKET_COLUMNS = (  # shown by the perpetual market's line
+    "long", "short", "cost_plus", "cost_minus", "pnl_plus", "pnl_minus", "claim_plus", "claim_minus",
+)  # fmt: skip
+UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus")  # shown by the header's `unsettled`
+PRICE_SCALE = 10**12
 POOL_ACCOUNTS = ("pool_lent", "pool_borrowed", "pool_fees", "pool_yield", "pool_shares", "staked")
 
 
@@ -149,11 +154,14 @@ def verify_proof(
     check_header_texts(proof, header)
     prices = check_prices(proof["prices"], header, max_price_age_s)
     sums = dict(zip(columns, totals, strict=True))
-    pools = check_pools(header, sums)
-    check_own_loans(leaf, columns, pools)
-    assets = check_conservation(header, sums, pools)
     decimals = decimals_of(proof["parameters"])
-    reserves = check_reserves(proof["reserves"], header, assets, pools, decimals)
+    markets = check_markets(header, sums, prices, decimals)
+    pools = check_pools(header, sums, markets)
+    check_own_loans(leaf, columns, pools)
+    check_own_positions(leaf, columns, pools, markets)
+    assets, loans = check_conservation(header, sums, pools, markets)
+    decimals = {**decimals, **market_decimals(markets, decimals)}
+    reserves = check_reserves(proof["reserves"], header, assets, loans, decimals)
     log_lines, checkpoint = check_log_part(proof["log"], header, key, known, witnesses)
 
     report = [
@@ -169,6 +177,7 @@ def verify_proof(
         f"  - Liabilities equal the ledger's trial balance, and every asset sums to zero, at ledger block"
         f" {header['blockHeight']} ({header['blockHash']}).",
         *pool_check_lines(pools),
+        *market_check_lines(markets),
         *log_lines,
         *snapshot_lines(header, prices),
         "",
@@ -188,6 +197,7 @@ def verify_proof(
         ],
         *negative_lines(header, sums),
         *pool_lines(pools, decimals),
+        *market_lines(header, markets, sums, decimals),
         "",
         "Reserves against liabilities, asset by asset (as stated by the exchange):",
         *reserves,
@@ -310,16 +320,19 @@ def read_row(row_text: str) -> Json:
         fields(row, "missed row", *shared, "reason")
         text(row["reason"], "reason")
     elif kind == "epoch":
+        # Version 2 has perpetual markets; whoever leaves them out cannot show their columns.
+        has_markets = row.get("version") == 2
         fields(
             row, "header", *shared, "blockHash", "journalRoot", "opened", "closed", "pricesHash", "priceMaxAgeUs",
             "parametersHash", "codeHash", "reservesHash", "columns", "groupBits", "liabilitiesRoot", "totals",
             "trialBalance", "system", "pools", "insurance", "hole",
+            *(("markets", "unsettled", "poolHoles") if has_markets else ()),
         )  # fmt: skip
         check_header_fields(row)
     else:
         raise NotVerified("a row of the log is either an epoch or a missed hour")
 
-    if type(row["version"]) is not int or row["version"] != 1:
+    if type(row["version"]) is not int or row["version"] not in ((1, 2) if kind == "epoch" else (1,)):
         raise NotVerified(f"header version {row['version']} is not known to this verifier")
     text(row["exchange"], "exchange")
     hexadecimal(row["previous"], 32, "previous")
@@ -413,12 +426,105 @@ def check_prices(prices_text: str, header: Json, max_price_age_s: int) -> Json:
     return prices
 
 
-def check_pools(header: Json, totals: dict[str, int]) -> dict[str, Json]:
+def check_markets(
+    header: Json, totals: dict[str, int], prices: Json, decimals: dict[str, int]
+) -> dict[str, Json]:
+    """Each perpetual market: as much is long as is short, what is gained is lost, its mark is in the price set.
+
+    Costs and unrealized PnL of all users are zero but for what the exchange's own accounts of cost hold. Returns them.
+    """
+    markets: dict[str, Json] = {}
+    for stated in array(header.get("markets", []), "markets"):
+        fields(
+            stated, "market", "market", "base", "quote", "lot", "mark", "settled", "cost", "claimLend", "claimDebt",
+            "winners", "losers",
+        )  # fmt: skip
+        name = text(stated["market"], "market")
+        line: Json = {key: text(stated[key], key) for key in ("base", "quote")}
+        line |= {key: number(stated[key], key) for key in ("winners", "losers")}
+        line |= {
+            key: decimal(stated[key], f"{key} of {name}")
+            for key in ("lot", "mark", "settled", "claimLend", "claimDebt")
+        }
+        line["cost"] = signed(stated["cost"], f"cost of {name}")
+        check_market(name, line, header, totals)
+        price = next((int(each["price"]) for each in prices if each["asset"] == name), 0)
+        if {line["base"], line["quote"]} - set(decimals):
+            raise NotVerified(f"{name}: the parameters do not say how many decimals its assets have")
+        worth = line["mark"] * PRICE_SCALE * 10 ** decimals[line["base"]]
+        if worth != price * line["lot"] * 10 ** decimals[line["quote"]]:
+            raise NotVerified(f"{name}: a mark of {line['mark']} for a lot of {line['lot']} is not the price {price}")
+        markets[name] = line
+    if [line["market"] for line in header.get("markets", [])] != sorted(markets):
+        raise NotVerified("the markets name one twice or out of order")
+    if header["version"] == 2 and not markets:
+        raise NotVerified("a header of version 2 is of an exchange that has perpetual markets")
+    return markets
+
+
+def check_market(name: str, line: Json, header: Json, totals: dict[str, int]) -> None:
+    if not all(f"{name}.{column}" in totals for column in MARKET_COLUMNS):
+        raise NotVerified(f"{name} is a market, but the leaves do not show its positions")
+    longs, shorts, cost_plus, cost_minus, pnl_plus, pnl_minus = (totals[f"{name}.{c}"] for c in MARKET_COLUMNS[:6])
+    if longs != shorts:
+        raise NotVerified(f"{name}: {longs} atoms are long and {shorts} short")
+    if not line["lot"] or longs % line["lot"] or (longs and not line["mark"]):
+        raise NotVerified(f"{name}: {longs} atoms long, in lots of {line['lot']} at a mark of {line['mark']}")
+    cost, pnl = cost_plus - cost_minus, pnl_plus - pnl_minus
+    own = sum(
+        signed(atoms, account)
+        for account, atoms in object_of(header["system"], "system").items()
+        if account.rpartition(".")[0] == f"{name}.cost"
+    )
+    if cost != -line["cost"]:
+        raise NotVerified(f"{name}: costs sum to {cost}, the ledger says {-line['cost']}")
+    if cost != own or pnl != own:
+        raise NotVerified(f"{name}: costs sum to {cost} and PnL to {pnl}, the exchange's own accounts hold {own}")
+
+
+def check_own_positions(leaf: Json, columns: list[str], pools: dict[str, Json], markets: dict[str, Json]) -> None:
+    """Your unrealized PnL is quantity × mark + cost, exactly; a claim is what its shares in the pool are worth."""
+    amount_of = dict(zip(columns, leaf["amounts"], strict=True))
+    claims = leaf["detailLines"].get("claims", {})
+    if not isinstance(claims, dict) or not set(claims) <= set(markets):
+        raise NotVerified("your claims are of a market that is not there")
+    for name, line in markets.items():
+        longs, shorts, cost_plus, cost_minus, pnl_plus, pnl_minus, *claimed = (
+            amount_of[f"{name}.{column}"] for column in MARKET_COLUMNS
+        )
+        if longs and shorts:
+            raise NotVerified(f"your position in {name} is both long and short")
+        lots, rest = divmod(longs - shorts, line["lot"])
+        if rest:
+            raise NotVerified(f"your position in {name} is {longs - shorts}, no whole lots of {line['lot']}")
+        cost, pnl = cost_plus - cost_minus, pnl_plus - pnl_minus
+        gained = lots * line["mark"] + cost
+        if pnl != gained:
+            raise NotVerified(
+                f"{name}: {lots} lots at {line['mark']} and a cost of {cost} are {gained}, your leaf says {pnl}"
+            )
+        own = claims.get(name, {})
+        if not isinstance(own, dict) or not set(own) <= {"lend", "debt"}:
+            raise NotVerified(f"your claims of {name} are neither lent nor owed")
+        pool = pools.get(line["quote"])
+        for kind, all_shares, whole, atoms in (
+            ("lend", "lendShares", "lent", claimed[0]),
+            ("debt", "debtShares", "borrowed", claimed[1]),
+        ):
+            shares = decimal(own.get(kind, "0"), f"{kind} shares")
+            if shares > line["claimLend" if kind == "lend" else "claimDebt"]:
+                raise NotVerified(f"{name}: you have {shares} {kind} shares, all together have fewer")
+            product = shares * pool[whole] if pool else 0
+            divisor = max(1, pool[all_shares]) if pool else 1
+            worth = product // divisor if kind == "lend" else -(-product // divisor)
+            if worth != atoms:
+                raise NotVerified(f"{name}: your {shares} {kind} shares are worth {worth}, your leaf says {atoms}")
+
+
+def check_pools(header: Json, totals: dict[str, int], markets: dict[str, Json]) -> dict[str, Json]:
     """Each money market balances, and users' claims and debts are its own but for dust. Returns them by asset."""
     pools: dict[str, Json] = {}
-    system = header["system"]
-    if not isinstance(system, dict):
-        raise NotVerified("the trial balance is missing")
+    system = object_of(header["system"], "system")
     for stated in array(header["pools"], "pools"):
         fields(
             stated, "pool", "asset", "lent", "fees", "borrowed", "idle", "staked", "yields", "lendShares", "debtShares",
@@ -430,8 +536,12 @@ def check_pools(header: Json, totals: dict[str, int]) -> dict[str, Json]:
             for name, value in stated.items()
             if name != "asset"
         }
-        check_pool(asset, pool, header, totals)
+        check_pool(asset, pool, header, totals, markets)
         pools[asset] = pool
+    for asset, hole in object_of(header.get("poolHoles", {}), "poolHoles").items():
+        decimal(hole, f"hole of {asset}")
+        if asset not in pools:
+            raise NotVerified(f"{asset} has a hole of {hole}, but no pool")
     if [pool["asset"] for pool in header["pools"]] != sorted(pools):
         raise NotVerified("the pools name an asset twice or out of order")
     homes = {asset + share for asset in pools for share in ("", ".lend", ".debt")}
@@ -442,8 +552,11 @@ def check_pools(header: Json, totals: dict[str, int]) -> dict[str, Json]:
     return pools
 
 
-def check_pool(asset: str, pool: Json, header: Json, totals: dict[str, int]) -> None:
-    """lent + fees = borrowed + idle + staked, as the ledger has them; Σ claims ≤ lent and Σ debts ≥ borrowed."""
+def check_pool(asset: str, pool: Json, header: Json, totals: dict[str, int], markets: dict[str, Json]) -> None:
+    """lent + fees = borrowed + idle + staked, as the ledger has them; Σ claims ≤ lent and Σ debts ≥ borrowed.
+
+    What users claim of the liquidity fund, or owe it, is what the fund lends to the pool and owes it.
+    """
     if pool["lent"] + pool["fees"] != pool["borrowed"] + pool["idle"] + pool["staked"]:
         raise NotVerified(
             f"{asset}: {pool['lent']} lent and {pool['fees']} of fees are not {pool['borrowed']} borrowed,"
@@ -464,10 +577,28 @@ def check_pool(asset: str, pool: Json, header: Json, totals: dict[str, int]) -> 
     if not all(f"{asset}.{column}" in totals for column in POOL_COLUMNS):
         raise NotVerified(f"{asset} has a pool, but the leaves do not show what is lent and borrowed")
     claims, debts, uncollected = (totals[f"{asset}.{column}"] for column in POOL_COLUMNS)
-    if not 0 <= pool["lent"] - claims < max(1, pool["lenders"]):
-        raise NotVerified(f"{asset}: {pool['lenders']} lenders claim {claims}, the pool owes them {pool['lent']}")
-    if not 0 <= debts - pool["borrowed"] < max(1, pool["borrowers"]):
-        raise NotVerified(f"{asset}: {pool['borrowers']} borrowers owe {debts}, the pool is owed {pool['borrowed']}")
+    lenders, borrowers, own_shares = pool["lenders"], pool["borrowers"], 0
+    lines = {name: line for name, line in markets.items() if line["quote"] == asset}
+    for share, of_users in (
+        ("lend", -sum(line["claimLend"] for line in lines.values())),
+        ("debt", sum(line["claimDebt"] for line in lines.values())),
+    ):
+        fund = signed(header["system"].get(f"{asset}.{share}.liquidity_fund", "0"), "liquidity_fund")
+        if fund != of_users:
+            raise NotVerified(f"{asset}.{share}: the liquidity fund has {fund}, its users claim {of_users} shares")
+    for account, atoms in header["system"].items():
+        home, _, kind = account.rpartition(".")
+        if home == f"{asset}.lend" and kind not in ("pool_shares", "liquidity_fund"):
+            own_shares -= signed(atoms, account)  # what the insurance fund was left with of a loan
+    claims += sum(totals[f"{name}.claim_plus"] for name in lines)
+    claims += max(0, own_shares) * pool["lent"] // max(1, pool["lendShares"])
+    debts += sum(totals[f"{name}.claim_minus"] for name in lines)
+    lenders += sum(line["winners"] for line in lines.values()) + (own_shares > 0)
+    borrowers += sum(line["losers"] for line in lines.values())
+    if not 0 <= pool["lent"] - claims < max(1, lenders):
+        raise NotVerified(f"{asset}: {lenders} lenders claim {claims}, the pool owes them {pool['lent']}")
+    if not 0 <= debts - pool["borrowed"] < max(1, borrowers):
+        raise NotVerified(f"{asset}: {borrowers} borrowers owe {debts}, the pool is owed {pool['borrowed']}")
     if uncollected > pool["yields"]:
         raise NotVerified(f"{asset}: {uncollected} of yields are uncollected, the ledger has {pool['yields']}")
 
@@ -494,10 +625,13 @@ def check_own_loans(leaf: Json, columns: list[str], pools: dict[str, Json]) -> N
                 )
 
 
-def check_conservation(header: Json, totals: dict[str, int], pools: dict[str, Json]) -> dict[str, int]:
-    """Liabilities = trial balance, type by type; users + system = 0 per asset. Returns what is owed per asset."""
+def check_conservation(
+    header: Json, totals: dict[str, int], pools: dict[str, Json], markets: dict[str, Json]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Liabilities = trial balance, type by type; users + system = 0 per asset. Returns what is owed and lent on."""
     residue: dict[str, int] = {}
     owed: dict[str, int] = {}
+    loans = {asset: pool["borrowed"] for asset, pool in pools.items()}
     shown: list[str] = []
     if not isinstance(header["trialBalance"], list):
         raise NotVerified("the trial balance is missing")
@@ -521,10 +655,20 @@ def check_conservation(header: Json, totals: dict[str, int], pools: dict[str, Js
         owed[asset] = owed.get(asset, 0) - atoms
         shown += line["columns"]
     for asset, pool in pools.items():
-        residue[f"{asset}.lend"] = -pool["lendShares"]
-        residue[f"{asset}.debt"] = pool["debtShares"]
+        residue[f"{asset}.lend"] = -pool["lendShares"] - exchange_shares(header, f"{asset}.lend")
+        residue[f"{asset}.debt"] = pool["debtShares"] - exchange_shares(header, f"{asset}.debt")
         owed[asset] = owed.get(asset, 0) + pool["lent"] + pool["yields"]
         shown += [f"{asset}.{column}" for column in POOL_COLUMNS]
+
+    for name, line in markets.items():
+        residue[name] = totals[f"{name}.short"] - totals[f"{name}.long"]
+        residue[f"{name}.cost"] = line["cost"]
+        residue[f"{name}.claim"], residue[f"{name}.claim-debt"] = -line["claimLend"], line["claimDebt"]
+        shown += [f"{name}.{column}" for column in MARKET_COLUMNS]
+    for asset, plus, minus in check_unsettled(header, totals):
+        residue[asset] = residue.get(asset, 0) - plus + minus
+        owed[asset], loans[asset] = owed.get(asset, 0) + plus, loans.get(asset, 0) + minus
+        shown += [f"{asset}.{column}" for column in UNSETTLED_COLUMNS]
 
     in_ledger = [name for name in totals if "." in name]
     if sorted(shown) != sorted(in_ledger):
@@ -535,11 +679,41 @@ def check_conservation(header: Json, totals: dict[str, int], pools: dict[str, Js
     for asset, rest in residue.items():
         if rest:
             raise NotVerified(f"{asset} is out of balance: users and system accounts sum to {rest}")
-    return owed
+    return owed, loans
+
+
+def exchange_shares(header: Json, share: str) -> int:
+    """Shares of a pool that are the liquidity fund's or the insurance fund's, debits positive."""
+    entries = ((name.rpartition("."), atoms) for name, atoms in header["system"].items())
+    return sum(signed(atoms, share) for (home, _, kind), atoms in entries if home == share and kind != "pool_shares")
+
+
+def check_unsettled(header: Json, totals: dict[str, int]) -> list[tuple[str, int, int]]:
+    """What users wait for and what they owe is zero with what the exchange itself waits for. (asset, plus, minus)."""
+    found = []
+    waiting = object_of(header.get("unsettled", {}), "unsettled")
+    for asset, stated in waiting.items():
+        if not all(f"{asset}.{column}" in totals for column in UNSETTLED_COLUMNS):
+            raise NotVerified(f"unsettled {asset} is stated, but the leaves do not show it")
+        plus, minus = (totals[f"{asset}.{column}"] for column in UNSETTLED_COLUMNS)
+        if minus - plus != signed(stated, f"unsettled {asset}"):
+            raise NotVerified(f"{asset}: users wait for {plus} and owe {minus}, the ledger says {stated}")
+        own = sum(
+            signed(header["system"].get(f"{asset}.{kind}", "0"), kind)
+            for kind in ("insurance_unsettled", "rounding_unsettled")
+        )
+        if minus - plus + own:
+            raise NotVerified(f"{asset}: unsettled equity sums to {minus - plus + own}, not to zero")
+        found.append((asset, plus, minus))
+    for name, atoms in header["system"].items():
+        if name.rpartition(".")[2] in ("insurance_unsettled", "rounding_unsettled"):
+            if signed(atoms, name) and name.rpartition(".")[0] not in waiting:
+                raise NotVerified(f"{name} is not zero, but nobody's unsettled equity is stated")
+    return found
 
 
 def check_reserves(
-    statement_text: str, header: Json, owed: dict[str, int], pools: dict[str, Json], decimals: dict[str, int]
+    statement_text: str, header: Json, owed: dict[str, int], lent_on: dict[str, int], decimals: dict[str, int]
 ) -> list[str]:
     """The reserves statement refers to the same instant and its arithmetic is right. Returns lines to print."""
     statement = canonical(statement_text, "reserves")
@@ -583,7 +757,7 @@ def check_reserves(
             if decimal(entry[name], name) != sums.get((asset, name), 0):
                 raise NotVerified(f"{asset}: the lines of {name} do not add up to {entry[name]}")
             reserves += sums.get((asset, name), 0)
-        liabilities, loans = owed.get(asset, 0), pools[asset]["borrowed"] if asset in pools else 0
+        liabilities, loans = owed.get(asset, 0), lent_on.get(asset, 0)
         stated = decimal(entry["liabilities"], "liabilities"), decimal(entry["reserves"], "reserves")
         if stated != (liabilities, reserves):
             raise NotVerified(f"{asset}: liabilities of {liabilities} and reserves of {reserves} are stated otherwise")
@@ -626,14 +800,26 @@ def quantity(amount: int, column: str, decimals: dict[str, int]) -> str:
     """An amount for people: `12.5 SOL` where the proof says how many decimals SOL has, else whole `atoms`."""
     if column in (COUNT_COLUMN, NEGATIVE_COLUMN):
         return str(amount)
-    asset, dot, _ = column.partition(".")
+    asset, dot, kind = column.partition(".")
     if not dot:
         return f"{amount} quote atoms"
+    if f"{asset}.{kind.split('_')[0]}" in decimals:
+        asset = f"{asset}.{kind.split('_')[0]}"
     if asset not in decimals:
         return f"{amount} atoms"
     whole, fraction = divmod(amount, 10 ** decimals[asset])
     digits = str(fraction).zfill(decimals[asset]).rstrip("0") if fraction else ""
-    return f"{whole}.{digits} {asset}" if digits else f"{whole} {asset}"
+    unit = "" if "." in asset else f" {asset}"
+    return f"{whole}.{digits}{unit}" if digits else f"{whole}{unit}"
+
+
+def market_decimals(markets: dict[str, Json], decimals: dict[str, int]) -> dict[str, int]:
+    """How many decimals a market's columns have: positions those of its base asset, all else those of its quote."""
+    found = {}
+    for name, line in markets.items():
+        for kind in ("long", "short", "cost", "pnl", "claim"):
+            found[f"{name}.{kind}"] = decimals[line["base" if kind in ("long", "short") else "quote"]]
+    return found
 
 
 def percent(ratio: int) -> str:
@@ -681,6 +867,32 @@ def pool_lines(pools: dict[str, Json], decimals: dict[str, int]) -> list[str]:
             for name in ("lent", "fees", "borrowed", "idle", "staked")
         ]
         lines.append(f"  {asset:<8} {', '.join(parts)}; {pool['lenders']} lend, {pool['borrowers']} borrow")
+    return lines
+
+
+def market_check_lines(markets: dict[str, Json]) -> list[str]:
+    if not markets:
+        return []
+    return [
+        "  - In every perpetual market longs are shorts; costs and unrealized PnL of all users together are zero, but",
+        "    for what the exchange's rounding account holds. What users wait for after settlements, others owe.",
+        "    What the liquidity fund lends and owes is its users' claims. Your PnL is quantity × mark + cost.",
+    ]
+
+
+def market_lines(
+    header: Json, markets: dict[str, Json], totals: dict[str, int], decimals: dict[str, int]
+) -> list[str]:
+    if not markets:
+        return []
+    lines = ["", "Perpetual markets, long = short:"]
+    for name, line in markets.items():
+        side = quantity(totals[f"{name}.long"], f"{name}.long", decimals)
+        mark = quantity(line["mark"], f"{name}.cost", decimals)
+        lot = quantity(line["lot"], f"{name}.long", decimals)
+        lines.append(f"  {name:<16} {side} {line['base']} each side, {lot} {line['base']} = {mark} {line['quote']}")
+    for asset, hole in object_of(header["poolHoles"], "poolHoles").items():
+        lines.append(f"  Lenders of {asset} still lack {hole} quote atoms of a debt written down.")
     return lines
 
 
@@ -1004,6 +1216,12 @@ def text(value: Json, what: str) -> str:
 def array(value: Json, what: str) -> list[Json]:
     if not isinstance(value, list):
         raise NotVerified(f"{what} is not a list")
+    return value
+
+
+def object_of(value: Json, what: str) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise NotVerified(f"{what} is missing" if what != "system" else "the trial balance is missing")
     return value
 
 

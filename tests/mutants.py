@@ -286,7 +286,7 @@ MUTANTS = (
     Mutant("the verifier accepts another user's proof", "por/verifier.py",
            'raise NotVerified(f"this proof is of user {leaf[\'userId\']}, not of user {user}")', "pass",
            ("tests/por/test_verifier.py",)),
-    Mutant("claims may fall short of the pool by any amount", "por/header.py",
+    Mutant("claims may fall short of the pool by any amount", "por/conservation.py",
            "return 0 <= difference < max(1, holders)", "return 0 <= difference", (POOLS,)),
     Mutant("the verifier lets debts fall short of the pool", "por/verifier.py",
            "if not 0 <= debts - pool", "if not -9 <= debts - pool", (POOLS,)),
