@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from api import contract
 from api.errors import ApiError, refusal_of
 from api.rows import DepthView, FillRow, KlineRow, TickerRow, TradeRow
+from engine import margin
 from engine.commands import OrderType, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, ExpiryReason, OrderRefused, OrderStatus, OrderView, WithdrawalView
 from engine.parameters import (
@@ -33,6 +34,8 @@ PRICE_DECIMALS = 12
 RATE_DECIMALS = 9
 USD_DECIMALS = 8
 ANNUAL_DECIMALS = 18
+LINE_DECIMALS = 15
+"""Of the fractions that one exposure's margins are made with, exact.   [M-3]"""
 BASIS_POINT_DECIMALS = 5
 """Rates in 1e-9 read as basis points: one is 1e5 of them."""
 
@@ -355,7 +358,7 @@ class Codec:
     # Accounts and capital.
 
     def account(self, subaccount: Subaccount) -> contract.AccountSummary:
-        """Fees in basis points of the user's tier now; no position can be held yet, so its limit is 0."""
+        """Fees in basis points of the user's tier now; `positionLimit` as the perpetuals' own caps come to in USD."""
         user = subaccount.user
         spot = self.state.fees.spot[user.spot_tier]
         futures = self.state.fees.futures[user.futures_tier]
@@ -370,11 +373,22 @@ class Codec:
             leverage_limit=rate(subaccount.leverage_limit),
             limit_orders=len(subaccount.orders),
             liquidating=False,
-            position_limit="0",
+            position_limit=usd(self._position_limit()),
             spot_maker_fee=basis_points(spot.maker_rate),
             spot_taker_fee=basis_points(spot.taker_rate),
-            trigger_orders=0,
+            trigger_orders=len(subaccount.waiting),
         )
+
+    def _position_limit(self) -> int:
+        """Σ over perpetuals of the most that one subaccount may hold, at mark, in USD (1e-8), rounded down.   [S-7]"""
+        price, _unit, in_usd, *_rest = margin.line(self.state, self.state.usdc)
+        total = 0
+        for market in self.state.markets.values():
+            perpetual = market.parameters.perpetual
+            if perpetual is not None:
+                lots = perpetual.position_limit_lots or perpetual.open_interest_limit_lots
+                total += lots * market.mark_lot
+        return total * price // in_usd
 
     def balances(self, subaccount_id: int) -> dict[str, contract.Balance]:
         """Every listed asset of which the subaccount holds something."""

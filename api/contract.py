@@ -88,6 +88,32 @@ LendingStateName = Literal["Open", "Closed", "RepayOnly"]
 PaymentName = Literal["EntryFee", "Borrow", "Lend", "UnrealizedPositivePnl", "UnrealizedNegativePnl"]
 PaymentSourceName = Literal["UnrealizedPnl", "BorrowLend"]
 PoolSpanName = Literal["1d", "1w", "1month", "1year"]
+PositionStateName = Literal["Open", "Closed"]
+SettlementSourceName = Literal[
+    "TradingFees",
+    "TradingFeesSystem",
+    "FundingPayment",
+    "CulledBorrowInterest",
+    "CulledRealizePnlAuto",
+    "CulledRealizePnlBookUtilisation",
+    "CulledRealizePnlAccountThreshold",
+    "CulledRealizePnlSystemThreshold",
+    "RealizePnl",
+    "BackstopProviderLiquidation",
+    "BackstopAdlLiquidation",
+    "BackstopLiquidityFundProceeds",
+    "SystemLiabilityTransfer",
+]
+SettlementFilterName = Literal[
+    "BackstopLiquidation",
+    "CulledBorrowInterest",
+    "CulledRealizePnl",
+    "CulledRealizePnlBookUtilization",
+    "FundingPayment",
+    "RealizePnl",
+    "TradingFees",
+    "TradingFeesSystem",
+]
 
 ErrorCode = Literal[
     "ACCOUNT_DEACTIVATED",
@@ -325,6 +351,41 @@ class MaxWithdrawalQuery(Query):
 class MarkPricesQuery(Query):
     symbol: str | None = None
     market_type: MarketTypeName | None = None
+
+
+class OpenInterestQuery(Query):
+    symbol: str | None = None
+
+
+class FundingRatesQuery(Query):
+    symbol: str
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+
+
+class FundingHistoryQuery(Query):
+    subaccount_id: UInt16 | None = None
+    """Another of the signer's own subaccounts."""
+    symbol: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
+
+
+class SettlementHistoryQuery(Query):
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    source: SettlementFilterName | None = None
+    sort_direction: SortName | None = None
+
+
+class PositionHistoryQuery(Query):
+    symbol: str | None = None
+    state: PositionStateName | None = None
+    market_type: list[MarketTypeName] = []
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
 
 
 class DepositAddressQuery(Query):
@@ -888,6 +949,106 @@ class MarkPrice(Wire):
     funding_rate: Decimal | UnsetType = UNSET
     index_price: Decimal | UnsetType = UNSET
     next_funding_timestamp: Int64 | UnsetType = UNSET
+
+
+class OpenInterest(Wire):
+    symbol: str
+    timestamp: Int64
+    """In ms."""
+    open_interest: Decimal | UnsetType = UNSET
+    """Base quantity that is long, which is as much as is short."""
+
+
+class FundingIntervalRate(Wire):
+    symbol: str
+    interval_end_timestamp: NaiveTime
+    funding_rate: Decimal
+
+
+class FuturePositionWithMargin(Wire):
+    """A position now. Lifetime PnL is `pnlRealized` + `pnlUnrealized`; the latter is what no tick has settled yet.
+
+    [C-5, S-10, W-3]
+    """
+
+    break_even_price: Decimal
+    entry_price: Decimal
+    est_liquidation_price: Decimal
+    """0: no price of this market alone would do it."""
+    imf: Decimal
+    imf_function: SqrtFunction
+    mark_price: Decimal
+    mmf: Decimal
+    mmf_function: SqrtFunction
+    net_cost: Decimal
+    """Net quantity × entry price, below zero when short."""
+    net_quantity: Decimal
+    net_exposure_quantity: Decimal
+    net_exposure_notional: Decimal
+    pnl_realized: Decimal
+    pnl_unrealized: Decimal
+    cumulative_funding_payment: Decimal
+    """Above zero: received."""
+    symbol: str
+    user_id: Int32
+    position_id: str
+    cumulative_interest: Decimal
+    subaccount_id: UInt16 | UnsetType = UNSET
+    adl_quantile: UInt8 | UnsetType = UNSET
+    """Ours: 1 (last in line) to 5 (first) when positions are closed by rule.   [L-6, W-10]"""
+
+
+class FundingPayment(Wire):
+    """What a position received (above zero) or paid when an interval ended.   [P-21]"""
+
+    user_id: Int32
+    symbol: str
+    quantity: Decimal
+    interval_end_timestamp: NaiveTime
+    funding_rate: Decimal
+    subaccount_id: UInt16 | UnsetType = UNSET
+
+
+class Settlement(Wire):
+    """USDC that a position, a fee or the system moved.   [S-10 … S-13]"""
+
+    quantity: Decimal
+    source: SettlementSourceName
+    timestamp: NaiveTime
+    user_id: Int32
+    subaccount_id: Int32 | UnsetType = UNSET
+    position_id: str | UnsetType = UNSET
+    engine_sequence: UInt64 | UnsetType = UNSET
+    """The command that moved it."""
+
+
+class PositionHistoryRow(Wire):
+    """A position as it stands, or as it was when it closed.   [C-5]"""
+
+    id: str
+    symbol: str
+    net_quantity: Decimal
+    net_exposure_quantity: Decimal
+    net_exposure_notional: Decimal
+    net_cost: Decimal
+    mark_price: Decimal
+    entry_price: Decimal
+    cumulative_pnl_realized: Decimal
+    unrealized_pnl: Decimal
+    funding_quantity: Decimal
+    interest: Decimal
+    liquidated: Decimal
+    """Base quantity that the exchange closed: liquidation, backstop, ADL."""
+    imf: Decimal
+    fees: Decimal
+    state: PositionStateName
+    closed_volume: Decimal
+    liquidation_fees: Decimal
+    closing_price: Decimal | UnsetType = UNSET
+    """The average price that it was closed at."""
+    account_leverage: Decimal | UnsetType = UNSET
+    opened_at: NaiveTime | UnsetType = UNSET
+    closed_at: NaiveTime | UnsetType = UNSET
 
 
 class BorrowLendMovement(Wire):

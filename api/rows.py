@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.commands import Side
-from engine.events import LendingEvent, LendingSource
+from engine.commands import Origin, Side
+from engine.events import LendingEvent, LendingSource, LiquidationChanged, PositionView
 
 
 class TradeRow(msgspec.Struct, frozen=True):
@@ -74,6 +74,8 @@ class FillRow(msgspec.Struct, frozen=True):
     fee_atoms: int
     is_maker: bool
     at_us: int
+    origin: Origin = Origin.USER
+    """Who made the order.   [W-6]"""
 
 
 class MovementRow(msgspec.Struct, frozen=True):
@@ -146,6 +148,64 @@ class DustRow(msgspec.Struct, frozen=True):
     asset_id: int
     atoms: int
     usdc_atoms: int
+    at_us: int
+
+
+class FundingRow(msgspec.Struct, frozen=True):
+    """A funding interval that ended.   [P-20 … P-22]"""
+
+    market_id: int
+    interval_end_us: int
+    rate: int
+    """In 1e-9."""
+    mark: int
+    """In PRICE_SCALE."""
+
+
+class FundingPaymentRow(msgspec.Struct, frozen=True):
+    """An interval that ended while a position was open, and its lots then.   [P-21]"""
+
+    market_id: int
+    position_id: int
+    interval_end_us: int
+    rate: int
+    mark: int
+    lots: int
+
+
+class SettlementRow(msgspec.Struct, frozen=True):
+    """What moved a subaccount's USDC and is no trade of assets: a tick, funding, a fee, the system.   [S-10 … S-13]"""
+
+    command_seq: int
+    source: str
+    """`realize`, `funding`, `fee`, `loss`, or as `SettlementMoved` says it."""
+    market_id: int
+    """0: of no market."""
+    position_id: int
+    """0: of no position."""
+    atoms: int
+    at_us: int
+
+
+class PositionRow(msgspec.Struct, frozen=True):
+    """A position as its last change left it; atoms of quote, mark in PRICE_SCALE.   [C-5]"""
+
+    view: PositionView
+    is_long: bool
+    """What it was, also when it is closed."""
+    closed_at_us: int | None
+    closed_atoms: int
+    """What the closed lots were closed for."""
+    liquidated_lots: int
+    liquidation_fee_atoms: int
+    mark: int
+
+
+class LiquidationRow(msgspec.Struct, frozen=True):
+    """A step of a liquidation with its place in the log.   [L-10]"""
+
+    step: LiquidationChanged
+    command_seq: int
     at_us: int
 
 

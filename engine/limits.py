@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine import clearing, lending, loans, margin, orders, outflows
+from engine import clearing, lending, loans, margin, orders, outflows, owed, perpetuals
 from engine.commands import OrderType, PlaceOrder, Side
 from engine.formulas.fees import fee_atoms
 from engine.matching import NO_LIMIT
@@ -18,7 +18,7 @@ from engine.pricing import is_cancel_only, mark_price
 from engine.rejections import Rejection, RejectReason
 from engine.state import Market, State, Subaccount
 from ledger.amounts import INT64_MAX
-from ledger.chart import AssetId
+from ledger.chart import AssetId, contracts, is_of_market, market_of
 
 HIGHEST_FACTOR = 1_000
 """An estimated liquidation price is looked for up to this many times the mark."""
@@ -32,7 +32,7 @@ class Preview(NamedTuple):
     resting: margin.Sums
     filled: margin.Sums
     liquidation_price: int
-    """Estimated, of the base asset once filled, in PRICE_SCALE; 0: no price of it alone would do it."""
+    """Estimated, of the base asset (a perpetual's: its own) once filled, in PRICE_SCALE; 0: no price alone does it."""
 
 
 def max_borrow(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int) -> int:
@@ -84,40 +84,41 @@ def max_order(state: State, command: PlaceOrder, at_us: int) -> int:
 def preview(state: State, command: PlaceOrder, at_us: int) -> Preview:
     """What an order would do to the account, without sequencing anything; filled as a taker, fee included.   [M-13]"""
     market, subaccount = state.markets[command.market_id], state.subaccounts[command.subaccount_id]
-    parameters = market.parameters
     _forget_answers(state)
     refusal = None
     try:
         _require_order(state, market, subaccount, command, at_us)
     except Rejection as rejection:
         refusal = rejection
-    buys = command.side is Side.BID
+    tick_value = market.parameters.tick_value_atoms
     price = command.price_ticks or _expected_price(market, command.side)
-    quote_atoms = command.quote_atoms or command.lots * price * parameters.tick_value_atoms
-    lots = command.lots or (quote_atoms // (price * parameters.tick_value_atoms) if price else 0)
-    base, quote = parameters.base_asset_id, parameters.quote_asset_id
-    pays, gets = (quote, base) if buys else (base, quote)
-    paid, got = (quote_atoms, lots * parameters.lot_atoms) if buys else (lots * parameters.lot_atoms, quote_atoms)
-    rate = state.fees.spot[subaccount.user.spot_tier].taker_rate
-    owed = lending.debt(state, subaccount, gets, at_us) if command.auto_borrow_repay else 0
-    # As fills do it: what repays a debt pays its fee in quote.   [S-3]
-    fee_on_top = fee_atoms(quote_atoms, rate) if buys and owed else 0
-    got -= 0 if fee_on_top else fee_atoms(got, rate)
-    filled = _filled(state, subaccount, at_us, pays, paid + fee_on_top, gets, got, min(owed, got))
+    quote_atoms = command.quote_atoms or command.lots * price * tick_value
+    lots = command.lots or (quote_atoms // (price * tick_value) if price else 0)
+    as_order = _as_position if market.parameters.perpetual is not None else _as_trade
+    resting, filled = as_order(state, market, subaccount, command, lots, quote_atoms, at_us)
     return Preview(
         refusal,
         margin.sums(state, subaccount, at_us),
-        margin.sums(state, subaccount, at_us, {pays: (0, 0, 0, paid)}),
+        margin.sums(state, subaccount, at_us, resting),
         margin.sums(state, subaccount, at_us, filled),
-        liquidation_price(state, subaccount, base, at_us, filled),
+        liquidation_price(state, subaccount, priced_by(market), at_us, filled),
     )
+
+
+def priced_by(market: Market) -> AssetId:
+    """Whose price liquidates what this market trades: the perpetual's own, or the base asset's.   [M-6]"""
+    parameters = market.parameters
+    return parameters.base_asset_id if parameters.perpetual is None else contracts(parameters.market_id)
 
 
 def liquidation_price(
     state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, changes: margin.Changes = margin.NO_CHANGES
 ) -> int:
-    """The mark of this asset alone at which the account would be liquidated, in PRICE_SCALE; 0 for none.   [M-6]"""
-    mark = mark_price(state, asset_id)
+    """The mark of this asset, or of this perpetual (by its contracts), alone at which the account would be liquidated,
+    in PRICE_SCALE; 0 for none.   [M-6]
+    """
+    is_perpetual = is_of_market(asset_id)
+    mark = state.markets[market_of(asset_id)].mark if is_perpetual else mark_price(state, asset_id)
     if not mark:
         return 0
 
@@ -128,12 +129,65 @@ def liquidation_price(
 
     if is_liquidated(mark):
         return mark
-    if is_liquidated(mark * HIGHEST_FACTOR):
-        # Owed: what is still safe above the mark ends one below the answer.
+    lots = _lots_after(subaccount, asset_id, changes) if is_perpetual else 0
+    if lots <= 0 and is_liquidated(mark * HIGHEST_FACTOR):
+        # Owed or short: what is still safe above the mark ends one below the answer. A long one is not asked for it:
+        # its maintenance grows faster than its worth at some height, but not from here.
         return mark + 1 + _largest(lambda more: not is_liquidated(mark + more), mark * (HIGHEST_FACTOR - 1))
-    if is_liquidated(1):
+    if lots >= 0 and is_liquidated(1):
         return mark - 1 - _largest(lambda less: not is_liquidated(mark - less), mark - 1)
     return 0
+
+
+def _lots_after(subaccount: Subaccount, asset_id: AssetId, changes: margin.Changes) -> int:
+    held = subaccount.positions.get(market_of(asset_id))
+    change = changes.get(asset_id)
+    return (0 if held is None else held.lots) + (0 if change is None else change[0])
+
+
+def _as_trade(
+    state: State, market: Market, subaccount: Subaccount, command: PlaceOrder, lots: int, quote_atoms: int, at_us: int
+) -> tuple[margin.Changes, margin.Changes]:
+    """A spot order resting, and filled."""
+    parameters = market.parameters
+    buys = command.side is Side.BID
+    base, quote = parameters.base_asset_id, parameters.quote_asset_id
+    pays, gets = (quote, base) if buys else (base, quote)
+    paid, got = (quote_atoms, lots * parameters.lot_atoms) if buys else (lots * parameters.lot_atoms, quote_atoms)
+    rate = state.fees.spot[subaccount.user.spot_tier].taker_rate
+    owing = lending.debt(state, subaccount, gets, at_us) if command.auto_borrow_repay else 0
+    # As fills do it: what repays a debt pays its fee in quote.   [S-3]
+    fee_on_top = fee_atoms(quote_atoms, rate) if buys and owing else 0
+    got -= 0 if fee_on_top else fee_atoms(got, rate)
+    filled = _filled(state, subaccount, at_us, pays, paid + fee_on_top, gets, got, min(owing, got))
+    return {pays: (0, 0, 0, paid)}, filled
+
+
+def _as_position(
+    state: State, market: Market, subaccount: Subaccount, command: PlaceOrder, lots: int, quote_atoms: int, at_us: int
+) -> tuple[margin.Changes, margin.Changes]:
+    """An order for a perpetual resting, and filled: a reduce-only one counts nothing and closes what is there.
+
+    [M-1, C-5, S-7]
+    """
+    market_id, parameters = market.parameters.market_id, market.parameters
+    buys = command.side is Side.BID
+    resting: margin.Changes = {contracts(market_id): (0, 0, lots, 0) if buys else (0, 0, 0, lots)}
+    if command.reduce_only:
+        resting = margin.NO_CHANGES
+        held = subaccount.positions.get(market_id)
+        size = 0 if held is None else held.lots
+        closed = min(lots, max(0, -size if buys else size))
+        quote_atoms = quote_atoms * closed // lots if lots else 0
+        lots = closed
+    signed = lots if buys else -lots
+    gained = market.settled * signed - (quote_atoms if buys else -quote_atoms)
+    fee = fee_atoms(quote_atoms, state.fees.futures[subaccount.user.futures_tier].taker_rate)
+    found = owed.plan(state, subaccount, at_us, fee)
+    filled: dict[AssetId, margin.Change] = {contracts(market_id): (signed, gained, 0, 0)}
+    margin.add(filled, parameters.quote_asset_id, found.borrowed + found.redeemed - fee, -found.redeemed,
+               found.borrowed, 0)
+    return resting, filled
 
 
 def _idle(state: State, asset_id: AssetId, at_us: int) -> int:
@@ -178,10 +232,14 @@ def _require_order(state: State, market: Market, subaccount: Subaccount, command
     if is_cancel_only(state, market):
         raise Rejection(RejectReason.CANCEL_ONLY_MODE, market_id=command.market_id)
     clearing.require_well_formed(command, parameters)
-    clearing.require_flags(subaccount, command, parameters)
+    if parameters.perpetual is None:
+        clearing.require_flags(subaccount, command, parameters)
     opposite = market.book.asks if command.side is Side.BID else market.book.bids
     if command.order_type is OrderType.LIMIT:
         clearing.require_inside_limit_band(state, market, command.price_ticks)
+        if parameters.perpetual is not None:
+            perpetuals.require_order(state, subaccount, market, command, command.lots, command.price_ticks, at_us)
+            return
         if command.side is Side.BID:
             atoms = command.lots * command.price_ticks * parameters.tick_value_atoms
             spend = clearing.Spend(parameters.quote_asset_id, atoms, command.price_ticks, command.lots)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from api.candles import Candle
 from api.history.loans import Movement
-from api.rows import DustRow, FillRow, LoanRow, MovementRow, PoolRow, TradeRow
-from engine.commands import LendingSide, OrderType, SelfTrade, Side, TimeInForce
+from api.rows import DustRow, FillRow, FundingRow, LiquidationRow, LoanRow, MovementRow, PoolRow, TradeRow
+from engine.commands import LendingSide, OrderType, Origin, SelfTrade, Side, TimeInForce
 from engine.events import (
     DepositView,
     DustConverted,
     ExpiryReason,
+    FundingCharged,
     LendingEvent,
     LendingSource,
+    LiquidationChanged,
+    LossShared,
     OrderStatus,
+    OrderTerms,
     OrderView,
     PoolAccrued,
+    SettlementMoved,
     Trade,
     WithdrawalView,
 )
@@ -46,6 +53,7 @@ def order_row(order: OrderView) -> tuple[Any, ...]:
         int(order.self_trade),
         order.created_at_us,
         None if order.expiry_reason is None else int(order.expiry_reason),
+        "" if order.terms is None else msgspec.json.encode(order.terms).decode(),
     )
 
 
@@ -70,7 +78,13 @@ def order_from(row: Any) -> OrderView:
         SelfTrade(row.self_trade),
         row.created_at_us,
         None if row.expiry_reason is None else ExpiryReason(row.expiry_reason),
+        msgspec.json.decode(row.terms, type=OrderTerms) if row.terms else None,
     )
+
+
+def origin_of(order: OrderView) -> Origin:
+    """Who made the order.   [W-6]"""
+    return Origin.USER if order.terms is None else order.terms.origin
 
 
 def fill_row(trade: Trade, order: OrderView, seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
@@ -91,6 +105,7 @@ def fill_row(trade: Trade, order: OrderView, seq: int, ordinal: int, at_us: int)
         str(trade.maker_fee_atoms if is_maker else trade.taker_fee_atoms),
         is_maker,
         at_us,
+        int(origin_of(order)),
     )
 
 
@@ -109,6 +124,7 @@ def fill_from(row: Any) -> FillRow:
         int(row.fee_atoms),
         bool(row.is_maker),
         row.at_us,
+        Origin(row.origin),
     )
 
 
@@ -307,6 +323,72 @@ def dust_row(converted: DustConverted, command_seq: int, ordinal: int, at_us: in
 
 def dust_from(row: Any) -> DustRow:
     return DustRow(row.dust_id, row.asset_id, int(row.atoms), int(row.usdc_atoms), row.at_us)
+
+
+def funding_row(charged: FundingCharged, seq: int) -> tuple[Any, ...]:
+    return (
+        charged.market_id,
+        seq,
+        charged.interval_end_us,
+        charged.rate,
+        str(charged.mark),
+        str(charged.premium),
+        str(charged.index),
+    )
+
+
+def funding_from(row: Any) -> FundingRow:
+    return FundingRow(row.market_id, row.interval_end_us, row.rate, int(row.mark))
+
+
+def settlement_row(moved: SettlementMoved, seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
+    return (seq, ordinal, moved.subaccount_id, moved.source, str(moved.atoms), at_us)
+
+
+def shared_loss_row(shared: LossShared, seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
+    return (seq, ordinal, shared.market_id, shared.is_long_side, str(shared.atoms), str(shared.per_lot), at_us)
+
+
+def liquidation_row(step: LiquidationChanged, seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
+    return (
+        seq,
+        ordinal,
+        step.subaccount_id,
+        step.stage,
+        str(step.equity_usd),
+        str(step.maintenance_usd),
+        str(step.notional_usd),
+        step.market_id,
+        step.asset_id,
+        str(step.quantity),
+        str(step.price),
+        str(step.mark),
+        str(step.fee_atoms),
+        str(step.equity_after_usd),
+        str(step.maintenance_after_usd),
+        step.counterparty_id,
+        at_us,
+    )
+
+
+def liquidation_from(row: Any) -> LiquidationRow:
+    step = LiquidationChanged(
+        row.subaccount_id,
+        row.stage,
+        int(row.equity_usd),
+        int(row.maintenance_usd),
+        int(row.notional_usd),
+        row.market_id,
+        row.asset_id,
+        int(row.quantity),
+        int(row.price),
+        int(row.mark),
+        int(row.fee_atoms),
+        int(row.equity_after_usd),
+        int(row.maintenance_after_usd),
+        row.counterparty_id,
+    )
+    return LiquidationRow(step, row.command_seq, row.at_us)
 
 
 def _storable(text: str) -> str:

@@ -62,9 +62,10 @@ order = sa.Table(
     _int("self_trade"),
     _int("created_at_us"),
     _int("expiry_reason", nullable=True),
+    _text("terms"),
     sa.Index("ix_history_order_subaccount_id", "subaccount_id", "order_id"),
 )
-"""Every order as it last stood; columns as the fields of `OrderView`."""
+"""Every order as it last stood; columns as the fields of `OrderView`, its terms as JSON, empty for a plain order."""
 
 fill = sa.Table(
     "history_fill",
@@ -84,10 +85,12 @@ fill = sa.Table(
     _digits("fee_atoms"),
     _flag("is_maker"),
     _int("at_us"),
+    _int("origin"),
     sa.Index("ix_history_fill_subaccount_id", "subaccount_id", "command_seq", "ordinal"),
     sa.Index("ix_history_fill_order_id", "order_id"),
 )
-"""Both sides of every trade. `ordinal` counts within the command: even the taker's side, odd the maker's."""
+"""Both sides of every trade. `ordinal` counts within the command: even the taker's side, odd the maker's; `origin` is
+that of the side's order."""
 
 trade = sa.Table(
     "history_trade",
@@ -228,4 +231,128 @@ dust = sa.Table(
 )
 """Every conversion of dust, as `DustConverted` has it; ids rise with the log."""
 
-TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, cursor)
+position = sa.Table(
+    "history_position",
+    metadata,
+    _key("position_id"),
+    _int("subaccount_id"),
+    _int("market_id"),
+    _flag("is_long"),
+    _int("lots"),
+    _digits("entry_atoms"),
+    _digits("traded_atoms"),
+    _digits("cost_atoms"),
+    _digits("settled"),
+    _digits("fee_atoms"),
+    _digits("funding_atoms"),
+    _int("opened_at_us"),
+    _int("closed_at_us", nullable=True),
+    _digits("closed_lots"),
+    _digits("closed_atoms"),
+    _digits("liquidated_lots"),
+    _digits("liquidation_fee_atoms"),
+    _digits("mark"),
+    sa.Index("ix_history_position_subaccount_id", "subaccount_id", "position_id"),
+)
+"""Every position of a perpetual as its last change left it, as `PositionChanged` has it. `closed_atoms`: what the
+closed lots were closed for; `liquidated_lots`: those that the exchange closed, and what it took as a fee for it."""
+
+position_change = sa.Table(
+    "history_position_change",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("subaccount_id"),
+    _int("market_id"),
+    _int("position_id"),
+    _int("change"),
+    _int("origin"),
+    _int("lots"),
+    _digits("entry_atoms"),
+    _digits("cost_atoms"),
+    _digits("settled"),
+    _digits("mark"),
+    _int("at_us"),
+    sa.Index("ix_history_position_change_subaccount_id", "subaccount_id", "market_id", "command_seq", "ordinal"),
+)
+"""Every change of a position and what it left: between two of them the lots stay, and what funding and settlement ticks
+moved follows from them."""
+
+funding = sa.Table(
+    "history_funding",
+    metadata,
+    _key("market_id"),
+    _key("command_seq"),
+    _int("interval_end_us"),
+    _int("rate"),
+    _digits("mark"),
+    _digits("premium"),
+    _digits("funding_index"),
+)
+"""Every funding interval that ended, as `FundingCharged` has it."""
+
+tick = sa.Table(
+    "history_tick",
+    metadata,
+    _key("market_id"),
+    _key("command_seq"),
+    _int("previous_seq"),
+    _digits("previous_mark"),
+    _digits("mark"),
+    _int("at_us"),
+)
+"""Every settlement tick of a market, with its mark in quote atoms per lot and the tick before it (0: none)."""
+
+settlement = sa.Table(
+    "history_settlement",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("subaccount_id"),
+    _text("source"),
+    _digits("atoms"),
+    _int("at_us"),
+    sa.Index("ix_history_settlement_subaccount_id", "subaccount_id", "command_seq", "ordinal"),
+)
+"""USDC that was found or paid apart from the tick's own column, as `SettlementMoved` has it."""
+
+shared_loss = sa.Table(
+    "history_shared_loss",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("market_id"),
+    _flag("is_long_side"),
+    _digits("atoms"),
+    _digits("per_lot"),
+    _int("at_us"),
+)
+"""Losses that one side of a market shared, as `LossShared` has them."""
+
+liquidation = sa.Table(
+    "history_liquidation",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("subaccount_id"),
+    _text("stage"),
+    _digits("equity_usd"),
+    _digits("maintenance_usd"),
+    _digits("notional_usd"),
+    _int("market_id"),
+    _int("asset_id"),
+    _digits("quantity"),
+    _digits("price"),
+    _digits("mark"),
+    _digits("fee_atoms"),
+    _digits("equity_after_usd"),
+    _digits("maintenance_after_usd"),
+    _int("counterparty_id"),
+    _int("at_us"),
+    sa.Index("ix_history_liquidation_subaccount_id", "subaccount_id", "command_seq", "ordinal"),
+)
+"""Every step of every liquidation, as `LiquidationChanged` has it: why, at which prices, what was taken."""
+
+PERPETUALS = (position, position_change, funding, tick, settlement, shared_loss, liquidation)
+
+TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, *PERPETUALS, cursor)

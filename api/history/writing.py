@@ -10,15 +10,20 @@ from sqlalchemy import event as sa_event
 from api.candles import HOUR, MINUTE, Candle
 from api.history import schema
 from api.history.loans import Loan, Movement, moved_loans, running_periods
+from api.history.positions import Change, Position, changed_positions
 from api.history.records import (
     candle_from,
     candle_row,
     deposit_row,
     dust_row,
     fill_row,
+    funding_row,
+    liquidation_row,
     movement_row,
     order_row,
     pool_row,
+    settlement_row,
+    shared_loss_row,
     trade_row,
     withdrawal_row,
 )
@@ -26,18 +31,31 @@ from engine.events import (
     DepositChanged,
     DepositView,
     DustConverted,
+    FundingCharged,
     LendingMoved,
+    LiquidationChanged,
+    LossShared,
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
     OrderView,
     Outcome,
     PoolAccrued,
+    PositionChanged,
+    PositionsSettled,
+    SettlementMoved,
     Trade,
+    TriggerFailed,
+    TriggerPlaced,
     WithdrawalChanged,
     WithdrawalView,
 )
 from ledger.database import open_engine
+
+_PERPETUAL_EVENTS = (
+    PositionChanged, PositionsSettled, FundingCharged, SettlementMoved, LossShared, LiquidationChanged
+)
+_ORDER_EVENTS = (OrderAccepted, OrderCancelled, OrderExpired, TriggerPlaced, TriggerFailed)
 
 
 def open_for_writing(url: str) -> sa.Engine:
@@ -57,6 +75,7 @@ class Writer:
         with connection.begin():
             self._newest = _newest_candles(connection)
             self._closed_periods = running_periods(connection)
+            self._newest_ticks = _newest_ticks(connection)
             if self._postgresql:
                 for table in schema.TABLES:
                     connection.exec_driver_sql(
@@ -72,6 +91,8 @@ class Writer:
         with self._connection.begin():
             if batch.movements:
                 batch.loans = moved_loans(self._connection, batch.movements)
+            if batch.changes:
+                batch.positions = changed_positions(self._connection, batch.changes)
             for table, rows in batch.rows():
                 if rows:
                     self._upsert(table, rows)
@@ -80,6 +101,7 @@ class Writer:
     def _collect(self, batch: Batch, outcome: Outcome) -> None:
         ordinal = 0
         movements = conversions = 0
+        places: dict[type, int] = {}
         for event in outcome.events:
             kind = type(event)
             if kind is Trade:
@@ -87,7 +109,7 @@ class Writer:
                 batch.orders[event.maker.order_id] = event.maker
                 self._collect_trade(batch, event, outcome, ordinal)
                 ordinal += 2
-            elif kind is OrderAccepted or kind is OrderCancelled or kind is OrderExpired:
+            elif kind in _ORDER_EVENTS:
                 batch.orders[event.order.order_id] = event.order
             elif kind is DepositChanged:
                 batch.deposits[event.deposit.deposit_id] = event.deposit
@@ -103,6 +125,36 @@ class Writer:
             elif kind is DustConverted:
                 batch.dust.append(dust_row(event, outcome.seq, conversions, outcome.at_us))
                 conversions += 1
+            elif kind in _PERPETUAL_EVENTS:
+                place = places[kind] = places.get(kind, -1) + 1
+                self._collect_perpetual(batch, event, outcome, place)
+
+    def _collect_perpetual(self, batch: Batch, event: Any, outcome: Outcome, place: int) -> None:
+        """`place` counts the events of this kind within the command."""
+        seq, at_us = outcome.seq, outcome.at_us
+        kind = type(event)
+        if kind is PositionChanged:
+            batch.changes.append(Change(event, seq, place, at_us))
+        elif kind is PositionsSettled:
+            for market_id, mark in zip(event.market_ids, event.marks, strict=True):
+                before = self._newest_ticks.get(market_id, (0, 0))
+                self._newest_ticks[market_id] = seq, mark
+                batch.ticks.append((market_id, seq, before[0], str(before[1]), str(mark), at_us))
+        elif kind is FundingCharged:
+            batch.fundings.append(funding_row(event, seq))
+        elif kind is SettlementMoved:
+            batch.settlements.append(settlement_row(event, seq, place, at_us))
+        elif kind is LossShared:
+            batch.losses.append(shared_loss_row(event, seq, place, at_us))
+        else:
+            batch.liquidations.append(liquidation_row(event, seq, place, at_us))
+            # The fee of a step belongs to the change that the step made.
+            for change in reversed(batch.changes if event.fee_atoms and event.market_id else ()):
+                view = change.changed.position
+                if (view.subaccount_id, view.market_id) == (event.subaccount_id, event.market_id):
+                    if change.command_seq == seq:
+                        change.liquidation_fee_atoms += event.fee_atoms
+                    break
 
     def _collect_trade(self, batch: Batch, trade: Trade, outcome: Outcome, ordinal: int) -> None:
         seq, at_us = outcome.seq, outcome.at_us
@@ -152,6 +204,13 @@ class Batch:
         self.loans: list[Loan] = []
         self.pools: list[tuple[Any, ...]] = []
         self.dust: list[tuple[Any, ...]] = []
+        self.changes: list[Change] = []
+        self.positions: list[Position] = []
+        self.fundings: list[tuple[Any, ...]] = []
+        self.ticks: list[tuple[Any, ...]] = []
+        self.settlements: list[tuple[Any, ...]] = []
+        self.losses: list[tuple[Any, ...]] = []
+        self.liquidations: list[tuple[Any, ...]] = []
 
     def rows(self) -> list[tuple[sa.Table, list[tuple[Any, ...]]]]:
         """By table, in the order of its columns."""
@@ -166,6 +225,13 @@ class Batch:
             (schema.loan, [loan.row() for loan in self.loans]),
             (schema.pool, self.pools),
             (schema.dust, self.dust),
+            (schema.position, [position.row() for position in self.positions]),
+            (schema.position_change, [change.row() for change in self.changes]),
+            (schema.funding, self.fundings),
+            (schema.tick, self.ticks),
+            (schema.settlement, self.settlements),
+            (schema.shared_loss, self.losses),
+            (schema.liquidation, self.liquidations),
         ]
 
 
@@ -207,3 +273,13 @@ def _newest_candles(connection: sa.Connection) -> dict[tuple[int, int], Candle]:
     )
     rows = connection.execute(sa.select(table).join(newest, same))
     return {(row.market_id, row.period_s): candle_from(row) for row in rows}
+
+
+def _newest_ticks(connection: sa.Connection) -> dict[int, tuple[int, int]]:
+    """Market → the command and the mark of its newest settlement tick."""
+    table = schema.tick
+    newest = sa.select(table.c.market_id, sa.func.max(table.c.command_seq).label("seq")).group_by(table.c.market_id)
+    last = newest.subquery()
+    same = (table.c.market_id == last.c.market_id) & (table.c.command_seq == last.c.seq)
+    rows = connection.execute(sa.select(table).join(last, same))
+    return {row.market_id: (row.command_seq, int(row.mark)) for row in rows}

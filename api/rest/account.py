@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from api import contract
-from api.errors import not_found
-from api.requests import market_of
 from api.rest.route import Call, Route
 from engine import margin
 
@@ -25,15 +23,6 @@ async def update_account(call: Call) -> None:
 async def convert_dust(call: Call) -> None:
     """Holdings under one lot are sold at mark for USDC: one asset's, or all. 200 with an empty body.   [S-3]"""
     await call.perform("convertDust")
-
-
-async def get_positions(call: Call) -> list[str]:
-    """No perpetual is open yet: nothing for all markets, 404 for a named one.   [W-3]"""
-    query: contract.PositionQuery = call.query
-    if query.symbol is not None:
-        market_of(query.symbol, call.state)
-        raise not_found()
-    return []
 
 
 ROUTES = [
@@ -65,16 +54,5 @@ ROUTES = [
         instruction="convertDust",
         body=contract.AccountConvertDustPayload,
         changes=True,
-    ),
-    Route(
-        method="GET",
-        path="/api/v1/position",
-        handler=get_positions,
-        summary="Open positions",
-        tag="Futures",
-        instruction="positionQuery",
-        query=contract.PositionQuery,
-        answer=list[str],
-        statuses=(404,),
     ),
 ]

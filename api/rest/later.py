@@ -11,8 +11,6 @@ _PATHS = """
 GET    /api/v1/prediction
 GET    /api/v1/prediction/tags
 GET    /api/v1/market-sessions
-GET    /api/v1/openInterest
-GET    /api/v1/fundingRates
 POST   /api/v1/rfq/quote
 GET    /api/v1/rfqs
 POST   /api/v1/rfq
@@ -34,14 +32,11 @@ GET    /api/v1/vaults/history
 GET    /wapi/v1/capital/withdrawals/delay
 POST   /wapi/v1/capital/withdrawals/delay
 PATCH  /wapi/v1/capital/withdrawals/delay
-GET    /wapi/v1/history/funding
 GET    /wapi/v1/history/rfq
 GET    /wapi/v1/history/quote
 GET    /wapi/v1/history/rfq/fill
 GET    /wapi/v1/history/quote/fill
-GET    /wapi/v1/history/settlement
 GET    /wapi/v1/history/strategies
-GET    /wapi/v1/history/position
 """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from api import contract
-from api.codec import annual_rate, naive_iso, price_in_usd, rate, sqrt_function, usd
+from api.codec import LINE_DECIMALS, annual_rate, naive_iso, price_in_usd, rate, sqrt_function, usd
 from api.contract import Decimal, Wire
 from api.errors import bad_request
 from api.requests import asset_of, borrow_lend
@@ -29,7 +29,6 @@ from engine.yields import RATE_ONE as YIELD_ONE
 from ledger.amounts import format_decimal, mul_div_half_even
 
 CURVE_STEPS = 100
-LINE_DECIMALS = 15
 
 assert LINE_ONE == 10**LINE_DECIMALS
 

@@ -1,17 +1,16 @@
-"""Public routes: assets, markets, prices, trades, the exchange's own state.   [W-3]"""
+"""Public routes: assets, markets, candles, trades, the exchange's own state.   [W-3]"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from api import contract
-from api.codec import MARKET_TYPE_NAMES, price_in_usd
-from api.errors import SYMBOL_NOT_FOUND, bad_request, not_found, not_implemented
+from api.codec import MARKET_TYPE_NAMES
+from api.errors import bad_request, not_found, not_implemented
 from api.history.trades import read_klines, read_trades
 from api.requests import market_of
 from api.rest.route import Answer, Call, Route, page_of, paged
-from engine.parameters import BookState, MarketType
-from engine.pricing import index_price, mark_price
+from engine.parameters import BookState
 
 INTERVAL_SECONDS = {
     "1s": 1,
@@ -57,29 +56,6 @@ async def get_markets(call: Call) -> list[contract.Market]:
 async def get_market(call: Call) -> contract.Market:
     market_id = market_of(call.query.symbol, call.state).market_id
     return call.codec.market_row(call.state.markets[market_id])
-
-
-async def get_mark_prices(call: Call) -> Answer:
-    """Mark and index of each spot market's base asset in USD, where it has a price; of perpetuals none yet.   [P-2]"""
-    query: contract.MarkPricesQuery = call.query
-    state = call.state
-    markets = [market.parameters for market in state.markets.values()]
-    if query.symbol is not None:
-        markets = [market for market in markets if market.symbol == query.symbol]
-        if not markets:
-            raise bad_request(SYMBOL_NOT_FOUND)
-    rows = [
-        contract.MarkPrice(
-            price_in_usd(mark_price(state, market.base_asset_id)),
-            market.symbol,
-            index_price=price_in_usd(index_price(state, market.base_asset_id)),
-        )
-        for market in markets
-        if market.type == MarketType.SPOT
-        and query.market_type in (None, "SPOT")
-        and mark_price(state, market.base_asset_id)
-    ]
-    return Answer(rows, headers={"CACHE-CONTROL": "public, max-age=1"})
 
 
 async def get_ticker(call: Call) -> Any:
@@ -189,14 +165,6 @@ ROUTES = [
         query=contract.MarketsQuery,
     ),
     _get("/api/v1/market", get_market, "One market", "Markets", contract.Market, query=contract.SymbolQuery),
-    _get(
-        "/api/v1/markPrices",
-        get_mark_prices,
-        "Mark and index prices",
-        "Markets",
-        list[contract.MarkPrice],
-        query=contract.MarkPricesQuery,
-    ),
     _get(
         "/api/v1/ticker",
         get_ticker,
