@@ -175,6 +175,29 @@ class ShareTime(msgspec.Struct):
     """Σ lend shares × ms of that period up to `since_ms`."""
     carry: int = 0
     """What it earned and is not an atom yet, in 1e-27 atoms."""
+    seen: int = 0
+    """How many of the pool's write-downs it has been counted in.   [L-7]"""
+    recovering: dict[int, tuple[int, int]] = {}
+    """Write-down → the shares it had then, and the index it has collected up to; until that is fully paid.   [L-7]"""
+
+
+class WriteDown(msgspec.Struct):
+    """A debt that nobody could buy back, and what its pool's lenders are paid for it.   [L-7]"""
+
+    at_us: int
+    atoms: int
+    """What was owed."""
+    mark: int
+    """Frozen, in PRICE_SCALE."""
+    value: int
+    """What that was worth, in USDC atoms; what `paid` lacks of it is the pool's hole."""
+    shares: int
+    """Lend shares that are paid: those that there were."""
+    paid: int = 0
+    index: int = 0
+    """USDC per share so far, in 1e-27 atoms."""
+    residue: int = 0
+    """What dividing left over, in 1e-27 atoms."""
 
 
 class Position:
@@ -400,6 +423,7 @@ class Pool:
         "carry",
         "closes_ms",
         "fee_carry",
+        "next_write_down",
         "open_at",
         "pending_yield",
         "period",
@@ -411,6 +435,7 @@ class Pool:
         "share_ms",
         "share_since_ms",
         "staked",
+        "write_downs",
     )
 
     def __init__(self, asset_id: AssetId, now_ms: int, bound: int) -> None:
@@ -442,6 +467,9 @@ class Pool:
         """Closed period → ρ, 1e-27 atoms per share and ms; only periods with a yield.   [Y-3]"""
         self.rate_prefix = 0
         """Σ ρ × length of all closed periods: what a share earned that was always there.   [Y-3]"""
+        self.write_downs: dict[int, WriteDown] = {}
+        """Debts that were written down, by number from 0.   [L-7]"""
+        self.next_write_down = 0
 
 
 class AssetPricing:
@@ -652,6 +680,8 @@ class State:
         """When the next yield period closes, 0: none is due. Follows from the pools.   [Y-3]"""
         self.has_yields = False
         """Whether any yield was ever shared out: if not, nobody has one to collect. Follows from the pools.   [Y-3]"""
+        self.has_recoveries = False
+        """Whether any debt was ever written down: if so, lenders may have to collect. Follows from the pools.   [L-7]"""
         self.small_debts: dict[tuple[int, AssetId], None] = {}
         """(subaccount, asset) of debts that a repayment left under one lot: judged at the hourly tick.   [S-3]"""
         self.deposits: dict[tuple[int, str, int], DepositView] = {}

@@ -11,21 +11,11 @@ from __future__ import annotations
 from engine.commands import CloseYieldPeriod, ReceiveYield
 from engine.events import Outcome, YieldCollected, YieldShared
 from engine.posting import post
+from engine.recoveries import shares_of, touch
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import ASSET_BITS, Pool, ShareTime, State, Subaccount
 from ledger.amounts import INT64_MAX
-from ledger.chart import (
-    HOT_WALLET,
-    POOL_SHARES,
-    POOL_YIELD,
-    AssetId,
-    available,
-    claim,
-    claim_lend,
-    custody_account,
-    lend_share,
-    lent,
-)
+from ledger.chart import HOT_WALLET, POOL_SHARES, POOL_YIELD, AssetId, available, custody_account, lend_share
 from ledger.journal import JournalKind
 
 RATE_ONE = 10**27
@@ -39,6 +29,8 @@ def weigh_shares(state: State, outcome: Outcome, subaccount: Subaccount, asset_i
     """Count the share-time up to now and collect, before a holding changes; `all_shares`: the pool's before.   [Y-3]"""
     now_ms = outcome.at_us // 1_000
     pool, length = state.pools[asset_id], period_ms(state, asset_id)
+    if state.has_recoveries:
+        touch(state, outcome, subaccount, asset_id)
     _weigh_pool(pool, length, now_ms, all_shares)
     if pool.pending_yield:
         # Whoever lends now, if only for a moment, makes this a period that shares out.
@@ -48,9 +40,11 @@ def weigh_shares(state: State, outcome: Outcome, subaccount: Subaccount, asset_i
         collect(state, outcome, subaccount, asset_id)
         time = subaccount.share_times.get(asset_id)
     if time is None:
-        subaccount.share_times[asset_id] = ShareTime(pool.period, now_ms, pool.rate_prefix)
+        subaccount.share_times[asset_id] = ShareTime(
+            pool.period, now_ms, pool.rate_prefix, seen=pool.next_write_down
+        )
     elif time.since_ms != now_ms:
-        time.share_ms += _shares(state, subaccount, asset_id) * (now_ms - time.since_ms)
+        time.share_ms += shares_of(state, subaccount, asset_id) * (now_ms - time.since_ms)
         time.since_ms = now_ms
 
 
@@ -59,16 +53,18 @@ def collect(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: As
     time = subaccount.share_times.get(asset_id)
     if time is None:
         return
+    if state.has_recoveries:
+        touch(state, outcome, subaccount, asset_id)
     pool, length, now_ms = state.pools[asset_id], period_ms(state, asset_id), outcome.at_us // 1_000
     if time.period == now_ms // length:
         return
-    shares = _shares(state, subaccount, asset_id)
+    shares = shares_of(state, subaccount, asset_id)
     atoms, time.carry = divmod(time.carry + _earned(pool, time, shares, length), RATE_ONE)
     time.period = now_ms // length
     time.prefix = pool.rate_prefix
     time.share_ms = shares * (now_ms - time.period * length)
     time.since_ms = now_ms
-    if not shares and not time.carry:
+    if not shares and not time.carry and not time.recovering:
         del subaccount.share_times[asset_id]
     if atoms:
         number = subaccount.subaccount_id
@@ -99,7 +95,7 @@ def uncollected(state: State, subaccount: Subaccount, asset_id: AssetId) -> int:
     pool = state.pools[asset_id]
     if time.prefix == pool.rate_prefix:
         return 0
-    shares = _shares(state, subaccount, asset_id)
+    shares = shares_of(state, subaccount, asset_id)
     return (time.carry + _earned(pool, time, shares, period_ms(state, asset_id))) // RATE_ONE
 
 
@@ -199,16 +195,6 @@ def _close_at(state: State, pool: Pool, closes_ms: int) -> None:
     if pool.closes_ms != closes_ms:
         pool.closes_ms = closes_ms
         state.yield_due_us = next_close_us(state)
-
-
-def _shares(state: State, subaccount: Subaccount, asset_id: AssetId) -> int:
-    """Its lend shares, and those that the liquidity fund holds for it: they earn the same.   [V-2, Y-3]"""
-    number = subaccount.subaccount_id
-    shares = -state.balances.get(lent(number) << ASSET_BITS | lend_share(asset_id), 0)
-    if subaccount.claims and asset_id == state.usdc:
-        key = claim(number) << ASSET_BITS
-        shares -= sum(state.balances.get(key | claim_lend(market_id), 0) for market_id in subaccount.claims)
-    return shares
 
 
 def _all_shares(state: State, asset_id: AssetId) -> int:

@@ -9,7 +9,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine import lending, margin, virtual, yields
+from engine import lending, margin, recoveries, virtual
 from engine.commands import BorrowLend, LendingSide, UpdateAccount
 from engine.outcome import Outcome
 from engine.parameters import PRICE_SCALE
@@ -232,7 +232,7 @@ def test_yields_reach_those_whose_claims_are_lent(pit: Pit) -> None:
     goes_virtual(anna)
     moves(pit, bank, [(anna, 1_000 * USDC)])
 
-    shares = [yields._shares(pit.state, each.account, pit.state.usdc) for each in (bank, anna)]
+    shares = [recoveries.shares_of(pit.state, each.account, pit.state.usdc) for each in (bank, anna)]
 
     assert shares[0] == shares[1] > 0 and pit.state.usdc in anna.account.share_times
 
