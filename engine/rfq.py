@@ -97,7 +97,7 @@ def submit(state: State, command: SubmitRfq, outcome: Outcome) -> RfqView:
     )
     rfq = Rfq(view, {}, _flags(command), {})
     state.rfqs[rfq_id] = subaccount.rfqs[rfq_id] = rfq
-    _note_due(state)
+    note_due(state)
     outcome.events.append(RfqChanged("rfqAccepted", view))
     outcome.events.append(RfqChanged("rfqActive", view))
     return view
@@ -113,7 +113,7 @@ def refresh(state: State, command: RefreshRfq, outcome: Outcome) -> RfqView:
     # The dict stays in the order of the ends.
     del state.rfqs[rfq.view.rfq_id]
     state.rfqs[rfq.view.rfq_id] = rfq
-    _note_due(state)
+    note_due(state)
     outcome.events.append(RfqChanged("rfqRefreshed", rfq.view))
     outcome.events.append(RfqChanged("rfqActive", rfq.view))
     return rfq.view
@@ -394,7 +394,7 @@ def _forget(state: State, rfq: Rfq) -> None:
     view = rfq.view
     del state.rfqs[view.rfq_id]
     del state.subaccounts[view.subaccount_id].rfqs[view.rfq_id]
-    _note_due(state)
+    note_due(state)
 
 
 def _cancel_quotes(outcome: Outcome, rfq: Rfq, status: OrderStatus) -> None:
@@ -408,7 +408,7 @@ def _cancel_quote(outcome: Outcome, rfq: Rfq, quoted: QuoteView, status: OrderSt
     outcome.events.append(RfqChanged("quoteCancelled", rfq.view, structs.replace(quoted, status=status)))
 
 
-def _note_due(state: State) -> None:
+def note_due(state: State) -> None:
     """When the first of the open requests ends."""
     state.rfq_due_us = next(iter(state.rfqs.values())).view.expires_at_us if state.rfqs else 0
 
