@@ -17,6 +17,7 @@ from engine.commands import (
     ExpireRfqs,
     FireTriggers,
     Genesis,
+    Liquidate,
     RotateKey,
     RunStrategies,
     SampleMarks,
@@ -49,7 +50,8 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
     yield_us = state.yield_due_us or epoch_us
     funding_us = state.funding_due_us or epoch_us
     slice_us, rfq_us = state.slice_due_us or epoch_us, state.rfq_due_us or epoch_us
-    horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us, slice_us, rfq_us)
+    liquidation_us = max(state.at_us, state.liquidation_due_us) if state.liquidation_due_us else epoch_us
+    horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us, liquidation_us, slice_us, rfq_us)
     settles = _settles_now(state)
     horizon = state.at_us if settles else _next_settlement_us(state, horizon)
     # Nothing happens between two other commands, so the seconds up to the next are sampled in one go, and of several
@@ -77,6 +79,8 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
         return slice_us, RunStrategies()
     if state.rfq_due_us and rfq_us <= horizon:
         return rfq_us, ExpireRfqs()
+    if state.liquidation_due_us and liquidation_us <= horizon:
+        return liquidation_us, Liquidate()
     if epoch_us <= now_us:
         return epoch_us, CloseEpoch(state.last_epoch_hour + 1)
     return None

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from engine import events, liquidity
+from engine import events, liquidation, liquidity, rfq, strategies, triggers
 from engine.book import Book, queue
 from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
-from engine.events import DepositView, OrderTerms, WithdrawalView
+from engine.events import DepositView, OrderTerms, QuoteView, RfqView, StrategyView, WithdrawalView
 from engine.fees import USDC
 from engine.formulas.prices import lot_value
 from engine.funding import next_due_us
@@ -42,10 +42,13 @@ from engine.state import (
     Pool,
     Position,
     Premium,
+    Rfq,
     ShareTime,
     State,
+    Strategy,
     Subaccount,
     User,
+    WriteDown,
 )
 from engine.yields import next_close_us
 from ledger.amounts import join_atoms, split_atoms
@@ -94,6 +97,10 @@ def dump(state: State) -> bytes:
             sorted(state.unclaimed.items()),
             sorted(state.holes.items()),
             sorted(state.taken.items()),
+            _waiting(state),
+            list(state.triggered),
+            [_strategy(state.strategies[number]) for number in sorted(state.strategies)],
+            [_request(request) for request in state.rfqs.values()],
         )
     )
 
@@ -135,6 +142,7 @@ def load(content: bytes) -> State:
     state.pools = {row.asset_id: _load_pool(row) for row in image.pools}
     state.small_debts = dict.fromkeys(image.small_debts)
     state.liquidations = {row.subaccount_id: _load_liquidation(row) for row in image.liquidations}
+    liquidation.note_due(state)
     state.unclaimed, state.holes, state.taken = dict(image.unclaimed), dict(image.holes), dict(image.taken)
     state.automatic = {
         number: None for number, each in state.subaccounts.items() if each.auto_lend or each.auto_repay_borrows
@@ -143,6 +151,8 @@ def load(content: bytes) -> State:
     _load_yields(state)
     liquidity.count(state)
     _load_markets(state, image.markets)
+    _load_waiting(state, image)
+    _load_strategies(state, image)
     state.funding_due_us = next_due_us(state)
     _load_positions(state, image.subaccounts)
     return state
@@ -209,6 +219,33 @@ class _Resting(_Row, frozen=True):
     terms: OrderTerms | None = None
 
 
+class _Waiting(_Row, frozen=True):
+    """A trigger order that waits.   [S-9]"""
+
+    market_id: int
+    side: Side
+    order: _Resting
+
+
+class _Strategy(_Row, frozen=True):
+    view: StrategyView
+    next_us: int
+    slices_left: int
+    auto_lend: bool
+    auto_lend_redeem: bool
+    auto_borrow: bool
+    auto_borrow_repay: bool
+    order_id: int
+    stopped_by: str
+
+
+class _Rfq(_Row, frozen=True):
+    view: RfqView
+    flags: int
+    quotes: list[tuple[QuoteView, int]]
+    """Each with its flags, the first first."""
+
+
 class _Market(_Row, frozen=True):
     parameters: MarketParameters
     listed_at_us: int
@@ -256,6 +293,9 @@ class _ShareTime(_Row, frozen=True):
     prefix: str
     share_ms: str
     carry: str
+    seen: int = 0
+    recovering: list[tuple[int, str, str]] = []
+    """(write-down, shares, index collected up to).   [L-7]"""
 
 
 class _Subaccount(_Row, frozen=True):
@@ -316,6 +356,8 @@ class _Pool(_Row, frozen=True):
     closes_ms: int
     period_rates: list[tuple[int, str]]
     rate_prefix: str
+    write_downs: list[tuple[int, int, int, int, int, str, int, str, str]] = []
+    """(number, time, atoms, mark, value, shares, paid, index, residue).   [L-7]"""
 
 
 class _Pricing(_Row, frozen=True):
@@ -362,6 +404,12 @@ class _Content(_Row, frozen=True):
     unclaimed: list[tuple[int, int]]
     holes: list[tuple[int, int]]
     taken: list[tuple[int, int]]
+    waiting: list[_Waiting] = []
+    """By order id."""
+    triggered: list[int] = []
+    strategies: list[_Strategy] = []
+    rfqs: list[_Rfq] = []
+    """The one that ends first first."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -499,7 +547,9 @@ def _loan(asset_id: int, loan: Loan) -> _Loan:
 
 
 def _share_time(asset_id: int, time: ShareTime) -> _ShareTime:
-    return _ShareTime(asset_id, time.period, time.since_ms, str(time.prefix), str(time.share_ms), str(time.carry))
+    recovering = [(number, str(shares), str(index)) for number, (shares, index) in sorted(time.recovering.items())]
+    numbers = (str(time.prefix), str(time.share_ms), str(time.carry))
+    return _ShareTime(asset_id, time.period, time.since_ms, *numbers, time.seen, recovering)
 
 
 def _load_loan(row: _Loan) -> Loan:
@@ -523,6 +573,11 @@ def _pool(pool: Pool) -> _Pool:
         pool.closes_ms,
         [(period, str(rate)) for period, rate in sorted(pool.period_rates.items())],
         str(pool.rate_prefix),
+        [
+            (number, each.at_us, each.atoms, each.mark, each.value, str(each.shares), each.paid, str(each.index),
+             str(each.residue))
+            for number, each in sorted(pool.write_downs.items())
+        ],
     )
 
 
@@ -533,6 +588,10 @@ def _load_pool(row: _Pool) -> Pool:
     pool.pending_yield, pool.residue, pool.closes_ms = int(row.pending_yield), int(row.residue), row.closes_ms
     pool.period_rates = {period: int(rate) for period, rate in row.period_rates}
     pool.rate_prefix = int(row.rate_prefix)
+    for number, at_us, atoms, mark, value, shares, paid, index, residue in row.write_downs:
+        found = WriteDown(at_us, atoms, mark, value, int(shares), paid, int(index), int(residue))
+        pool.write_downs[number] = found
+        pool.next_write_down = number + 1
     return pool
 
 
@@ -584,7 +643,8 @@ def _load_yields(state: State) -> None:
     for asset_id, pool in state.pools.items():
         staked = (account_id(AccountKind.STAKED, chain_id) << ASSET_BITS | asset_id for chain_id in state.chains)
         pool.staked = sum(state.balances.get(key, 0) for key in staked)
-    state.has_yields = any(pool.period_rates for pool in state.pools.values())
+    state.has_recoveries = any(pool.write_downs for pool in state.pools.values())
+    state.has_yields = state.has_recoveries or any(pool.period_rates for pool in state.pools.values())
     state.yield_due_us = next_close_us(state)
 
 
@@ -612,7 +672,15 @@ def _load_subaccount(state: State, row: _Subaccount) -> Subaccount:
     subaccount.lent = {loan.asset_id: _load_loan(loan) for loan in row.lent}
     subaccount.debts = {loan.asset_id: _load_loan(loan) for loan in row.debts}
     subaccount.share_times = {
-        time.asset_id: ShareTime(time.period, time.since_ms, int(time.prefix), int(time.share_ms), int(time.carry))
+        time.asset_id: ShareTime(
+            time.period,
+            time.since_ms,
+            int(time.prefix),
+            int(time.share_ms),
+            int(time.carry),
+            time.seen,
+            {number: (int(shares), int(index)) for number, shares, index in time.recovering},
+        )
         for time in row.share_times
     }
     return subaccount
@@ -683,6 +751,53 @@ def _load_positions(state: State, rows: list[_Subaccount]) -> None:
             state.virtual[number] = None
     for each in state.subaccounts.values():
         each.judge_by_margin()
+
+
+def _waiting(state: State) -> list[_Waiting]:
+    waiting = {
+        number: order for subaccount in state.subaccounts.values() for number, order in subaccount.waiting.items()
+    }
+    return [
+        _Waiting(order.market.parameters.market_id, order.side, _resting(order))
+        for _number, order in sorted(waiting.items())
+    ]
+
+
+def _strategy(strategy: Strategy) -> _Strategy:
+    return _Strategy(*(getattr(strategy, name) for name in _Strategy.__struct_fields__))
+
+
+def _request(request: Rfq) -> _Rfq:
+    quotes = [(quote, request.quote_flags[number]) for number, quote in request.quotes.items()]
+    return _Rfq(request.view, request.flags, quotes)
+
+
+def _load_waiting(state: State, image: _Content) -> None:
+    """Orders that wait, and which of them have been triggered; the heaps follow.   [S-9]"""
+    waiting: dict[int, Order] = {}
+    for row in image.waiting:
+        order = _load_order(state, state.markets[row.market_id], row.side, row.order)
+        waiting[order.order_id] = order.subaccount.waiting[order.order_id] = order
+        if order.client_id is not None:
+            order.subaccount.client_ids[order.client_id] = order
+    state.triggered = {number: waiting[number] for number in image.triggered}
+    triggers.rebuild(state)
+
+
+def _load_strategies(state: State, image: _Content) -> None:
+    """Strategies and requests for quotes, and when the next of each is due.   [S-7]"""
+    for row in image.strategies:
+        strategy = Strategy(**{name: getattr(row, name) for name in row.__struct_fields__})
+        number = row.view.strategy_id
+        state.strategies[number] = state.subaccounts[row.view.subaccount_id].strategies[number] = strategy
+    for each in image.rfqs:
+        quotes = {quote.quote_id: quote for quote, _flags in each.quotes}
+        flags = {quote.quote_id: quote_flags for quote, quote_flags in each.quotes}
+        number = each.view.rfq_id
+        loaded = Rfq(each.view, quotes, each.flags, flags)
+        state.rfqs[number] = state.subaccounts[each.view.subaccount_id].rfqs[number] = loaded
+    strategies.note_due(state)
+    rfq.note_due(state)
 
 
 def _load_order(state: State, market: Market, side: Side, row: _Resting) -> Order:

@@ -13,10 +13,12 @@ from engine import (
     funding,
     insurance,
     lending,
+    liquidation,
     loans,
     markets,
     orders,
     pricing,
+    rfq,
     staking,
     strategies,
     tick,
@@ -25,6 +27,7 @@ from engine import (
 )
 from engine.commands import (
     USER_COMMANDS,
+    AcceptQuote,
     AccrueInterest,
     AddKey,
     AdvanceClock,
@@ -33,6 +36,7 @@ from engine.commands import (
     CancelAllOrders,
     CancelAllStrategies,
     CancelOrder,
+    CancelRfq,
     CancelStrategy,
     ChargeFunding,
     CloseEpoch,
@@ -47,6 +51,7 @@ from engine.commands import (
     ConvertDust,
     CreateStrategy,
     CreditDeposit,
+    ExpireRfqs,
     FeedQuotes,
     FinalizeDeposit,
     FireTriggers,
@@ -54,12 +59,14 @@ from engine.commands import (
     FundInsurance,
     Genesis,
     GrantTier,
+    Liquidate,
     OpenSubaccount,
     OrphanDeposit,
     PlaceOrder,
     PlaceOrders,
     ReceiveYield,
     RecordSweep,
+    RefreshRfq,
     RegisterBackstop,
     RegisterKey,
     RejectWithdrawal,
@@ -77,6 +84,8 @@ from engine.commands import (
     SettleWithdrawal,
     StakeAssets,
     StopWithdrawals,
+    SubmitQuote,
+    SubmitRfq,
     Transfer,
     UnstakeAssets,
     UpdateAccount,
@@ -160,6 +169,7 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
         if state.automatic:
             lending.settle_idle(state, outcome)
         _report_balances(state, outcome)
+    liquidation.find(state, command, outcome, is_order=type(command) in _ORDERS)
     return outcome
 
 
@@ -252,6 +262,8 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
             return tick.settle_positions(state, command, outcome)
         case UpdateThrottle():
             return lending.update_throttle(state, command, outcome)
+        case Liquidate():
+            return liquidation.liquidate(state, command, outcome)
         case FireTriggers():
             return firing.fire(state, command, outcome)
         case CreateStrategy():
@@ -262,6 +274,18 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
             return strategies.cancel_all(state, command, outcome)
         case RunStrategies():
             return strategies.run(state, command, outcome)
+        case SubmitRfq():
+            return rfq.submit(state, command, outcome)
+        case RefreshRfq():
+            return rfq.refresh(state, command, outcome)
+        case CancelRfq():
+            return rfq.cancel(state, command, outcome)
+        case SubmitQuote():
+            return rfq.quote(state, command, outcome)
+        case AcceptQuote():
+            return rfq.accept(state, command, outcome)
+        case ExpireRfqs():
+            return rfq.expire(state, command, outcome)
         case CollectPoolFees():
             return lending.collect_fees(state, command, outcome)
         case StakeAssets():

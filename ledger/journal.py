@@ -42,6 +42,7 @@ class JournalKind(IntEnum):
     MARKET_CONFIGURED = 9
     LIQUIDATION_STARTED = 10
     LIQUIDATION_ENDED = 11
+    LIQUIDATION_STEP = 12
     DEPOSIT = 16
     DEPOSIT_REVERSED = 17
     WITHDRAWAL_REQUESTED = 18
@@ -82,6 +83,7 @@ class JournalKind(IntEnum):
     INSURANCE_FUNDED = 105
     NETTED = 106
     LENDERS_PAID = 107
+    LIQUIDATION_FEE = 108
 
 
 RECORD_KINDS = frozenset(range(JournalKind.GENESIS, JournalKind.DEPOSIT))

@@ -112,6 +112,23 @@ def quote_atoms_up(usd: int, quote_unit: int, quote_mark: int) -> int:
     return mul_div_up(usd * _PRICE_IN_USD, quote_unit, quote_mark)
 
 
+def quote_atoms_down(usd: int, quote_unit: int, quote_mark: int) -> int:
+    """USD (1e-8) in quote atoms, rounded down: the most that a charge may be.   [L-3]"""
+    return mul_div_down(usd * _PRICE_IN_USD, quote_unit, quote_mark)
+
+
+def fee_rate(maintenance: int, notional: int, most: int) -> int:
+    """min(`most`, ½ × the item's MMF) in 1e-9, rounded down; `notional` > 0.   [L-3]"""
+    return min(most, mul_div_down(maintenance, RATE_SCALE, 2 * notional)) if notional > 0 else 0
+
+
+def spare_usd(equity: int, maintenance: int, equity_after: int, maintenance_after: int) -> int:
+    """How much equity may still be taken before MMR is above what it was, in USD (1e-8), rounded down; ≥ 0.   [L-3]"""
+    if maintenance <= 0:
+        return max(0, equity_after)
+    return max(0, equity_after - mul_div_up(equity, maintenance_after, maintenance))
+
+
 def loss_per_lot(loss_atoms: int, open_lots: int) -> int:
     """⌈D × 1e12 / open interest⌉: by how much the side's loss index rises, in 1e-12 quote atoms a lot.   [L-6]"""
     return mul_div_up(loss_atoms, LOSS_ONE, open_lots)
