@@ -265,7 +265,7 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         ),
         markets=markets,
         unsettled={symbols[state.usdc]: shares.total(AccountKind.UNSETTLED, state.usdc)} if markets else {},
-        pool_holes={symbols[asset_id]: atoms for asset_id, atoms in sorted(state.holes.items()) if atoms},
+        pool_holes=liabilities.pool_holes(state),
         insurance_atoms=insurance_value(state),
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from engine import lending, margin, yields
+from engine import lending, margin, recoveries, yields
 from engine.formulas.collateral import value_usd, weight_at
 from engine.formulas.lending import claim_atoms, debt_atoms
 from engine.parameters import AssetParameters, MarketType, WeightKind
@@ -33,8 +33,10 @@ from ledger.chart import (
 ASSET_COLUMNS = ("available", "in_orders", "provisional", "withdrawing")
 POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")
 """Further columns of an asset that has a money market."""
-UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus")
-"""Of USDC, where there are perpetuals: settled gains that nobody has paid yet, losses not collected.   [S-13]"""
+SETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus", "recovery")
+"""Of USDC, where there are perpetuals: settled gains that nobody has paid yet, losses not collected, and what a lender
+may collect for debts that were written down.   [S-13, L-7]
+"""
 MARKET_COLUMNS = (
     "long",
     "short",
@@ -62,7 +64,7 @@ def columns(state: State) -> list[str]:
         names += [f"{state.assets[asset_id].symbol}.{kind}" for kind in kinds]
     markets = perpetuals(state)
     if markets:
-        names += [f"{state.assets[state.usdc].symbol}.{kind}" for kind in UNSETTLED_COLUMNS]
+        names += [f"{state.assets[state.usdc].symbol}.{kind}" for kind in SETTLED_COLUMNS]
     for market in markets:
         names += [f"{market.parameters.symbol}.{kind}" for kind in MARKET_COLUMNS]
     return names + list(VALUE_COLUMNS)
@@ -118,7 +120,9 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
                 is_plain = False
         if markets:
             unsettled = subaccount.unsettled
-            amounts += (unsettled, 0) if unsettled >= 0 else (0, -unsettled)
+            recovery = recoveries.uncollected(state, subaccount) if times and state.has_recoveries else 0
+            is_plain = is_plain and not recovery
+            amounts += (unsettled, 0, recovery) if unsettled >= 0 else (0, -unsettled, recovery)
             if subaccount.positions or subaccount.claims:
                 for market in markets:
                     amounts += _market_amounts(state, subaccount, market, at_us)
@@ -132,6 +136,16 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
             values, is_liquidated = _values(state, subaccount, at_us)
             amounts += values
         yield number, subaccount.user.user_id, amounts, _detail(state, subaccount, is_liquidated)
+
+
+def pool_holes(state: State) -> dict[str, int]:
+    """Symbol of an asset → USDC that its pool's lenders still lack of the value of debts written down.   [L-7, R-7]"""
+    found = {}
+    for asset_id in sorted(state.pools):
+        hole = sum(each.value - each.paid for each in state.pools[asset_id].write_downs.values())
+        if hole:
+            found[state.assets[asset_id].symbol] = hole
+    return found
 
 
 def collateral_parameters(state: State) -> str:

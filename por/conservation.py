@@ -11,7 +11,7 @@ from por.tree import Vector
 
 # Columns that an asset's pool shows. Every other quantity is owed to users: its trial balance is on the credit side.
 POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")
-# Columns that a perpetual market shows, and those of settled gains and losses that wait.   [R-2, S-13]
+# Columns that a perpetual market shows, and of the asset that they settle in: what waits, what lenders may collect.
 MARKET_COLUMNS = (
     "long",
     "short",
@@ -22,7 +22,7 @@ MARKET_COLUMNS = (
     "claim_plus",
     "claim_minus",
 )
-UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus")
+UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus", "recovery")
 UNSETTLED_ACCOUNTS = ("insurance_unsettled", "rounding_unsettled")
 LIQUIDITY_FUND = "liquidity_fund"
 POOL_SHARES = "pool_shares"
@@ -213,12 +213,17 @@ def require_markets(image: Image) -> None:
 
 def require_unsettled(asset: str, atoms: int, total: dict[str, int], system: dict[str, int]) -> None:
     """plus − minus is what the ledger says, and with what the exchange itself waits for it is zero.   [R-6, S-13]"""
-    plus, minus = (total[_of_asset(f"{asset}.{kind}", asset, total)] for kind in UNSETTLED_COLUMNS)
+    plus, minus, _recovery = (total[_of_asset(f"{asset}.{kind}", asset, total)] for kind in UNSETTLED_COLUMNS)
     if plus - minus != -atoms:
         raise BuildRefused(f"{asset}: users wait for {plus} and owe {minus}, the ledger says {-atoms}")
     own = sum(system.get(f"{asset}.{kind}", 0) for kind in UNSETTLED_ACCOUNTS)
     if atoms + own:
         raise BuildRefused(f"{asset}: unsettled equity sums to {atoms + own}: users {atoms}, the exchange {own}")
+    # What lenders of any pool are paid for a debt that was written down waits where yields of this asset do.   [L-7]
+    waiting = total[f"{asset}.recovery"] + total.get(f"{asset}.uncollected_yield", 0)
+    there = -system.get(f"{asset}.pool_yield", 0)
+    if waiting > there:
+        raise BuildRefused(f"{asset}: {waiting} of yields and recoveries are uncollected, the pool has {there}")
 
 
 def require_every_pool(image: Image) -> None:

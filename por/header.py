@@ -306,7 +306,7 @@ def reserves_text(image: Image, epoch: int) -> str:
 
 def waiting(image: Image, asset: str) -> tuple[int, int]:
     """Σ of settled gains that users wait for, and of settled losses that they owe, in this asset.   [S-13]"""
-    at = [image.columns.index(f"{asset}.{kind}") for kind in UNSETTLED_COLUMNS]
+    at = [image.columns.index(f"{asset}.{kind}") for kind in UNSETTLED_COLUMNS[:2]]
     plus, minus = (sum(account.amounts[column] for account in image.accounts) for column in at)
     return plus, minus
 

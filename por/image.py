@@ -112,7 +112,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     `ASSET.account_type` of every account that is not a user's to its signed total, debits positive. `opened` and
     `closed` count accounts since the last published epoch. `insurance_atoms` values the insurance fund in quote atoms.
     `unsettled` maps an asset to users' settled gains not yet paid less losses not yet collected, debits positive; its
-    columns are `ASSET.unsettled_plus` and `_minus`. `pool_holes` maps an asset to what its pool's lenders still lack of
+    columns are `ASSET.unsettled_plus` and `_minus`, and `ASSET.recovery`, what lenders may collect for debts that were
+    written down. `pool_holes` maps an asset to what its pool's lenders still lack of
     the value of a debt that was written down, in quote atoms.   [S-13, L-7, R-7]
     """
 

@@ -41,7 +41,7 @@ POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")  # shown by the asset's
 MARKET_COLUMNS = (  # shown by the perpetual market's line
     "long", "short", "cost_plus", "cost_minus", "pnl_plus", "pnl_minus", "claim_plus", "claim_minus",
 )  # fmt: skip
-UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus")  # shown by the header's `unsettled`
+UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus", "recovery")  # shown by the header's `unsettled`
 PRICE_SCALE = 10**12
 POOL_ACCOUNTS = ("pool_lent", "pool_borrowed", "pool_fees", "pool_yield", "pool_shares", "staked")
 
@@ -695,7 +695,10 @@ def check_unsettled(header: Json, totals: dict[str, int]) -> list[tuple[str, int
     for asset, stated in waiting.items():
         if not all(f"{asset}.{column}" in totals for column in UNSETTLED_COLUMNS):
             raise NotVerified(f"unsettled {asset} is stated, but the leaves do not show it")
-        plus, minus = (totals[f"{asset}.{column}"] for column in UNSETTLED_COLUMNS)
+        plus, minus, recovery = (totals[f"{asset}.{column}"] for column in UNSETTLED_COLUMNS)
+        uncollected = recovery + totals.get(f"{asset}.uncollected_yield", 0)
+        if uncollected > -signed(header["system"].get(f"{asset}.pool_yield", "0"), "pool_yield"):
+            raise NotVerified(f"{asset}: {uncollected} of yields and recoveries are uncollected, the ledger has less")
         if minus - plus != signed(stated, f"unsettled {asset}"):
             raise NotVerified(f"{asset}: users wait for {plus} and owe {minus}, the ledger says {stated}")
         own = sum(
