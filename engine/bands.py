@@ -26,12 +26,18 @@ def of(parameters: MarketParameters, is_liquidation: bool) -> BandParameters:
 
 
 def taker_key(state: State, market: Market, opposite: Ladder) -> int:
-    """The key of the opposite ladder beyond which no taker fills, by its best price and the means.   [P-11 … P-13]"""
-    best, bands = opposite.best_price_ticks(), market.parameters.bands
-    least, most = _bounds(state, market)
+    """The key of the opposite ladder beyond which no taker fills, by its best price and the means.   [P-11 … P-13]
+
+    Somebody stands there.
+    """
+    parameters, best_key = market.parameters, opposite.heap[0]
+    # A bound of nothing is (0, NO_LIMIT), so what is kept is never false.
+    least, most = state.valuations.bounds.get(parameters.market_id) or _bounds(state, market)
     if opposite.side is _BID:
-        return -max(least, formulas.sell_impact_bound(best, bands.impact_min))
-    return min(most, formulas.buy_impact_bound(best, bands.impact_max))
+        bound = formulas.sell_impact_bound(-best_key, parameters.bands.impact_min)
+        return -bound if bound > least else -least
+    bound = formulas.buy_impact_bound(best_key, parameters.bands.impact_max)
+    return bound if bound < most else most
 
 
 def is_beyond_the_means(state: State, market: Market, opposite: Ladder) -> bool:
@@ -123,10 +129,10 @@ def means(state: State, market: Market, bands: BandParameters) -> tuple[int, int
 
 def _bounds(state: State, market: Market) -> tuple[int, int]:
     """`means` of the market's own bands, kept until a price comes, a second passes or the market changes."""
-    known, market_id = state.valuations.bounds, market.parameters.market_id
-    found = known.get(market_id)
+    known, parameters = state.valuations.bounds, market.parameters
+    found = known.get(parameters.market_id)
     if found is None:
-        found = known[market_id] = means(state, market, market.parameters.bands)
+        found = known[parameters.market_id] = means(state, market, parameters.bands)
     return found
 
 
