@@ -227,7 +227,8 @@ def _part(kind: int, subaccount_id: int, market_ids: Sequence[int], sources: Seq
         ).where(fill.c.subaccount_id == subaccount_id, fill.c.market_id.in_(market_ids), fill.c.fee_atoms != "0")
     if kind == MOVED:
         moved = schema.settlement
-        wanted = [moved.c.subaccount_id == subaccount_id]
+        # Of whom a tick looked at one by one it reports what they paid: the tick's own rows say it of everybody.
+        wanted = [moved.c.subaccount_id == subaccount_id, moved.c.source != "realize"]
         if sources is not None:
             wanted.append(moved.c.source.in_(sources))
         return _row(

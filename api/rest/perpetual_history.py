@@ -44,6 +44,7 @@ _SOURCES: dict[str, contract.SettlementSourceName] = {
     "backstop": "BackstopProviderLiquidation",
     "adl": "BackstopAdlLiquidation",
     "loss": "SystemLiabilityTransfer",
+    "recovery": "BackstopLiquidityFundProceeds",
 }
 """What moved USDC, as the contract names it."""
 
@@ -52,9 +53,9 @@ _FILTERS: dict[contract.SettlementFilterName, tuple[tuple[int, ...], tuple[str, 
     "CulledBorrowInterest": ((MOVED,), ()),
     "CulledRealizePnl": ((MOVED,), ("claim", "conversion")),
     "CulledRealizePnlBookUtilization": ((MOVED,), ("unsettled",)),
-    "FundingPayment": ((FUNDING, MOVED), ("funding",)),
-    "RealizePnl": ((TICK, MOVED), ("realize",)),
-    "TradingFees": ((FEE, MOVED), ("fee",)),
+    "FundingPayment": ((FUNDING,), ()),
+    "RealizePnl": ((TICK,), ()),
+    "TradingFees": ((FEE,), ()),
     "TradingFeesSystem": ((MOVED,), ("liquidation",)),
 }
 """The contract's filter → kinds of rows, and which of those that were reported one by one."""
@@ -144,7 +145,8 @@ async def funding_history(call: Call) -> Answer:
 
 async def settlement_history(call: Call) -> Answer:
     """Per position and tick what was settled, into USDC or, with autoRealizePnl off, into its claim; funding, fees, and
-    what was found or paid apart from a tick.   [S-10 … S-13, V-1]
+    what was found or paid apart from a tick. What a tick could not pay waits as unsettled equity; when it is paid, that
+    is a row of its own, not another gain.   [S-10 … S-13, V-1]
     """
     query: contract.SettlementHistoryQuery = call.query
     page = page_of(query.limit, query.offset, query.sort_direction)

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from api.market_data import Change, PublicTrade
+from api.positions import Figures
 from api.rows import KlineRow, TickerRow
-from engine.commands import OrderType, SelfTrade, Side
-from engine.events import BalanceChanged, ExpiryReason, OrderStatus, OrderView, Trade
+from engine.commands import OrderType, Origin, SelfTrade, Side
+from engine.events import BalanceChanged, ExpiryReason, OrderStatus, OrderView, PositionView, Trade
 from engine.parameters import PRICE_SCALE, AssetParameters, MarketParameters
 from engine.state import State
 from ledger.amounts import format_decimal
@@ -24,6 +25,15 @@ _SELF_TRADE = {
     SelfTrade.REJECT_BOTH: "RejectBoth",
 }
 _PRICE_DECIMALS = len(str(PRICE_SCALE)) - 1
+_RATE_DECIMALS, _LINE_DECIMALS, _USD_DECIMALS = 9, 15, 8
+ORIGINS = {
+    Origin.USER: "USER",
+    Origin.LIQUIDATION: "LIQUIDATION_AUTOCLOSE",
+    Origin.ADL: "ADL_AUTOCLOSE",
+    Origin.COLLATERAL_CONVERSION: "COLLATERAL_CONVERSION",
+    Origin.SETTLEMENT: "SETTLEMENT_AUTOCLOSE",
+    Origin.BACKSTOP: "BACKSTOP_LIQUIDITY_PROVIDER",
+}
 _STATUS = {
     OrderStatus.NEW: "New",
     OrderStatus.PARTIALLY_FILLED: "PartiallyFilled",
@@ -173,14 +183,72 @@ def kline_message(row: KlineRow, text: MarketText, published_us: int, *, closed:
     }
 
 
-def mark_price_message(symbol: str, mark: int, index: int, at_us: int, published_us: int) -> dict[str, Any]:
-    """Prices in USD, exact; `f` and `n` are left out where there is no funding.   [W-6, P-2]"""
-    return {
+class MarkLine(NamedTuple):
+    """Mark and index of a market at a command, in PRICE_SCALE; a perpetual's funding beside them.   [P-2, P-22]"""
+
+    symbol: str
+    mark: int
+    index_price: int
+    rate: int | None = None
+    """What the running interval would be charged at, in 1e-9; None of a spot market."""
+    next_funding_us: int = 0
+
+
+def mark_price_message(line: MarkLine, at_us: int, published_us: int) -> dict[str, Any]:
+    """Prices in USD, exact; `f` and `n` (in ms) are left out where there is no funding.   [W-6, P-2]"""
+    message = {
         "e": "markPrice",
         "E": published_us,
-        "s": symbol,
-        "p": format_decimal(mark, _PRICE_DECIMALS),
-        "i": format_decimal(index, _PRICE_DECIMALS),
+        "s": line.symbol,
+        "p": format_decimal(line.mark, _PRICE_DECIMALS),
+        "i": format_decimal(line.index_price, _PRICE_DECIMALS),
+        "T": at_us,
+    }
+    if line.rate is not None:
+        message["f"] = format_decimal(line.rate, _RATE_DECIMALS)
+        message["n"] = line.next_funding_us // 1_000
+    return message
+
+
+def open_interest_message(lots: int, text: MarketText, published_us: int) -> dict[str, Any]:
+    return {"e": "openInterest", "E": published_us, "s": text.symbol, "o": text.quantity(lots)}
+
+
+def liquidation_message(
+    lots: int, ticks: int, side: Side, text: MarketText, published_us: int, at_us: int
+) -> dict[str, Any]:
+    """Something of an account in liquidation was closed, in the book or beside it; `S` is the side it took.   [L-3]"""
+    return {
+        "e": "liquidation",
+        "E": published_us,
+        "q": text.quantity(lots),
+        "p": text.price(ticks),
+        "S": _SIDES[side],
+        "s": text.symbol,
+        "T": at_us,
+    }
+
+
+def position_update(
+    view: PositionView, found: Figures, mark: int, event: str | None, text: MarketText, published_us: int, at_us: int
+) -> dict[str, Any]:
+    """The letters of account.positionUpdate; what is open when somebody subscribes comes without `e`.   [W-6]"""
+    data: dict[str, Any] = {} if event is None else {"e": event}
+    return data | {
+        "E": published_us,
+        "s": text.symbol,
+        "b": format_decimal(found.break_even_price, _PRICE_DECIMALS),
+        "B": format_decimal(found.entry_price, _PRICE_DECIMALS),
+        "f": format_decimal(found.imf, _LINE_DECIMALS),
+        "M": format_decimal(mark, _PRICE_DECIMALS),
+        "m": format_decimal(found.mmf, _LINE_DECIMALS),
+        "q": text.quantity(view.lots),
+        "Q": text.quantity(found.exposure),
+        "n": format_decimal(found.notional, _USD_DECIMALS),
+        "i": view.position_id,
+        "l": "0",
+        "p": text.quote(found.realized),
+        "P": text.quote(found.unrealized),
         "T": at_us,
     }
 
@@ -208,7 +276,8 @@ def order_update(order: OrderView, event: str, text: MarketText, published_us: i
     data["Z"] = text.quote(order.executed_quote_atoms)
     data["V"] = _SELF_TRADE[order.self_trade]
     data["T"] = at_us
-    data["O"] = "USER"
+    terms = order.terms
+    data["O"] = ORIGINS[Origin.USER if terms is None else terms.origin]
     data["r"] = order.reduce_only
     return data
 

@@ -7,34 +7,47 @@ from typing import Any
 
 from api.candles import INTERVALS, bounds
 from api.market_data import Change, MarketData
+from api.positions import figures
 from api.streams.letters import (
     MarketText,
+    MarkLine,
     balance_update,
     book_ticker_message,
     depth_message,
     fill_letters,
     kline_message,
+    liquidation_message,
     mark_price_message,
     market_text,
+    open_interest_message,
     order_update,
+    position_update,
     ticker_message,
     trade_message,
 )
 from api.streams.names import DEPTH_SPEEDS
-from api.streams.subscribers import Subscribers, Verify
+from api.streams.subscribers import Client, Subscribers, Verify
+from engine import funding
+from engine.commands import Origin, Side
 from engine.events import (
     BalanceChanged,
     KeyRevoked,
+    LiquidationChanged,
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
     OrderView,
     Outcome,
+    PositionChanged,
+    PositionView,
     Trade,
+    TriggerFailed,
+    TriggerPlaced,
 )
-from engine.parameters import MarketParameters, MarketType
+from engine.parameters import MarketType
+from engine.perpetuals import ADJUSTED, CLOSED, OPENED
 from engine.pricing import index_price, mark_price
-from engine.state import State
+from engine.state import ASSET_BITS, Market, State
 from ledger.blocks import Block
 
 TICK_S = 0.2
@@ -44,14 +57,18 @@ _ORDER_EVENTS = {
     OrderAccepted: "orderAccepted",
     OrderCancelled: "orderCancelled",
     OrderExpired: "orderExpired",
+    TriggerPlaced: "triggerPlaced",
+    TriggerFailed: "triggerFailed",
 }
+_POSITION_EVENTS = {OPENED: "positionOpened", ADJUSTED: "positionAdjusted", CLOSED: "positionClosed"}
+_TICKS_PER_MINUTE = 60 * TICKS_PER_SECOND
 
 
 class Streams:
     """The streams of this node. `run` drives the timed ones; `on_block` the others."""
 
     def __init__(self, state: State, market_data: MarketData, verify: Verify) -> None:
-        self.subscribers = Subscribers(verify, self._forget_topic)
+        self.subscribers = Subscribers(verify, self._forget_topic, self._begin_topic)
         self._state = state
         self._market_data = market_data
         self._coalesced: dict[tuple[int, str], Coalesced] = {}
@@ -60,6 +77,8 @@ class Streams:
         self._block_at_us = 0
         self._durable_seq = state.sequence
         self._marks = Marks(state, [])
+        self._greetings: list[tuple[int, str, Client, list[dict[str, Any]]]] = []
+        """What new subscribers are told, with the command that must be durable before."""
         self._ticks = 0
 
     # ---- what a block brings
@@ -70,13 +89,18 @@ class Streams:
         self._durable_seq = outcomes[-1].seq
         if not self.subscribers.topics:
             self._coalesced.clear()
+            self._greetings.clear()
             return
+        self._greet()
         for market_id, change in changes.items():
             self._publish_market(market_id, change)
-        if self.subscribers.private:
-            for outcome in outcomes:
-                if outcome.events:
+        for outcome in outcomes:
+            if outcome.events:
+                if self.subscribers.private:
                     self._publish_private(outcome)
+                self._publish_liquidations(outcome)
+            if outcome.settled is not None and self.subscribers.private:
+                self._publish_settled(outcome)
 
     def _publish_market(self, market_id: int, change: Change) -> None:
         topics = self.subscribers.topics
@@ -118,6 +142,8 @@ class Streams:
                 self._publish_balance(event, outcome.at_us)
             elif kind in _ORDER_EVENTS:
                 self._publish_order(event.order, _ORDER_EVENTS[kind], outcome.at_us, {})
+            elif kind is PositionChanged:
+                self._publish_position(event, outcome.at_us)
             elif kind is KeyRevoked:
                 self.subscribers.forget_key(event.public_key)
 
@@ -137,6 +163,58 @@ class Streams:
         data = order_update(order, event, text, self._block_at_us, at_us) | fill
         self.subscribers.send(everything, data)
         self.subscribers.send(of_market, data)
+
+    def _publish_position(self, changed: PositionChanged, at_us: int) -> None:
+        everything = f"{changed.position.subaccount_id}:account.positionUpdate"
+        of_market = f"{everything}.{self._text(changed.position.market_id).symbol}"
+        topics = self.subscribers.topics
+        if everything not in topics and of_market not in topics:
+            return
+        event = _POSITION_EVENTS[changed.change]
+        data = self._position_data(changed.position, changed.mark, event, at_us)
+        self.subscribers.send(everything, data)
+        self.subscribers.send(of_market, data)
+
+    def _position_data(self, view: PositionView, mark: int, event: str | None, at_us: int) -> dict[str, Any]:
+        found, text = figures(self._state, view, mark), self._text(view.market_id)
+        return position_update(view, found, mark, event, text, self._block_at_us, at_us)
+
+    def _publish_liquidations(self, outcome: Outcome) -> None:
+        """Fills of orders that the exchange placed to liquidate, and what passed beside the book.   [L-3 … L-6]"""
+        topics = self.subscribers.topics
+        for event in outcome.events:
+            kind = type(event)
+            if kind is Trade:
+                terms = event.taker.terms
+                if terms is None or terms.origin is not Origin.LIQUIDATION:
+                    continue
+                lots, ticks, side = event.lots, event.price_ticks, event.taker.side
+            elif kind is LiquidationChanged and event.market_id and event.stage in ("backstop", "adl"):
+                tick = self._state.markets[event.market_id].parameters.tick_price
+                lots, ticks = abs(event.quantity), event.price // tick
+                side = Side.BID if event.quantity > 0 else Side.ASK
+            else:
+                continue
+            text = self._text(event.market_id)
+            for topic in ("liquidation", f"liquidation.{text.symbol}"):
+                if topic in topics:
+                    message = liquidation_message(lots, ticks, side, text, self._block_at_us, outcome.at_us)
+                    self.subscribers.send(topic, message)
+
+    def _publish_settled(self, outcome: Outcome) -> None:
+        """Whom a settlement tick moved has no BalanceChanged: only those who listen are looked at.   [S-14]
+
+        The balance is that of now, which may be ahead of this block by what follows it; its own update comes then too.
+        """
+        state = self._state
+        ends = ":account.balanceUpdate"
+        for topic in [topic for topic in self.subscribers.topics if topic.endswith(ends)]:
+            number = int(topic.removesuffix(ends))
+            key = number << ASSET_BITS | state.usdc
+            if _contains(outcome.settled, number) and key not in outcome.touched:
+                locked = state.subaccounts[number].reserved.get(state.usdc, 0)
+                free = state.held(number, state.usdc) - locked
+                self._publish_balance(BalanceChanged(number, state.usdc, free, locked), outcome.at_us)
 
     def _publish_balance(self, change: BalanceChanged, at_us: int) -> None:
         topic = f"{change.subaccount_id}:account.balanceUpdate"
@@ -165,6 +243,8 @@ class Streams:
                 self._send_coalesced(market_id, speed, pending)
         if self._ticks % TICKS_PER_SECOND == 0:
             self._each_second()
+        if self._ticks % _TICKS_PER_MINUTE == 0:
+            self._send_open_interest()
         self._send_marks()
 
     def _send_coalesced(self, market_id: int, speed: str, pending: Coalesced) -> None:
@@ -184,20 +264,24 @@ class Streams:
                 topic = f"kline.{interval}.{symbol}"
                 if topic in topics:
                     self._send_klines(market_id, interval, topic)
-        parameters = (market.parameters for market in self._state.markets.values())
-        self._marks = Marks(self._state, [market for market in parameters if self._hears_mark(market)])
+        markets = self._state.markets.values()
+        heard = [market for market in markets if f"markPrice.{market.parameters.symbol}" in topics]
+        self._marks = Marks(self._state, heard)
 
-    def _hears_mark(self, market: MarketParameters) -> bool:
-        """Of a perpetual there is no mark yet.   [P-2]"""
-        return f"markPrice.{market.symbol}" in self.subscribers.topics and market.type == MarketType.SPOT
+    def _send_open_interest(self) -> None:
+        for market_id, market in self._state.markets.items():
+            topic = f"openInterest.{market.parameters.symbol}"
+            if market.parameters.perpetual is not None and topic in self.subscribers.topics:
+                message = open_interest_message(market.open_interest, self._text(market_id), self._block_at_us)
+                self.subscribers.send(topic, message)
 
     def _send_marks(self) -> None:
         """What this second's marks were, once the commands that made them are durable.   [A-7]"""
         marks = self._marks
         if marks.rows and marks.seq <= self._durable_seq:
-            for symbol, mark, index in marks.rows:
-                message = mark_price_message(symbol, mark, index, marks.at_us, self._block_at_us)
-                self.subscribers.send(f"markPrice.{symbol}", message)
+            for row in marks.rows:
+                message = mark_price_message(row, marks.at_us, self._block_at_us)
+                self.subscribers.send(f"markPrice.{row.symbol}", message)
             marks.rows = []
 
     def _send_ticker(self, market_id: int, topic: str) -> None:
@@ -226,6 +310,43 @@ class Streams:
             still_open = rows[-1].trades if rows and rows[-1].start_s == open_start_s else 0
             progress.start_s, progress.trades = open_start_s, still_open
 
+    def _begin_topic(self, topic: str, client: Client) -> None:
+        """A new subscriber is told how things stand, once that is durable.   [A-7, W-6]"""
+        found = self._standing(topic)
+        if found:
+            self._greetings.append((self._state.sequence, topic, client, found))
+            self._greet()
+
+    def _greet(self) -> None:
+        waiting, self._greetings = self._greetings, []
+        for greeting in waiting:
+            seq, topic, client, messages = greeting
+            if seq > self._durable_seq:
+                self._greetings.append(greeting)
+                continue
+            for message in messages:
+                self.subscribers.greet(client, topic, message)
+
+    def _standing(self, topic: str) -> list[dict[str, Any]]:
+        """The open interest of a market, or the positions that are open: those without `e`."""
+        owner, _, name = topic.rpartition(":")
+        kind, _, symbol = name.partition(".")
+        if kind == "openInterest":
+            return [
+                open_interest_message(market.open_interest, self._text(market_id), self._block_at_us)
+                for market_id, market in self._state.markets.items()
+                if market.parameters.symbol == symbol and market.parameters.perpetual is not None
+            ]
+        option, _, symbol = symbol.partition(".")
+        if option != "positionUpdate":
+            return []
+        held = self._state.subaccounts[int(owner)].positions
+        return [
+            self._position_data(held[market_id].view(), held[market_id].market.mark, None, self._block_at_us)
+            for market_id in sorted(held)
+            if held[market_id].lots and symbol in ("", self._text(market_id).symbol)
+        ]
+
     def _forget_topic(self, topic: str) -> None:
         """Nobody hears it any more: who subscribes next begins with the open candle."""
         self._klines.pop(topic, None)
@@ -252,18 +373,24 @@ class Coalesced:
 
 
 class Marks:
-    """Mark and index prices of some markets' base assets as they stood at a command."""
+    """Mark and index prices of some markets as they stood at a command; of a spot market its base asset's."""
 
     __slots__ = ("at_us", "rows", "seq")
 
-    def __init__(self, state: State, markets: list[MarketParameters]) -> None:
+    def __init__(self, state: State, markets: list[Market]) -> None:
         self.seq = state.sequence
         self.at_us = state.at_us
-        self.rows = [
-            (market.symbol, mark_price(state, market.base_asset_id), index_price(state, market.base_asset_id))
-            for market in markets
-            if mark_price(state, market.base_asset_id)
-        ]
+        self.rows = [row for row in (mark_line(state, market) for market in markets) if row.mark]
+
+
+def mark_line(state: State, market: Market) -> MarkLine:
+    """Mark and index of a market, and a perpetual's funding.   [P-2, P-22]"""
+    parameters = market.parameters
+    base = parameters.base_asset_id
+    index = index_price(state, base)
+    if parameters.type == MarketType.SPOT:
+        return MarkLine(parameters.symbol, mark_price(state, base), index)
+    return MarkLine(parameters.symbol, market.mark, index, funding.running_rate(market), market.next_funding_us)
 
 
 class KlineProgress:
@@ -274,3 +401,9 @@ class KlineProgress:
     def __init__(self, start_s: int, trades: int) -> None:
         self.start_s = start_s
         self.trades = trades
+
+
+def _contains(ids: Any, number: int) -> bool:
+    """Whether an ascending column of ids has this one."""
+    at = int(ids.searchsorted(number))
+    return at < len(ids) and int(ids[at]) == number

@@ -47,11 +47,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Subscribers:
-    """All WebSocket clients of this node, by what they subscribed to. `ended` is told of a topic that nobody hears."""
+    """All WebSocket clients of this node, by what they subscribed to. `ended` is told of a topic that nobody hears,
+    `begun` of a client that begins to hear one.
+    """
 
-    def __init__(self, verify: Verify, ended: Callable[[str], None]) -> None:
+    def __init__(self, verify: Verify, ended: Callable[[str], None], begun: Callable[[str, Client], None]) -> None:
         self._verify = verify
         self._ended = ended
+        self._begun = begun
         self._clients: dict[Client, None] = {}
         self.topics: dict[str, dict[Client, None]] = {}
         """Topic → its clients: a public stream's name, or `subaccount:stream`."""
@@ -104,6 +107,11 @@ class Subscribers:
         message = _encode({"stream": topic.rpartition(":")[2], "data": data})
         for client in clients:
             client.send(message)
+
+    def greet(self, client: Client, topic: str, data: dict[str, Any]) -> None:
+        """Queue a message for one who began to hear the topic, unless it has stopped since."""
+        if topic in client.subscriptions:
+            client.send(_encode({"stream": topic.rpartition(":")[2], "data": data}))
 
     def forget_key(self, public_key: bytes) -> None:
         """A revoked key hears nothing any more."""
@@ -182,6 +190,7 @@ class Subscribers:
             self._subscribe(client, topic, stream)
             if stream.kind == "account" and key is not None:
                 client.keys[topic] = key.public_key
+            self._begun(topic, client)
 
     async def _signer(self, client: Client, signature: Any) -> Signer:
         """Whose private streams are meant. Raises ApiError."""

@@ -444,9 +444,12 @@ async def test_marks_over_rest_and_the_socket_and_balances_as_loans_move_them(ru
     rows = validated("GET", "/api/v1/markPrices", await running.get("/api/v1/markPrices"))
     assert {row["symbol"]: (row["markPrice"], row["indexPrice"]) for row in rows} == {
         "SOL_USDC": ("100", "100"), "ETH_USDC": ("2000", "2000"),
+        "SOL_USDC_PERP": ("100", "100"), "ETH_USDC_PERP": ("2000", "2000"),
     }
     assert (await running.get("/api/v1/markPrices?symbol=SOL_USDC")).json == [rows[0]]
-    assert (await running.get("/api/v1/markPrices?marketType=PERP")).json == []
+    perpetuals = (await running.get("/api/v1/markPrices?marketType=PERP")).json
+    assert perpetuals == [row for row in rows if row["symbol"].endswith("_PERP")]
+    assert all(row["fundingRate"] == "0" and row["nextFundingTimestamp"] for row in perpetuals)
     now = str(time.time_ns() // 1_000_000)
     text = f"instruction=subscribe&timestamp={now}&window=5000"
     signature = [bob.key, b64encode(bob.private.sign(text.encode())).decode(), now, "5000"]
