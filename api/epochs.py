@@ -228,6 +228,7 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
     owed, system, reserves, shares = _balances(state, symbols)
     lines = (_market_line(state, market, shares) for market in perpetuals(state))
     markets = sorted(lines, key=lambda line: line.market)
+    settles = liabilities.settles(state)
     return Image(
         exchange=state.exchange,
         hour=closed.hour or None,
@@ -264,7 +265,7 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
             key=lambda line: line.asset,
         ),
         markets=markets,
-        unsettled={symbols[state.usdc]: shares.total(AccountKind.UNSETTLED, state.usdc)} if markets else {},
+        unsettled={symbols[state.usdc]: shares.total(AccountKind.UNSETTLED, state.usdc)} if settles else {},
         pool_holes=liabilities.pool_holes(state),
         insurance_atoms=insurance_value(state),
     )

@@ -34,7 +34,7 @@ ASSET_COLUMNS = ("available", "in_orders", "provisional", "withdrawing")
 POOL_COLUMNS = ("lent", "borrowed", "uncollected_yield")
 """Further columns of an asset that has a money market."""
 SETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus", "recovery")
-"""Of USDC, where there are perpetuals: settled gains that nobody has paid yet, losses not collected, and what a lender
+"""Of USDC, where anything settles in it: settled gains that nobody has paid yet, losses not collected, and what lenders
 may collect for debts that were written down.   [S-13, L-7]
 """
 MARKET_COLUMNS = (
@@ -63,11 +63,16 @@ def columns(state: State) -> list[str]:
         kinds = ASSET_COLUMNS + POOL_COLUMNS if asset_id in state.pools else ASSET_COLUMNS
         names += [f"{state.assets[asset_id].symbol}.{kind}" for kind in kinds]
     markets = perpetuals(state)
-    if markets:
+    if settles(state):
         names += [f"{state.assets[state.usdc].symbol}.{kind}" for kind in SETTLED_COLUMNS]
     for market in markets:
         names += [f"{market.parameters.symbol}.{kind}" for kind in MARKET_COLUMNS]
     return names + list(VALUE_COLUMNS)
+
+
+def settles(state: State) -> bool:
+    """Whether anything settles in USDC: perpetuals, or what lenders are paid for debts written down.   [S-10, L-7]"""
+    return state.has_recoveries or bool(perpetuals(state))
 
 
 def perpetuals(state: State) -> list[Market]:
@@ -88,6 +93,7 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
         (asset.asset_id, 10**asset.decimals, price, asset, asset.asset_id in state.pools) for asset, price in assets
     ]
     markets = perpetuals(state)
+    has_settlement = settles(state)
     nothing = [0] * len(MARKET_COLUMNS) * len(markets)
     for number in sorted(state.subaccounts):
         subaccount = state.subaccounts[number]
@@ -118,12 +124,12 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
                 collateral += _collateral_value(asset, quantity, unit, price)
             if owed_key | asset_id in balances:
                 is_plain = False
-        if markets:
+        if has_settlement:
             unsettled = subaccount.unsettled
             recovery = recoveries.uncollected(state, subaccount) if times and state.has_recoveries else 0
             is_plain = is_plain and not recovery
             amounts += (unsettled, 0, recovery) if unsettled >= 0 else (0, -unsettled, recovery)
-            if subaccount.positions or subaccount.claims:
+            if markets and (subaccount.positions or subaccount.claims):
                 for market in markets:
                     amounts += _market_amounts(state, subaccount, market, at_us)
             else:

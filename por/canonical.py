@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 VERSION = 1
-# A header that has perpetual markets says more, and says that it does.
+# A header of an exchange that has perpetual markets says more, and says that it does.
 MARKETS_VERSION = 2
 HASH_BYTES = 32
 ZERO_HASH = bytes(HASH_BYTES)

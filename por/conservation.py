@@ -199,13 +199,10 @@ def require_markets(image: Image) -> None:
             raise BuildRefused(f"{line.market}: the mark is {line.mark}, and the price set does not say so")
         if (line.claim_lend or line.claim_debt) and line.quote not in pools:
             raise BuildRefused(f"{line.market}: there are claims on the pool of {line.quote}, which is not there")
-    funds = {asset for asset, atoms in image.unsettled.items() if atoms}
     for name, atoms in image.system.items():
         asset, _, kind = name.rpartition(".")
         if atoms and kind in UNSETTLED_ACCOUNTS and asset not in image.unsettled:
             raise BuildRefused(f"{name} holds {atoms}, but nobody's unsettled {asset} is shown")
-    if (funds or image.pool_holes) and not image.markets:
-        raise BuildRefused(f"without a perpetual market there is nothing to settle: {funds}, {image.pool_holes}")
     for asset, hole in image.pool_holes.items():
         if asset not in pools or not 0 <= hole < COLUMN_LIMIT:
             raise BuildRefused(f"the pool of {asset} has a hole of {hole}")

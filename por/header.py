@@ -128,8 +128,8 @@ class Header(Row, frozen=True, kw_only=True):
         )
 
     def _market_fields(self) -> dict[str, Any]:
-        """What a header of version 2 says besides; nothing where there are no perpetuals, and version 1."""
-        if not self.markets:
+        """What a header of version 2 says besides; nothing, and version 1, where nothing settles."""
+        if not (self.markets or self.unsettled or self.pool_holes):
             return {}
         return {
             "version": MARKETS_VERSION,

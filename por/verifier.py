@@ -457,8 +457,8 @@ def check_markets(
         markets[name] = line
     if [line["market"] for line in header.get("markets", [])] != sorted(markets):
         raise NotVerified("the markets name one twice or out of order")
-    if header["version"] == 2 and not markets:
-        raise NotVerified("a header of version 2 is of an exchange that has perpetual markets")
+    if header["version"] == 2 and not (markets or header["unsettled"] or header["poolHoles"]):
+        raise NotVerified("a header of version 2 is of an exchange that has perpetual markets or settles something")
     return markets
 
 
@@ -886,15 +886,13 @@ def market_check_lines(markets: dict[str, Json]) -> list[str]:
 def market_lines(
     header: Json, markets: dict[str, Json], totals: dict[str, int], decimals: dict[str, int]
 ) -> list[str]:
-    if not markets:
-        return []
-    lines = ["", "Perpetual markets, long = short:"]
+    lines = ["", "Perpetual markets, long = short:"] if markets else []
     for name, line in markets.items():
         side = quantity(totals[f"{name}.long"], f"{name}.long", decimals)
         mark = quantity(line["mark"], f"{name}.cost", decimals)
         lot = quantity(line["lot"], f"{name}.long", decimals)
         lines.append(f"  {name:<16} {side} {line['base']} each side, {lot} {line['base']} = {mark} {line['quote']}")
-    for asset, hole in object_of(header["poolHoles"], "poolHoles").items():
+    for asset, hole in header.get("poolHoles", {}).items():
         lines.append(f"  Lenders of {asset} still lack {hole} quote atoms of a debt written down.")
     return lines
 
