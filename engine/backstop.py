@@ -70,6 +70,8 @@ class Slice(NamedTuple):
     """What the provider pays to the backstop fund, in USDC atoms."""
     incentive: int
     """What the insurance fund adds, in USDC atoms."""
+    is_all_it_can: bool
+    """All that is left, or all that its capacity lets it take."""
 
 
 def register(state: State, command: RegisterBackstop, outcome: Outcome) -> None:
@@ -104,7 +106,7 @@ def take_over(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
                 del asked[number]
                 continue
             _pass(state, outcome, subaccount, provider, taken)
-            if not provider.backstop_usd:
+            if taken.is_all_it_can:
                 del asked[number]
             if is_empty(subaccount):
                 break
@@ -137,11 +139,12 @@ def _slice(
     gross = _gross(state, subaccount, at_us)
     behind = asked[asked.index(provider.subaccount_id) :]
     part, whole = provider.backstop_usd, max(gross, sum(state.subaccounts[each].backstop_usd for each in behind))
+    is_all_it_can = whole == gross or part >= whole
     if part >= whole:
         part = whole = 1
     pieces = _pieces(state, subaccount, part, whole)
     debts = _debts(state, subaccount, at_us, part, whole)
-    if not pieces and not debts and part < whole:
+    if part < whole and not debts and not any(piece.lots for piece in pieces):
         return None
     risk = state.limits.risk
     usd, unit, *_rest = margin.line(state, state.usdc)
@@ -163,6 +166,7 @@ def _slice(
         equity,
         quote_atoms_up(mul_div_up(max(0, equity), risk.backstop_share, RATE_SCALE), unit, usd),
         quote_atoms_up(max(0, least - equity), unit, usd),
+        is_all_it_can,
     )
 
 
@@ -307,7 +311,8 @@ def _pieces(state: State, subaccount: Subaccount, part: int, whole: int) -> tupl
         lots = slice_of(held.lots, part, whole)
         gain = slice_of(margin.unrealized_atoms(held), part, whole)
         moved = gain - lots * (market.mark_lot - market.settled)
-        if lots or moved:
+        # Of less than a lot not its gain either: equity and risk go together.
+        if lots or (moved and not held.lots):
             found.append(Piece(market_id, lots, moved))
     return tuple(found)
 
