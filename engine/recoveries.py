@@ -39,7 +39,7 @@ def touch(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: Asse
     _see(state, subaccount, asset_id, time)
     for number, (shares, _index) in list(time.recovering.items()):
         write_down = pool.write_downs[number]
-        if write_down.paid >= write_down.value:
+        if write_down.hole <= 0:
             del time.recovering[number]
         else:
             time.recovering[number] = shares, write_down.index

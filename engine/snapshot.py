@@ -356,8 +356,8 @@ class _Pool(_Row, frozen=True):
     closes_ms: int
     period_rates: list[tuple[int, str]]
     rate_prefix: str
-    write_downs: list[tuple[int, int, int, int, int, str, int, str, str]] = []
-    """(number, time, atoms, mark, value, shares, paid, index, residue).   [L-7]"""
+    write_downs: list[tuple[int, int, int, int, int, str, int, str, str, int]] = []
+    """(number, time, atoms, mark, value, shares, paid, index, residue, filled).   [L-7]"""
 
 
 class _Pricing(_Row, frozen=True):
@@ -575,7 +575,7 @@ def _pool(pool: Pool) -> _Pool:
         str(pool.rate_prefix),
         [
             (number, each.at_us, each.atoms, each.mark, each.value, str(each.shares), each.paid, str(each.index),
-             str(each.residue))
+             str(each.residue), each.filled)
             for number, each in sorted(pool.write_downs.items())
         ],
     )
@@ -588,8 +588,8 @@ def _load_pool(row: _Pool) -> Pool:
     pool.pending_yield, pool.residue, pool.closes_ms = int(row.pending_yield), int(row.residue), row.closes_ms
     pool.period_rates = {period: int(rate) for period, rate in row.period_rates}
     pool.rate_prefix = int(row.rate_prefix)
-    for number, at_us, atoms, mark, value, shares, paid, index, residue in row.write_downs:
-        found = WriteDown(at_us, atoms, mark, value, int(shares), paid, int(index), int(residue))
+    for number, at_us, atoms, mark, value, shares, paid, index, residue, filled in row.write_downs:
+        found = WriteDown(at_us, atoms, mark, value, int(shares), paid, int(index), int(residue), filled)
         pool.write_downs[number] = found
         pool.next_write_down = number + 1
     return pool

@@ -190,7 +190,7 @@ class WriteDown(msgspec.Struct):
     mark: int
     """Frozen, in PRICE_SCALE."""
     value: int
-    """What that was worth, in USDC atoms; what `paid` lacks of it is the pool's hole."""
+    """What that was worth, in USDC atoms; what `paid` and `filled` lack of it is the pool's hole."""
     shares: int
     """Lend shares that are paid: those that there were."""
     paid: int = 0
@@ -198,6 +198,13 @@ class WriteDown(msgspec.Struct):
     """USDC per share so far, in 1e-27 atoms."""
     residue: int = 0
     """What dividing left over, in 1e-27 atoms."""
+    filled: int = 0
+    """What the pool's fees filled, in its own asset, as worth in USDC atoms at `mark`."""
+
+    @property
+    def hole(self) -> int:
+        """USDC atoms that its lenders still lack.   [L-7, R-7]"""
+        return self.value - self.paid - self.filled
 
 
 class Position:

@@ -1,0 +1,418 @@
+"""Debts that nobody can buy back: their lenders are paid their value instead, at a frozen mark.   [L-7, L-9]
+
+Memo of DEBT_WRITTEN_DOWN: subaccount, asset, atoms owed, frozen mark, their value in USDC atoms, USDC that was found
+for it, what the insurance and the backstop fund gave the account before, what lentTotal and feeTotal lost, 1 where the
+pool's shares ended with it, then net equity, maintenance margin and E before and after in USD (1e-8), then movements.
+Memo of HOLE_FILLED: asset, write-down, where from (`fees`, `insurance`), atoms of that, worth in USDC atoms, what is
+still lacking.   [L-10]
+"""
+
+from __future__ import annotations
+
+from engine import book_stage, insurance, lender_adl, lending, margin, recoveries
+from engine.events import LendingEvent, LendingMoved, LendingSource, LiquidationChanged, Outcome, SettlementMoved
+from engine.formulas import lending as formulas
+from engine.formulas.liquidation import quote_atoms_up
+from engine.formulas.margin import notional_usd
+from engine.parameters import PRICE_SCALE, USD_SCALE
+from engine.posting import post
+from engine.state import State, Subaccount, balance_key
+from engine.yields import weigh_shares
+from ledger.amounts import mul_div_down, mul_div_up
+from ledger.chart import (
+    BACKSTOP_FUND,
+    FEE_INCOME,
+    INSURANCE_FUND,
+    INSURANCE_UNSETTLED,
+    LIQUIDITY_FUND,
+    POOL_BORROWED,
+    POOL_FEES,
+    POOL_LENT,
+    POOL_SHARES,
+    POOL_YIELD,
+    AccountId,
+    AssetId,
+    available,
+    borrowed,
+    claim,
+    claim_debt,
+    claim_lend,
+    debt_share,
+    lend_share,
+    lent,
+    unsettled,
+)
+from ledger.journal import JournalKind, Posting
+
+_SOURCE = LendingSource.LIQUIDATION
+_PRICE_IN_USD = PRICE_SCALE // USD_SCALE
+
+
+def settle_debts(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
+    """Write down what nobody can buy back and no provider took, once positions are settled; True: any was.   [L-7]"""
+    freeze(state, subaccount, outcome.at_us)
+    if any(held.lots or held.cost for held in subaccount.positions.values()):
+        return False
+    frozen = state.liquidations[subaccount.subaccount_id].frozen
+    due = [asset_id for asset_id in sorted(subaccount.debts) if asset_id in frozen]
+    for asset_id in due:
+        write_down(state, outcome, subaccount, asset_id, frozen[asset_id])
+    return bool(due)
+
+
+def freeze(state: State, subaccount: Subaccount, at_us: int) -> None:
+    """The mark of each debt, as of the block that found E ≤ 0 or in which the tenth step to buy it back failed.   [L-7]
+
+    USDC is not bought back: there the steps count in which other collateral found no buyer.
+    """
+    liquidation = state.liquidations[subaccount.subaccount_id]
+    limit = state.limits.risk.bankruptcy_failed_steps
+    is_bankrupt = margin.realizable(state, subaccount, at_us) <= 0
+    for asset_id in subaccount.debts:
+        failed = liquidation.unfilled_ticks if asset_id == state.usdc else liquidation.failed_buys.get(asset_id, 0)
+        mark = margin.line(state, asset_id)[0]
+        if asset_id not in liquidation.frozen and mark and (is_bankrupt or failed >= limit):
+            liquidation.frozen[asset_id] = mark
+
+
+def recovery(state: State, asset_id: AssetId) -> tuple[int, int]:
+    """(USDC atoms found, USDC atoms due) over all debts of the asset that were written down: lenders' ratio.   [L-7]"""
+    write_downs = state.pools[asset_id].write_downs.values()
+    return sum(each.paid + each.filled for each in write_downs), sum(each.value for each in write_downs)
+
+
+def fill_holes(state: State, outcome: Outcome) -> None:
+    """Pay what lenders still lack: from their pool's fees, then by the insurance fund, oldest first.   [L-7, R-7]"""
+    open_holes = [
+        (each.at_us, asset_id, number)
+        for asset_id in state.holes
+        for number, each in state.pools[asset_id].write_downs.items()
+        if each.hole > 0
+    ]
+    for _at_us, asset_id, number in sorted(open_holes):
+        _fill_from_fees(state, outcome, asset_id, number)
+        _fill_from_insurance(state, outcome, asset_id, number)
+
+
+# --- one debt -------------------------------------------------------------------------------------------------------
+
+
+def write_down(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, mark: int) -> None:
+    """The pool forgets the debt, its lenders get V = n × mark in USDC as far as it is found, else a hole.   [L-7]
+
+    First from all that the subaccount has, then from the insurance and the backstop fund.
+    """
+    number, at_us, usdc = subaccount.subaccount_id, outcome.at_us, state.usdc
+    before, notional = insurance.standing(state, subaccount, at_us), margin.sums(state, subaccount, at_us).notional
+    value = _value(state, asset_id, lending.debt(state, subaccount, asset_id, at_us), mark)
+    insured_before, backed_before = insurance.balance(state), _backstop_balance(state)
+    found = _find(state, outcome, subaccount, value)
+    insured, backed = insured_before - insurance.balance(state), backed_before - _backstop_balance(state)
+
+    into = lending.Movements()
+    if asset_id == usdc and found:
+        # USDC pays a debt of USDC: that much of it is repaid as any other.
+        lending.repay(state, outcome, into, subaccount, usdc, found, _SOURCE)
+        if usdc not in subaccount.debts:
+            lending.post_alone(state, outcome, into)
+            return
+    now = lending.begin(state, outcome, asset_id)
+    shares = state.balances.get(balance_key(borrowed(number), debt_share(asset_id)), 0)
+    shares += sum(moved for account, asset, moved in into.postings if account == borrowed(number))
+    owed = formulas.debt_atoms(shares, now.borrowed, now.debt_shares)
+    paid_to_lenders = 0 if asset_id == usdc else found
+    due = owed if asset_id == usdc else value
+
+    now.debt_shares -= shares
+    cut = min(owed, now.borrowed - mul_div_up(now.debt_shares, 1, formulas.SHARES_PER_ATOM))
+    from_lent = min(cut, now.lent)
+    now.borrowed -= cut
+    now.lent -= from_lent
+    now.fees -= cut - from_lent
+    postings: list[Posting] = [
+        *into.postings,
+        (borrowed(number), debt_share(asset_id), -shares),
+        (POOL_SHARES, debt_share(asset_id), shares),
+        (POOL_BORROWED, asset_id, -cut),
+        (POOL_LENT, asset_id, from_lent),
+        (POOL_FEES, asset_id, cut - from_lent),
+    ]
+    has_lenders = recoveries.entitled_shares(state, asset_id) > 0
+    if paid_to_lenders:
+        # Where nobody lends, the loss is the exchange's, and so is what was found for it.
+        target = POOL_YIELD if has_lenders else FEE_INCOME
+        postings += [(available(number), usdc, paid_to_lenders), (target, usdc, -paid_to_lenders)]
+    if has_lenders:
+        entered = recoveries.write_down(state, asset_id, at_us, owed, mark, due)
+        recoveries.pay(entered, paid_to_lenders)
+        _note_hole(state, asset_id)
+    ended = now.lent == 0 and now.lend_shares > 0
+    if ended:
+        postings += _end_shares(state, outcome, asset_id, now)
+    loan = subaccount.debts.pop(asset_id)
+    subaccount.judge_by_margin()
+    state.small_debts.pop((number, asset_id), None)
+    into.memos.append((number, asset_id, int(LendingEvent.BORROW_REPAY), int(_SOURCE), owed, str(shares),
+                       loan.position_id))  # fmt: skip
+    entry = insurance.posted(state, outcome, JournalKind.DEBT_WRITTEN_DOWN, _merged(postings))
+    outcome.events.append(
+        LendingMoved(number, asset_id, LendingEvent.BORROW_REPAY, _SOURCE, owed, 0, loan.position_id, 0, "0")
+    )
+    after = insurance.standing(state, subaccount, at_us)
+    entry.memo = (number, asset_id, owed, mark, due, paid_to_lenders, insured, backed, from_lent, cut - from_lent,
+                  int(ended), *before, *after, tuple(into.memos))  # fmt: skip
+    outcome.events.append(
+        LiquidationChanged(
+            number,
+            "debt",
+            before[0],
+            before[1],
+            notional,
+            asset_id=asset_id,
+            quantity=-owed,
+            price=mark,
+            mark=margin.line(state, asset_id)[0],
+            equity_after_usd=after[0],
+            maintenance_after_usd=after[1],
+        )
+    )
+    if has_lenders and not ended:
+        _fill_from_fees(state, outcome, asset_id, state.pools[asset_id].next_write_down - 1)
+
+
+def _find(state: State, outcome: Outcome, subaccount: Subaccount, value: int) -> int:
+    """Have `value` of USDC available; gives how much there is: own cash, sales, things in kind, then the funds.   [L-7]
+
+    What the account owes in settlement is paid before: ADL at the bankruptcy price has left it no more than its share.
+    """
+    number, usdc = subaccount.subaccount_id, state.usdc
+
+    def missing() -> int:
+        owes = max(0, -subaccount.unsettled)
+        return value + owes - max(0, state.free(number, usdc))
+
+    book_stage.fund(state, outcome, subaccount, value + max(0, -subaccount.unsettled))
+    for asset_id in _by_order_of_sale(state, subaccount, outcome.at_us):
+        if missing() <= 0:
+            break
+        if asset_id != usdc and asset_id in subaccount.lent:
+            lender_adl.recover(state, outcome, subaccount, asset_id, _atoms_for(state, asset_id, missing()))
+        _take_in_kind(state, outcome, subaccount, asset_id, missing())
+        if asset_id in subaccount.lent:
+            _take_lent(state, outcome, subaccount, asset_id, missing())
+    if missing() > 0 and subaccount.unsettled > 0:
+        _take_unsettled(state, outcome, subaccount, min(missing(), subaccount.unsettled))
+    if missing() > 0:
+        insurance.pay(state, outcome, subaccount, missing(), "debt")
+    if missing() > 0:
+        _pay_from_backstop(state, outcome, subaccount, missing())
+    return min(value, max(0, value - missing()))
+
+
+def _take_in_kind(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, missing: int) -> None:
+    """What nobody bought passes to the insurance fund at mark, which pays as far as it can.   [L-7]"""
+    if asset_id == state.usdc or missing <= 0:
+        return
+    atoms = min(max(0, state.free(subaccount.subaccount_id, asset_id)), _atoms_for(state, asset_id, missing))
+    if atoms:
+        paid = min(_worth(state, asset_id, atoms), missing, insurance.balance(state))
+        insurance.move(state, outcome, subaccount, "debt", paid, asset_id, atoms)
+
+
+def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, missing: int) -> None:
+    """Lend shares that idle cannot redeem pass to the insurance fund at par; it pays as far as it can.   [L-7, L-8]"""
+    if missing <= 0:
+        return
+    number, usdc, at_us = subaccount.subaccount_id, state.usdc, outcome.at_us
+    before = insurance.standing(state, subaccount, at_us)
+    now = lending.begin(state, outcome, asset_id)
+    share = lend_share(asset_id)
+    shares = -state.balances.get(balance_key(lent(number), share), 0)
+    whole = formulas.claim_atoms(shares, now.lent, now.lend_shares)
+    atoms = min(whole, missing if asset_id == usdc else _atoms_for(state, asset_id, missing))
+    if not atoms:
+        return
+    passed = shares if atoms == whole else formulas.redeem_burn(atoms, now.lent, now.lend_shares)
+    if shares - passed < lending.LEAST_SHARES:
+        passed = shares
+    weigh_shares(state, outcome, subaccount, asset_id, now.lend_shares)
+    loan = subaccount.lent[asset_id]
+    loan.flow_atoms -= atoms
+    if passed == shares:
+        del subaccount.lent[asset_id]
+    worth = atoms if asset_id == usdc else _worth(state, asset_id, atoms)
+    paid = min(worth, missing, insurance.balance(state))
+    postings: list[Posting] = [(lent(number), share, passed), (INSURANCE_FUND, share, -passed)]
+    if paid:
+        postings += [(INSURANCE_FUND, usdc, paid), (available(number), usdc, -paid)]
+    left = formulas.claim_atoms(shares - passed, now.lent, now.lend_shares)
+    memos = ((number, asset_id, int(LendingEvent.LEND_REDEEM), int(_SOURCE), atoms, str(passed), loan.position_id),)
+    entry = insurance.posted(state, outcome, JournalKind.COLLATERAL_TAKEN, postings)
+    after = insurance.standing(state, subaccount, at_us)
+    mark = margin.line(state, asset_id)[0]
+    entry.memo = (number, "lent", paid, asset_id, atoms, mark, *before, *after, memos)
+    outcome.events.append(
+        LendingMoved(
+            number, asset_id, LendingEvent.LEND_REDEEM, _SOURCE, atoms, left, loan.position_id, 0, str(shares - passed)
+        )
+    )
+
+
+def _take_unsettled(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> None:
+    """What others owe it passes to the insurance fund, which pays as far as it can and is paid in its stead.   [L-7]"""
+    number, usdc, at_us = subaccount.subaccount_id, state.usdc, outcome.at_us
+    before = insurance.standing(state, subaccount, at_us)
+    paid = min(atoms, insurance.balance(state))
+    postings: list[Posting] = [(unsettled(number), usdc, atoms), (INSURANCE_UNSETTLED, usdc, -atoms)]
+    if paid:
+        postings += [(INSURANCE_FUND, usdc, paid), (available(number), usdc, -paid)]
+    entry = insurance.posted(state, outcome, JournalKind.COLLATERAL_TAKEN, postings)
+    after = insurance.standing(state, subaccount, at_us)
+    entry.memo = (number, "unsettled", paid, usdc, atoms, margin.line(state, usdc)[0], *before, *after)
+
+
+def _pay_from_backstop(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> None:
+    """The backstop fund pays after the insurance fund.   [L-7]"""
+    number, usdc, at_us = subaccount.subaccount_id, state.usdc, outcome.at_us
+    paid = min(atoms, _backstop_balance(state))
+    if paid <= 0:
+        return
+    before = insurance.standing(state, subaccount, at_us)
+    postings: list[Posting] = [(BACKSTOP_FUND, usdc, paid), (available(number), usdc, -paid)]
+    entry = insurance.posted(state, outcome, JournalKind.INSURANCE, postings)
+    entry.memo = (number, "backstop", paid, 0, 0, 0, *before, *insurance.standing(state, subaccount, at_us))
+    outcome.events.append(SettlementMoved(number, "liquidation", paid))
+
+
+# --- the pool's hole ------------------------------------------------------------------------------------------------
+
+
+def _fill_from_fees(state: State, outcome: Outcome, asset_id: AssetId, number: int) -> None:
+    """The pool's fees become its lenders', at the frozen mark: they lack that much less USDC.   [L-7]"""
+    found = state.pools[asset_id].write_downs[number]
+    now = lending.begin(state, outcome, asset_id)
+    unit, usd = 10 ** state.assets[asset_id].decimals, margin.line(state, state.usdc)
+    price = found.mark * usd[1]
+    wanted = mul_div_up(found.hole, unit * usd[0], price)
+    atoms = min(now.fees, wanted)
+    if atoms <= 0 or not now.lend_shares:
+        return
+    worth = found.hole if atoms == wanted else mul_div_down(atoms, price, unit * usd[0])
+    now.fees -= atoms
+    now.lent += atoms
+    found.filled += worth
+    _note_hole(state, asset_id)
+    memo = (asset_id, number, "fees", atoms, worth, found.hole)
+    post(state, outcome, JournalKind.HOLE_FILLED, memo, [(POOL_FEES, asset_id, atoms), (POOL_LENT, asset_id, -atoms)])
+
+
+def _fill_from_insurance(state: State, outcome: Outcome, asset_id: AssetId, number: int) -> None:
+    """What the insurance fund has is paid to those that lent when the debt was written down.   [L-7]"""
+    found, usdc = state.pools[asset_id].write_downs[number], state.usdc
+    atoms = min(found.hole, insurance.balance(state))
+    if atoms <= 0:
+        return
+    recoveries.pay(found, atoms)
+    _note_hole(state, asset_id)
+    memo = (asset_id, number, "insurance", atoms, atoms, found.hole)
+    post(state, outcome, JournalKind.HOLE_FILLED, memo, [(INSURANCE_FUND, usdc, atoms), (POOL_YIELD, usdc, -atoms)])
+
+
+def _note_hole(state: State, asset_id: AssetId) -> None:
+    hole = sum(each.hole for each in state.pools[asset_id].write_downs.values())
+    if hole:
+        state.holes[asset_id] = hole
+    else:
+        state.holes.pop(asset_id, None)
+
+
+def _end_shares(state: State, outcome: Outcome, asset_id: AssetId, now: lending.Totals) -> list[Posting]:
+    """Shares of a pool that holds nothing for them any more end: what they are owed is in the write-down.   [L-7]
+
+    Or whoever lends next would share with them. It walks over the lenders, once in the life of a pool that is lost.
+    """
+    share, postings = lend_share(asset_id), []
+    for number in sorted(state.subaccounts):
+        subaccount = state.subaccounts[number]
+        if asset_id in subaccount.lent or (asset_id == state.usdc and subaccount.claims):
+            weigh_shares(state, outcome, subaccount, asset_id, now.lend_shares)
+            postings += _end_of(state, outcome, subaccount, asset_id)
+    for fund in (INSURANCE_FUND, BACKSTOP_FUND):
+        postings.append((fund, share, -state.balances.get(balance_key(fund, share), 0)))
+    postings.append((POOL_SHARES, share, -now.lend_shares))
+    now.lend_shares = 0
+    return postings
+
+
+def _end_of(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId) -> list[Posting]:
+    number, share = subaccount.subaccount_id, lend_share(asset_id)
+    postings: list[Posting] = []
+    loan = subaccount.lent.pop(asset_id, None)
+    if loan is not None:
+        held = -state.balances.get(balance_key(lent(number), share), 0)
+        postings.append((lent(number), share, held))
+        outcome.events.append(
+            LendingMoved(number, asset_id, LendingEvent.LEND_REDEEM, _SOURCE, 0, 0, loan.position_id, 0, "0")
+        )
+    for market_id in list(subaccount.claims) if asset_id == state.usdc else ():
+        held = -state.balances.get(balance_key(claim(number), claim_lend(market_id)), 0)
+        postings += [
+            (claim(number), claim_lend(market_id), held),
+            (LIQUIDITY_FUND, claim_lend(market_id), -held),
+            (LIQUIDITY_FUND, share, held),
+        ]
+        if not state.balances.get(balance_key(claim(number), claim_debt(market_id)), 0):
+            del subaccount.claims[market_id]
+    subaccount.judge_by_margin()
+    if not subaccount.claims and subaccount.auto_realize_pnl:
+        state.virtual.pop(number, None)
+    return postings
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def _value(state: State, asset_id: AssetId, atoms: int, mark: int) -> int:
+    """n × mark in USDC atoms, rounded up: what lenders are due.   [L-7]"""
+    usd, unit, *_rest = margin.line(state, state.usdc)
+    if asset_id == state.usdc:
+        return atoms
+    return quote_atoms_up(notional_usd(atoms, mark, 10 ** state.assets[asset_id].decimals), unit, usd)
+
+
+def _worth(state: State, asset_id: AssetId, atoms: int) -> int:
+    """What atoms of an asset are worth at mark, in USDC atoms, rounded down.   [L-7]"""
+    usd, usdc_unit, *_rest = margin.line(state, state.usdc)
+    mark, unit, *_asset = margin.line(state, asset_id)
+    return mul_div_down(atoms, mark * usdc_unit, unit * usd)
+
+
+def _atoms_for(state: State, asset_id: AssetId, worth: int) -> int:
+    """The fewest atoms of an asset that are worth this many USDC atoms at mark.   [L-7]"""
+    usd, usdc_unit, *_rest = margin.line(state, state.usdc)
+    mark, unit, *_asset = margin.line(state, asset_id)
+    return mul_div_up(worth, unit * usd, mark * usdc_unit)
+
+
+def _by_order_of_sale(state: State, subaccount: Subaccount, at_us: int) -> list[AssetId]:
+    """USDC first, then what else has a price and is not owed: weight descending, then value, then id.   [S-12]"""
+    found = []
+    for holding in margin.holdings(state, subaccount, at_us):
+        asset_id = holding.asset_id
+        if asset_id in subaccount.debts and asset_id != state.usdc:
+            continue
+        if holding.mark and (holding.held or holding.lent):
+            worth = _worth(state, asset_id, holding.held + holding.lent)
+            found.append((asset_id != state.usdc, -holding.weight, -worth, asset_id))
+    return [asset_id for *_order, asset_id in sorted(found)]
+
+
+def _backstop_balance(state: State) -> int:
+    return max(0, -state.balances.get(balance_key(BACKSTOP_FUND, state.usdc), 0))
+
+
+def _merged(postings: list[Posting]) -> list[Posting]:
+    sums: dict[tuple[AccountId, AssetId], int] = {}
+    for account, asset, atoms in postings:
+        sums[account, asset] = sums.get((account, asset), 0) + atoms
+    return [(account, asset, atoms) for (account, asset), atoms in sums.items() if atoms]
