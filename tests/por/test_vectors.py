@@ -1,4 +1,7 @@
-"""The published vectors of format version 1: builder and verifier, written apart, both give these bytes.   [R-3]"""
+"""The published vectors: builder and verifier, written apart, both give these bytes.   [R-3]
+
+`por_v1.json` is format version 1 from the secrets up, `por_v2.json` a log that goes on with headers of version 2.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from por.leaves import identity, leaf_salt, user_secret
 from por.log import Log, key_id, origin, verifier_key
 from por.tree import Node, group_node, pad_group_hash, pad_leaf_hash, sum_node
 
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "por_v1.json").read_text())
+FILES = Path(__file__).parents[1] / "vectors"
+VECTORS: dict[str, Any] = json.loads((FILES / "por_v1.json").read_text())
+WITH_MARKETS: dict[str, Any] = json.loads((FILES / "por_v2.json").read_text())
+BOTH = pytest.mark.parametrize("vectors", [VECTORS, WITH_MARKETS], ids=["version 1", "version 2"])
 
 
 def vector(texts: list[str]) -> tuple[int, ...]:
@@ -95,16 +101,17 @@ def test_texts(given: dict[str, str]) -> None:
     assert verifier.sha256(tag + given["text"].encode()).hex() == given["hash"]
 
 
-def test_the_builder_gives_the_published_rows_checkpoint_and_proofs() -> None:
+@BOTH
+def test_the_builder_gives_the_published_rows_checkpoint_and_proofs(vectors: dict[str, Any]) -> None:
     """From the images, the master secret and the key, every published byte follows.   [R-23]"""
-    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["key"]["seed"]))
+    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vectors["key"]["seed"]))
     public = key.public_key().public_bytes_raw()
-    master = bytes.fromhex(VECTORS["secrets"]["master"])
-    images = [msgspec.convert(image, Image) for image in VECTORS["images"]]
+    master = bytes.fromhex(vectors["secrets"]["master"])
+    images = [msgspec.convert(image, Image) for image in vectors["images"]]
     log = Log()
     epochs: list[Epoch] = []
 
-    for number, row in enumerate(VECTORS["rows"]):
+    for number, row in enumerate(vectors["rows"]):
         if json.loads(row["text"])["kind"] == "missed":
             assert log.last is not None
             log.append(missed_row(log.last, json.loads(row["text"])["hour"], json.loads(row["text"])["reason"]))
@@ -113,24 +120,32 @@ def test_the_builder_gives_the_published_rows_checkpoint_and_proofs() -> None:
             log.append(epochs[-1].header)
         assert log.rows[number].text() == row["text"]
         assert log.rows[number].hash().hex() == row["hash"]
-        assert log.root().hex() == VECTORS["logRoots"][number]
+        assert log.root().hex() == vectors["logRoots"][number]
 
     checkpoint = log.checkpoint(key.sign, public)
-    assert checkpoint == VECTORS["checkpoint"]
-    assert [epoch.leaves.subaccount_ids for epoch in epochs] == VECTORS["leafOrder"]
-    assert log.export(checkpoint, public) == VECTORS["log"]
-    for epoch, proof, known in zip(epochs, VECTORS["proofs"], ([], [1], [1, 2, 3]), strict=True):
+    assert checkpoint == vectors["checkpoint"]
+    assert [epoch.leaves.subaccount_ids for epoch in epochs] == vectors["leafOrder"]
+    assert log.export(checkpoint, public) == vectors["log"]
+    for epoch, proof, known in zip(epochs, vectors["proofs"], ([], [1], [1, 2, 3]), strict=True):
         log_proof = log.proof(epoch.header.epoch, checkpoint, public, known)
         assert prove(epoch, proof["leaf"]["subaccountId"], log_proof) == proof
 
 
-def test_the_verifier_accepts_the_published_proofs_and_log() -> None:
-    key = verifier.decode_key(VECTORS["key"]["verifierKey"], 0x01)
+@BOTH
+def test_the_verifier_accepts_the_published_proofs_and_log(vectors: dict[str, Any]) -> None:
+    key = verifier.decode_key(vectors["key"]["verifierKey"], 0x01)
 
-    for proof in [*VECTORS["proofs"], VECTORS["log"]]:
+    for proof in [*vectors["proofs"], vectors["log"]]:
         report, _ = verifier.verify(proof, key=key)
         assert report[0].startswith("VERIFIED")
-    assert [verifier.row_hash(row["text"]).hex() for row in VECTORS["rows"]] == [row["hash"] for row in VECTORS["rows"]]
+    assert [verifier.row_hash(row["text"]).hex() for row in vectors["rows"]] == [row["hash"] for row in vectors["rows"]]
+
+
+def test_the_second_file_has_headers_of_both_versions() -> None:
+    """R-5: an old epoch verifies in a log that goes on."""
+    rows = [json.loads(row["text"]) for row in WITH_MARKETS["rows"]]
+
+    assert [(row["kind"], row["version"]) for row in rows] == [("epoch", 1), ("epoch", 2), ("missed", 1), ("epoch", 2)]
 
 
 def test_key_name_and_id() -> None:
