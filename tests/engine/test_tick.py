@@ -9,9 +9,15 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine import tick
-from ledger.chart import ROUNDING, ROUNDING_UNSETTLED
+from engine.commands import SettlePositions
+from engine.events import PositionsSettled, SettlementMoved
+from engine.rejections import RejectReason
+from engine.transition import apply
+from ledger.chart import INSURANCE_FUND, INSURANCE_UNSETTLED, ROUNDING, ROUNDING_UNSETTLED, cost, position
+from ledger.journal import JournalKind
 from tests.engine.crowd import Crowd
 
 SIZE = 8
@@ -170,3 +176,182 @@ def test_whatever_the_pool_has_nobody_gains_or_loses_but_x(
         for number in range(1, SIZE + 1):
             after = crowd.worth(number)
             assert abs(after - before[number] - gains[number]) <= 4, (number, before[number], gains[number], after)
+
+
+# --- one by one -------------------------------------------------------------------------------------------------------
+
+LOT = 1_000
+"""The mark of a lot before anything moves."""
+
+
+def standing(*funds: int, lots: int = 100) -> Crowd:
+    """Neighbours 1 long 2, 3 long 4 … in the first market at a settled mark, with this much USDC each."""
+    crowd = Crowd(len(funds))
+    market = crowd.markets[0]
+    market.mark_lot = LOT
+    for number, atoms in enumerate(funds, 1):
+        if atoms:
+            crowd.fund(number, atoms)
+    for number in range(1, len(funds), 2):
+        crowd.trade(market, number, number + 1, lots, LOT)
+    if any(market.traded):
+        crowd.tick()
+    assert not any(crowd.gains().values())
+    return crowd
+
+
+def moved(crowd: Crowd, by: int) -> Any:
+    crowd.markets[0].mark_lot += by
+    return crowd.tick()
+
+
+def test_an_unchanged_mark_with_nothing_traded_moves_nothing() -> None:
+    crowd = standing(1_000, 1_000)
+    assert not tick.is_moving(crowd.state)
+    outcome = crowd.tick()
+    assert outcome.journal == [] and outcome.settled is None
+    assert [type(event) for event in outcome.events] == [PositionsSettled]
+
+
+def test_a_plain_tick_is_one_transaction_of_columns_and_says_whom_it_moved() -> None:
+    crowd = standing(10_000, 10_000, 10_000, 10_000)
+    crowd.trade(crowd.markets[0], 1, 4, 5, LOT + 2)
+    outcome = moved(crowd, 10)
+    (entry,) = outcome.journal
+    market_id = crowd.markets[0].parameters.market_id
+    assert entry.kind == JournalKind.SETTLEMENT and entry.postings == []
+    assert entry.memo[1] == ((market_id, LOT, LOT + 10),)
+    assert [(batch.asset, batch.owners.tolist(), batch.atoms.tolist()) for batch in entry.batches] == [
+        (cost(market_id), [1, 4], [-10, 10]),
+        (crowd.usdc, [1, 2, 3, 4], [-1_040, 1_000, -1_000, 1_040]),
+    ]
+    assert outcome.settled.tolist() == [1, 2, 3, 4]
+    assert outcome.events == [PositionsSettled((market_id,), (LOT + 10,), 2_040, 2_040, 0)]
+
+
+def test_who_cannot_pay_owes_and_winners_wait_pro_rata_until_money_comes() -> None:
+    """5,000 of 10,000 come in: each winner gets half; a deposit of the loser's goes to those that wait.   [S-13]"""
+    crowd = standing(0, 300, 0, 4_701, lots=500)
+    for account in crowd.state.subaccounts.values():
+        account.auto_borrow_settlements = False
+    outcome = moved(crowd, 10)
+    unsettled = [each.unsettled for each in crowd.state.subaccounts.values()]
+    assert unsettled == [2_500, -4_700, 2_500, -299]
+    assert [crowd.held(n) for n in (1, 2, 3, 4)] == [2_500, 0, 2_500, 0]
+    told = [event for event in outcome.events if isinstance(event, SettlementMoved)]
+    assert told == [SettlementMoved(2, "realize", -300), SettlementMoved(4, "realize", -4_701)]
+    assert crowd.credit(ROUNDING) == 1 and crowd.credit(ROUNDING_UNSETTLED) == -1
+
+    # A deposit pays what its owner owes at once; those that wait share it.
+    crowd.exchange.at_us = crowd.at_us
+    crowd.exchange.deposit(2, "USDC", 10_000)
+    crowd.check()
+    assert crowd.state.subaccounts[2].unsettled == 0
+    assert crowd.held(2) == 10_000 - 4_700
+    assert crowd.held(1) == crowd.held(3) == 2_500 + 2_350
+    crowd.fund(4, 10_000)
+    crowd.tick()
+    # Nobody owes any more but rounding, and it pays as well.
+    crowd.tick()
+    assert not crowd.state.unsettled
+    assert crowd.credit(ROUNDING_UNSETTLED) == 0
+    assert [crowd.held(n) for n in (1, 2, 3, 4)] == [5_000, 5_300, 5_000, 10_000 - 299]
+
+
+def test_a_loser_gives_up_what_it_is_owed_first() -> None:
+    """Own positive unsettled equity passes to the winners before cash is taken.   [S-12 (0)]"""
+    crowd = standing(5_000, 0, lots=100)
+    crowd.state.subaccounts[2].auto_borrow_settlements = False
+    moved(crowd, 10)
+    assert (crowd.state.subaccounts[1].unsettled, crowd.held(1)) == (1_000, 5_000)
+    moved(crowd, -10)
+    assert crowd.held(1) == 5_000 and not crowd.state.unsettled
+
+
+def test_the_insurance_fund_advances_where_it_may() -> None:
+    crowd = standing(0, 400)
+    crowd.state.subaccounts[2].auto_borrow_settlements = False
+    crowd.insure(500)
+    limits = crowd.state.limits
+    crowd.state.limits = replace(limits, risk=replace(limits.risk, settlement_advance=True))
+    moved(crowd, 10)
+    assert crowd.held(1) == 900 and crowd.state.subaccounts[1].unsettled == 100
+    assert crowd.credit(INSURANCE_FUND) == 0 and crowd.credit(INSURANCE_UNSETTLED) == 500
+    crowd.fund(2, 600)
+    crowd.tick()
+    assert crowd.held(1) == 1_000 and crowd.credit(INSURANCE_FUND) == 500
+    assert not crowd.state.unsettled and crowd.credit(INSURANCE_UNSETTLED) == 0
+
+
+def test_a_loser_redeems_then_borrows_and_a_winner_with_auto_lend_gets_shares() -> None:
+    """What is lent passes at par to who would lend it again, also when nothing is idle.   [S-12 (2), (3)]"""
+    crowd = standing(0, 1_000, 5_000, 0)
+    state = crowd.state
+    crowd.lends(2, 600)
+    state.subaccounts[1].auto_lend = True
+    state.automatic[1] = None
+    crowd.borrows(3, 600)
+    assert crowd.idle() == 0
+    moved(crowd, 10)
+    # 2 owes 1,000: 400 it has, 600 it lends. 4 has nothing and may borrow nothing: nothing is idle.
+    assert (crowd.held(2), crowd.worth(2)) == (0, 0)
+    assert state.subaccounts[4].unsettled == -1_000
+    lent = state.subaccounts[1].lent
+    assert crowd.usdc in lent and crowd.idle() >= 0
+    assert crowd.worth(1) == 1_000 and state.subaccounts[1].unsettled > 0
+
+
+def test_what_idle_cannot_redeem_passes_as_shares_to_winners() -> None:
+    crowd = standing(0, 1_000, 5_000, 5_000)
+    crowd.lends(2, 1_000)
+    crowd.borrows(3, 900)
+    moved(crowd, 10)
+    assert crowd.idle() == 0
+    # 1 and 3 are each paid 1,000; 900 of the 2,000 are shares.
+    assert crowd.held(1) == 550 and crowd.held(3) == 5_000 + 900 + 550
+    assert crowd.worth(1) == 1_000 and crowd.worth(3) == 6_000
+
+
+def test_a_loser_without_usdc_borrows_what_the_pool_lets_pass() -> None:
+    crowd = standing(0, 0, 10**6, 10**6)
+    crowd.lends(4, 10_000)
+    moved(crowd, 10)
+    assert crowd.worth(2) == -1_000 and crowd.held(2) == 0
+    assert not crowd.state.unsettled and crowd.held(1) == 1_000
+
+
+def test_unsettled_equity_accrues_the_borrow_rate() -> None:
+    """Owed a tick at the rate of the pool, up; earned by who waits, down; the rest is rounding's.   [S-13]"""
+    crowd = standing(0, 0, 10**12, 10**12, lots=10**7)
+    state = crowd.state
+    state.subaccounts[2].auto_borrow_settlements = False
+    crowd.lends(4, 10**11)
+    crowd.borrows(3, 10**10)
+    moved(crowd, 10**3)
+    owed, waits = -state.subaccounts[2].unsettled, state.subaccounts[1].unsettled
+    assert owed == 10**10 and waits < owed
+    outcome = crowd.tick()
+    interest = next(entry for entry in outcome.journal if entry.kind == JournalKind.UNSETTLED_INTEREST)
+    rate = int(interest.memo[0])
+    assert rate > 0
+    year = 10**18 * 8_760 * 3_600_000
+    assert -state.subaccounts[2].unsettled == owed + -(-owed * rate * 10_000 // year)
+    assert state.subaccounts[1].unsettled == waits + waits * rate * 10_000 // year
+
+
+def test_the_residue_of_funding_becomes_the_rounding_accounts_usdc() -> None:
+    """A cost that stands on the rounding account is realized at the tick like a position of no lots.   [P-21]"""
+    crowd = standing(10_000, 10_000)
+    asset = cost(crowd.markets[0].parameters.market_id)
+    crowd.posts(JournalKind.FUNDING, (position(1), asset, 8), (position(2), asset, -5), (ROUNDING, asset, -3))
+    assert tick.is_moving(crowd.state)
+    crowd.tick()
+    assert (crowd.held(1), crowd.held(2), crowd.credit(ROUNDING)) == (9_992, 10_005, 3)
+    assert not tick.is_moving(crowd.state)
+
+
+def test_a_tick_out_of_order_is_refused() -> None:
+    crowd = standing(1_000, 1_000)
+    for at_us in (crowd.at_us, crowd.at_us + 1_000_000):
+        outcome = apply(crowd.state, crowd.state.sequence + 1, at_us, SettlePositions())
+        assert outcome.rejection is not None and outcome.rejection.reason is RejectReason.TICK_OUT_OF_ORDER
