@@ -14,6 +14,7 @@ from api import contract
 from api.codec import Codec, price_in_usd, rate, usd
 from api.contract import Decimal, Query, Wire
 from api.errors import bad_request, refusal
+from api.positions import usd_of
 from api.requests import asset_of, market_of, place_order
 from api.rest.route import Call, Route
 from engine import limits, margin
@@ -26,6 +27,7 @@ from engine.formulas.margin import (
     notional_usd,
 )
 from engine.parameters import RATE_SCALE, AssetParameters, WeightKind
+from engine.pricing import mark_price
 from engine.state import State, Subaccount
 from ledger.amounts import AmountError, mul_div_up, parse_decimal
 
@@ -67,14 +69,17 @@ class OrderPreview(Wire):
     resting: MarginFigures
     filled: MarginFigures
     est_liquidation_price_before: Decimal
-    """Of the market's base asset in USD; 0: no price of it alone would do it."""
+    """Of the market's base asset in USD, of a perpetual its own; 0: no price of it alone would do it."""
     est_liquidation_price_filled: Decimal
     refusal: contract.ApiErrorResponse | UnsetType = UNSET
     """Why the order would be refused now; absent when it would be accepted."""
 
 
 async def get_capital(call: Call) -> contract.MarginAccountSummary:
-    """`marginFraction` is absent without exposure.   [C-3, C-4, M-4, M-7]"""
+    """`marginFraction` is absent without exposure; `unsettledEquity` has the liquidity fund's claims in it.
+
+    [C-3, C-4, M-4, M-7, S-13, V-1]
+    """
     subaccount = call.subaccount(call.query.subaccount_id)
     return _summary(call.codec, subaccount, call.node.now_us())
 
@@ -144,12 +149,12 @@ async def get_preview(call: Call) -> OrderPreview:
     command = place_order(call.fields[0], subaccount.subaccount_id, state)
     found = limits.preview(state, command, at_us)
     open_loss = margin.open_order_loss(state, subaccount)
-    base = state.markets[command.market_id].parameters.base_asset_id
+    priced = limits.priced_by(state.markets[command.market_id])
     answer = OrderPreview(
         before=_figures(found.before, open_loss),
         resting=_figures(found.resting, open_loss + _own_loss(state, command)),
         filled=_figures(found.filled, open_loss),
-        est_liquidation_price_before=price_in_usd(limits.liquidation_price(state, subaccount, base, at_us)),
+        est_liquidation_price_before=price_in_usd(limits.liquidation_price(state, subaccount, priced, at_us)),
         est_liquidation_price_filled=price_in_usd(found.liquidation_price),
     )
     if found.refusal is not None:
@@ -180,8 +185,10 @@ def _summary(codec: Codec, subaccount: Subaccount, at_us: int) -> contract.Margi
     state = codec.state
     sums = margin.sums(state, subaccount, at_us)
     lines = margin.holdings(state, subaccount, at_us)
+    positions = margin.position_lines(state, subaccount, at_us)
     # What open orders would bring counts for the initial margin only.   [M-1]
-    bare = sum(_bare_notional(state, line) for line in lines)
+    held = sum(usd_of(state, abs(line.position.lots) * line.position.market.mark_lot) for line in positions)
+    bare = held + _bare_notional(state, subaccount, lines, at_us)
     imf, _mmf = account_fractions(
         sums.initial, 0, sums.notional, leverage_fraction(subaccount.leverage_limit)
     )
@@ -189,21 +196,31 @@ def _summary(codec: Codec, subaccount: Subaccount, at_us: int) -> contract.Margi
     fraction = margin_fraction(sums.equity, bare)
     locked = sums.initial + margin.open_order_loss(state, subaccount)
     liabilities = sum(line.liability for line in lines)
+    unrealized = sum(line.unrealized for line in positions)
+    settling = subaccount.unsettled + margin.claims_atoms(state, subaccount, at_us)
     return contract.MarginAccountSummary(
         assets_value=usd(sum(_market_value(state, line) + line.uncollected_value for line in lines)),
         borrow_liability=usd(liabilities),
         collateral=[_row(codec, subaccount, line) for line in lines if line.held or line.lent],
         imf=rate(imf),
-        unsettled_equity="0",
+        unsettled_equity=usd(_worth_of_usdc(state, settling)),
         liabilities_value=usd(liabilities),
         mmf=rate(mmf),
         net_equity=usd(sums.equity),
         net_equity_available=usd(sums.equity - locked),
         net_equity_locked=usd(locked),
-        net_exposure_futures="0",
-        pnl_unrealized="0",
+        net_exposure_futures=usd(sum(line.notional for line in positions)),
+        pnl_unrealized=usd(_worth_of_usdc(state, unrealized)),
         margin_fraction=UNSET if fraction is None else rate(fraction),
     )
+
+
+def _worth_of_usdc(state: State, atoms: int) -> int:
+    """USDC atoms at mark in USD (1e-8), rounded down: gains, unsettled equity, claims.   [C-3]"""
+    if not atoms:
+        return 0
+    price, _unit, in_usd, *_rest = margin.line(state, state.usdc)
+    return atoms * price // in_usd
 
 
 def _row(codec: Codec, subaccount: Subaccount, line: margin.Holding) -> contract.Collateral:
@@ -227,10 +244,17 @@ def _market_value(state: State, line: margin.Holding) -> int:
     return value_usd(line.held + line.lent, 10 ** state.assets[line.asset_id].decimals, line.mark)
 
 
-def _bare_notional(state: State, line: margin.Holding) -> int:
-    """Exposure without open orders in USD (1e-8), rounded up.   [M-1]"""
-    short = max(0, line.owed - line.held - line.lent)
-    return notional_usd(short, line.mark, 10 ** state.assets[line.asset_id].decimals)
+def _bare_notional(state: State, subaccount: Subaccount, lines: list[margin.Holding], at_us: int) -> int:
+    """Exposures of assets without open orders in USD (1e-8), rounded up; a loss to settle is owed USDC.   [M-1]"""
+    owed = {line.asset_id: line.owed - line.held - line.lent for line in lines}
+    if subaccount.positions or subaccount.unsettled:
+        shortfall = margin.perpetual_sums(state, subaccount, at_us, margin.NO_CHANGES, False, False, None)[1]
+        owed[state.usdc] = owed.get(state.usdc, 0) + shortfall
+    return sum(
+        notional_usd(atoms, mark_price(state, asset_id), 10 ** state.assets[asset_id].decimals)
+        for asset_id, atoms in owed.items()
+        if atoms > 0
+    )
 
 
 def _figures(sums: margin.Sums, loss: int) -> MarginFigures:
