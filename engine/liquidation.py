@@ -142,26 +142,32 @@ def step(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
     book_stage.clear(state, outcome, subaccount)  # L-2
     if _is_over(state, outcome, subaccount):
         return
-    if _is_for_the_book(state, outcome, subaccount):
+    is_tried = _is_for_the_book(state, outcome, subaccount)
+    if is_tried:
         book_stage.take_slice(state, outcome, subaccount)  # L-3
         if _is_over(state, outcome, subaccount) or _is_for_the_book(state, outcome, subaccount):
             return
     if not backstop.take_over(state, outcome, subaccount):  # L-4
-        _without_backstop(state, outcome, subaccount)
+        _without_backstop(state, outcome, subaccount, is_tried)
     _is_over(state, outcome, subaccount)
 
 
-def _without_backstop(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
-    """What no provider took: collateral is sold, positions close against opposing ones.   [L-5, L-6]"""
+def _without_backstop(state: State, outcome: Outcome, subaccount: Subaccount, is_tried: bool) -> None:
+    """What no provider took: collateral is sold, positions close against opposing ones, debts are tried on.
+
+    [L-5 … L-7]
+    """
     lacking = -insurance.own_usdc(state, subaccount, outcome.at_us)
     if lacking > 0:
         conversions.convert(state, outcome, subaccount, lacking)
         book_stage.clear(state, outcome, subaccount)
-    if any(held.lots for held in subaccount.positions.values()):
+    if any(held.lots for held in subaccount.positions.values()) or not subaccount.debts:
         deleveraging.deleverage(state, outcome, subaccount)  # L-6
     if subaccount.claims:
         virtual.convert_all(state, outcome, subaccount)
         book_stage.clear(state, outcome, subaccount)
+    if subaccount.debts and not is_tried:
+        book_stage.take_slice(state, outcome, subaccount)
 
 
 def _is_for_the_book(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
