@@ -138,6 +138,10 @@ def write_down(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
         (POOL_FEES, asset_id, cut - from_lent),
     ]
     has_lenders = recoveries.entitled_shares(state, asset_id) > 0
+    ended = now.lent == 0 and now.lend_shares > 0
+    if ended:
+        for holder in _holders(state, asset_id):
+            weigh_shares(state, outcome, holder, asset_id, now.lend_shares)
     if paid_to_lenders:
         # Where nobody lends, the loss is the exchange's, and so is what was found for it.
         target = POOL_YIELD if has_lenders else FEE_INCOME
@@ -146,7 +150,6 @@ def write_down(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
         entered = recoveries.write_down(state, asset_id, at_us, owed, mark, due)
         recoveries.pay(entered, paid_to_lenders)
         _note_hole(state, asset_id)
-    ended = now.lent == 0 and now.lend_shares > 0
     if ended:
         postings += _end_shares(state, outcome, asset_id, now)
     loan = subaccount.debts.pop(asset_id)
@@ -331,17 +334,22 @@ def _end_shares(state: State, outcome: Outcome, asset_id: AssetId, now: lending.
 
     Or whoever lends next would share with them. It walks over the lenders, once in the life of a pool that is lost.
     """
-    share, postings = lend_share(asset_id), []
-    for number in sorted(state.subaccounts):
-        subaccount = state.subaccounts[number]
-        if asset_id in subaccount.lent or (asset_id == state.usdc and subaccount.claims):
-            weigh_shares(state, outcome, subaccount, asset_id, now.lend_shares)
-            postings += _end_of(state, outcome, subaccount, asset_id)
+    share = lend_share(asset_id)
+    postings: list[Posting] = []
+    for holder in _holders(state, asset_id):
+        recoveries.note(state, holder, asset_id)
+        postings += _end_of(state, outcome, holder, asset_id)
     for fund in (INSURANCE_FUND, BACKSTOP_FUND):
         postings.append((fund, share, -state.balances.get(balance_key(fund, share), 0)))
     postings.append((POOL_SHARES, share, -now.lend_shares))
     now.lend_shares = 0
     return postings
+
+
+def _holders(state: State, asset_id: AssetId) -> list[Subaccount]:
+    """Who has shares of the pool, or a claim on some, by id."""
+    found = (state.subaccounts[number] for number in sorted(state.subaccounts))
+    return [each for each in found if asset_id in each.lent or (asset_id == state.usdc and each.claims)]
 
 
 def _end_of(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId) -> list[Posting]:

@@ -20,7 +20,6 @@ from engine.parameters import RATE_SCALE, BookState
 from engine.posting import post, record
 from engine.pricing import is_cancel_only
 from engine.state import Liquidation, Market, Order, State, Subaccount
-from engine.yields import uncollected
 from ledger.chart import INSURANCE_FUND, AssetId, available, contracts
 from ledger.journal import JournalKind, Posting
 
@@ -270,6 +269,13 @@ def fund(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> 
     return min(atoms, max(0, state.free(number, usdc)))
 
 
+def atoms_for(state: State, asset_id: AssetId, usdc_atoms: int) -> int:
+    """The fewest atoms of an asset that are worth this much USDC at mark; 0 without one.   [L-6, L-8]"""
+    price, _unit, in_usd, *_rest = margin.line(state, asset_id)
+    usd, _usdc_unit, usdc_in_usd, *_usdc = margin.line(state, state.usdc)
+    return mul_div_up(usdc_atoms, in_usd * usd, price * usdc_in_usd) if price else 0
+
+
 def _redeem_claims(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> int:
     into = lending.Movements()
     taken = virtual.redeem(state, outcome, into, subaccount, atoms)
@@ -372,10 +378,10 @@ def image(state: State, subaccount: Subaccount, at_us: int) -> Image:
     ]
     sold = margin.sellable_assets(state)
     holdings = []
-    for asset_id in sorted(subaccount.asset_ids):
+    for asset_id in sorted(margin.assets_of(state, subaccount)):
         quantity = state.held(subaccount.subaccount_id, asset_id) + lending.claim(state, subaccount, asset_id, at_us)
         owing = margin.owed_atoms(state, subaccount, asset_id, at_us)
-        earned = uncollected(state, subaccount, asset_id)
+        earned = margin.uncollected_atoms(state, subaccount, asset_id)
         if quantity or owing or earned:
             mark = margin.line(state, asset_id)[0]
             holdings.append(HoldingImage(asset_id, quantity, owing, earned, mark, asset_id in sold))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from engine import lending
+from engine import lending, recoveries
 from engine.events import ExpiryReason
 from engine.formulas.collateral import flat_atoms, weight_at
 from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
@@ -169,6 +169,10 @@ def sums(
         equity = settling
         if shortfall and usdc not in walked:
             walked = {**walked, usdc: None}
+    recovered = recoveries.uncollected(state, subaccount) if state.has_recoveries else 0
+    if recovered:
+        usdc = state.usdc
+        walked = {**walked, usdc: None}
     for asset_id in walked:
         quantity = -balances.get(held_key | asset_id, 0)
         owed = balances.get(owed_key | asset_id, 0)
@@ -192,6 +196,8 @@ def sums(
             owed += owed_change
             paying += paying_change
         earned = uncollected(state, subaccount, asset_id) if asset_id in share_times else 0
+        if recovered and asset_id == usdc:
+            earned += recovered
         if not quantity and not owed and paying <= 0 and not earned and (not shortfall or asset_id != usdc):
             continue
 
@@ -249,14 +255,14 @@ def realizable(
     """
     total = perpetual_sums(state, subaccount, at_us, NO_CHANGES, False, False, marks)[0]
     sold = sellable_assets(state)
-    for asset_id in subaccount.asset_ids:
+    for asset_id in assets_of(state, subaccount):
         price, _unit, in_usd, *_rest = line(state, asset_id)
         if marks is not None:
             price = marks.get(asset_id, 0) or price
         if asset_id in sold:
             quantity = state.held(subaccount.subaccount_id, asset_id)
             quantity += lending.claim(state, subaccount, asset_id, at_us)
-            total += quantity * price // in_usd + uncollected(state, subaccount, asset_id) * price // in_usd
+            total += quantity * price // in_usd + uncollected_atoms(state, subaccount, asset_id) * price // in_usd
         total -= -(-owed_atoms(state, subaccount, asset_id, at_us) * price // in_usd)
     return total
 
@@ -440,7 +446,7 @@ def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
     number = subaccount.subaccount_id
     leverage_base = leverage_fraction(subaccount.leverage_limit)
     lines = []
-    for asset_id in sorted(subaccount.asset_ids):
+    for asset_id in sorted(assets_of(state, subaccount)):
         asset = state.assets[asset_id]
         unit = 10**asset.decimals
         held = state.held(number, asset_id)
@@ -449,7 +455,7 @@ def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
         paying = subaccount.reserved.get(asset_id, 0) + subaccount.promised.get(asset_id, 0)
         quantity = held + claim
         exposure = max(0, paying + owed - quantity)
-        earned = uncollected(state, subaccount, asset_id)
+        earned = uncollected_atoms(state, subaccount, asset_id)
         if not quantity and not owed and not exposure and not earned:
             continue
         mark = mark_price(state, asset_id)
@@ -479,6 +485,21 @@ def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
             )
         )
     return lines
+
+
+def uncollected_atoms(state: State, subaccount: Subaccount, asset_id: AssetId) -> int:
+    """Yields of closed periods, and of USDC what debts that were written down still bring.   [C-3, Y-3, L-7]"""
+    earned = uncollected(state, subaccount, asset_id)
+    if state.has_recoveries and asset_id == state.usdc:
+        earned += recoveries.uncollected(state, subaccount)
+    return earned
+
+
+def assets_of(state: State, subaccount: Subaccount) -> Mapping[AssetId, None]:
+    """Every asset that a summary of the account looks at: USDC too when a written-down debt brings it.   [C-1, L-7]"""
+    if state.has_recoveries and state.usdc not in subaccount.asset_ids and recoveries.uncollected(state, subaccount):
+        return {**subaccount.asset_ids, state.usdc: None}
+    return subaccount.asset_ids
 
 
 def owed_atoms(state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int) -> int:

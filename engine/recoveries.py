@@ -36,7 +36,7 @@ def touch(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: Asse
         return
     atoms = _waiting(state, subaccount, asset_id, time)
     pool = state.pools[asset_id]
-    _see(state, subaccount, asset_id, time)
+    note(state, subaccount, asset_id)
     for number, (shares, _index) in list(time.recovering.items()):
         write_down = pool.write_downs[number]
         if write_down.hole <= 0:
@@ -48,6 +48,18 @@ def touch(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: Asse
         postings = [(POOL_YIELD, usdc, atoms), (available(owner), usdc, -atoms)]
         post(state, outcome, JournalKind.LENDERS_PAID, (owner, asset_id, atoms), postings)
         outcome.events.append(SettlementMoved(owner, "recovery", atoms))
+
+
+def note(state: State, subaccount: Subaccount, asset_id: AssetId) -> None:
+    """From now on the write-downs since the last touch are owed to the shares that it held all that time.   [L-7]"""
+    time, pool = subaccount.share_times[asset_id], state.pools[asset_id]
+    if time.seen == pool.next_write_down:
+        return
+    shares = shares_of(state, subaccount, asset_id)
+    for number in range(time.seen, pool.next_write_down):
+        if shares:
+            time.recovering[number] = shares, 0
+    time.seen = pool.next_write_down
 
 
 def uncollected(state: State, subaccount: Subaccount) -> int:
@@ -104,15 +116,3 @@ def _waiting(state: State, subaccount: Subaccount, asset_id: AssetId, time: Shar
         for number in range(time.seen, pool.next_write_down):
             atoms += mul_div_down(shares, pool.write_downs[number].index, INDEX_ONE)
     return atoms
-
-
-def _see(state: State, subaccount: Subaccount, asset_id: AssetId, time: ShareTime) -> None:
-    """From now on the write-downs since the last touch are owed to the shares that it held all that time."""
-    pool = state.pools[asset_id]
-    if time.seen == pool.next_write_down:
-        return
-    shares = shares_of(state, subaccount, asset_id)
-    for number in range(time.seen, pool.next_write_down):
-        if shares:
-            time.recovering[number] = shares, 0
-    time.seen = pool.next_write_down

@@ -1,0 +1,249 @@
+"""Debts that nobody buys back: lenders get their value at the frozen mark, latecomers nothing.   [L-7, L-9]"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from engine import bankruptcy, insurance, lending, margin, recoveries, snapshot
+from engine.commands import BorrowLend, LendingSide, OrderType, PlaceOrder, Side
+from engine.events import LiquidationChanged
+from engine.outcome import Outcome
+from engine.parameters import PRICE_SCALE
+from engine.posting import post
+from engine.state import State, Subaccount
+from ledger.chart import POOL_YIELD, available
+from ledger.journal import JournalKind
+from tests.engine.ladder import Arena, Member, entries, is_whole, parts
+from tests.engine.perps import USDC
+
+SOL = 10**9
+
+
+def lends(member: Member, atoms: int, symbol: str = "SOL") -> None:
+    member.does(BorrowLend(member.subaccount, member.desk.exchange.asset(symbol), LendingSide.LEND, atoms))
+
+
+def redeems(member: Member, atoms: int, symbol: str = "SOL") -> None:
+    member.does(BorrowLend(member.subaccount, member.desk.exchange.asset(symbol), LendingSide.BORROW, atoms))
+
+
+def shorts(member: Member, buyer: Member, sol: int, price: int = 150) -> None:
+    """Sell borrowed SOL on the spot market: `member` owes them and has their price."""
+    market = member.desk.exchange.market("SOL_USDC")
+    lots, ticks = sol * 100, price * 100
+    buyer.does(PlaceOrder(buyer.subaccount, market, Side.BID, OrderType.LIMIT, price_ticks=ticks, lots=lots))
+    order = PlaceOrder(
+        member.subaccount, market, Side.ASK, OrderType.LIMIT, price_ticks=ticks, lots=lots, auto_borrow=True
+    )
+    member.does(order)
+
+
+def lent_by(member: Member, symbol: str = "SOL") -> int:
+    state = member.state
+    return lending.claim(state, member.account, member.desk.exchange.asset(symbol), member.desk.exchange.at_us)
+
+
+def gives(arena: Arena, source: Member, target: Member, atoms: int) -> None:
+    """SOL change hands, as in a trade whose other leg is not looked at."""
+    out = Outcome(arena.state.sequence, arena.exchange.at_us)
+    legs = [(available(source.subaccount), arena.base, atoms), (available(target.subaccount), arena.base, -atoms)]
+    post(arena.state, out, JournalKind.TRANSFER, (), legs)
+    arena.exchange.outcomes.append(out)
+
+
+def write_down(arena: Arena, member: Member) -> Outcome:
+    """The step in which the account is bankrupt and nobody takes it."""
+    done, outcome = arena.step(bankruptcy.settle_debts, member)
+    assert done
+    return outcome
+
+
+def short_squeeze(insured: int = 0, lenders: int = 1, to: int = 400) -> tuple[Arena, list[Member], Member]:
+    """Lenders of 60 SOL, a borrower who sold 40 of them at 150 with 2,000 USDC behind it, and a price of `to`."""
+    arena = Arena()
+    people = [arena.member(f"lender{n}", 0, SOL=60 * SOL // lenders) for n in range(lenders)]
+    for each in people:
+        lends(each, 60 * SOL // lenders)
+    buyer, short = arena.member("buyer", 100_000), arena.member("short", 2_000)
+    shorts(short, buyer, 40)
+    if insured:
+        arena.insure(insured)
+    arena.price(to)
+    return arena, people, short
+
+
+def test_lenders_get_the_value_at_the_mark_and_keep_the_rest_lent() -> None:
+    arena, (lender,), short = short_squeeze(insured=20_000)
+    mark = arena.state.marks[arena.base]
+    owed = lending.debt(arena.state, short.account, arena.base, arena.exchange.at_us + 1)
+    own, fund = short.usdc, arena.insurance
+    assert arena.e(short) < 0
+
+    outcome = write_down(arena, short)
+
+    value = -(-owed * mark * USDC // (PRICE_SCALE * SOL))
+    (entry,) = entries(outcome, JournalKind.DEBT_WRITTEN_DOWN)
+    assert entry.memo[:6] == (short.subaccount, arena.base, owed, mark, value, value)
+    assert short.usdc == 0 and not short.account.debts and arena.insurance == fund - (value - own)
+    waiting = recoveries.uncollected(arena.state, lender.account)
+    assert value - 1 <= waiting <= value
+    assert 60 * SOL - owed <= lent_by(lender) <= 60 * SOL - owed + owed // 10**6
+    assert not arena.state.holes and bankruptcy.recovery(arena.state, arena.base) == (value, value)
+    assert [each.stage for each in parts(outcome, LiquidationChanged)][-1] == "debt"
+    assert is_whole(arena)
+
+
+def test_what_is_due_counts_as_equity_and_comes_with_the_next_touch() -> None:
+    arena, (lender,), short = short_squeeze(insured=20_000)
+    before = margin.sums(arena.state, lender.account, arena.exchange.at_us).equity
+    weight = arena.state.assets[arena.base].weight
+    write_down(arena, short)
+    waiting = recoveries.uncollected(arena.state, lender.account)
+    after = margin.sums(arena.state, lender.account, arena.exchange.at_us).equity
+    # SOL that counted at their weight are USDC that count whole.
+    assert after == pytest.approx(before + waiting * 100 * (10**9 - weight) // 10**9, rel=3e-2)
+
+    redeems(lender, SOL)
+
+    assert lender.usdc == waiting and recoveries.uncollected(arena.state, lender.account) == 0
+    assert margin.sums(arena.state, lender.account, arena.exchange.at_us).equity == pytest.approx(after, rel=1e-6)
+    assert arena.balance(POOL_YIELD, "USDC") in (0, -1) and is_whole(arena)
+
+
+def test_without_funds_the_rest_is_a_hole_that_later_income_fills_for_those_who_lent_then() -> None:
+    arena, (one, two), short = short_squeeze(lenders=2)
+    own = short.usdc
+    write_down(arena, short)
+    paid, due = bankruptcy.recovery(arena.state, arena.base)
+    fees = sum(each.filled for each in arena.state.pools[arena.base].write_downs.values())
+    assert paid == own + fees and arena.state.holes == {arena.base: due - paid}
+    redeems(one, lent_by(one))
+    assert one.usdc == pytest.approx(own // 2, abs=2)
+    # A stranger lends before the hole is filled, and is no heir.
+    stranger = arena.member("stranger", 0, SOL=10_000 * SOL)
+    lends(stranger, 10_000 * SOL)
+    loaded = snapshot.load(snapshot.dump(arena.state))
+    assert snapshot.dump(loaded) == snapshot.dump(arena.state)
+
+    arena.insure(4_000)
+    _nothing, outcome = arena.step(lambda state, out, _account: bankruptcy.fill_holes(state, out), short)
+    assert arena.insurance == 0 and arena.state.holes == {arena.base: due - paid - 4_000 * USDC}
+    redeems(stranger, SOL)
+    arena.insure(20_000)
+    arena.step(lambda state, out, _account: bankruptcy.fill_holes(state, out), short)
+    assert not arena.state.holes and entries(outcome, JournalKind.HOLE_FILLED)
+
+    assert stranger.usdc == 0 and recoveries.uncollected(arena.state, stranger.account) == 0
+    for each in (one, two):
+        everything = each.usdc + recoveries.uncollected(arena.state, each.account)
+        assert everything == pytest.approx((due - fees) // 2, abs=3)
+    assert is_whole(arena)
+
+
+def test_a_debt_of_all_that_is_lent_ends_the_shares_and_whoever_lends_next_begins_anew() -> None:
+    arena = Arena()
+    lender, buyer, short = arena.member("lender", 0, SOL=40 * SOL), arena.member("buyer", 10**5), arena.member("s", 900)
+    lends(lender, 40 * SOL)
+    pool = arena.state.pools[arena.base]
+    shorts(short, buyer, 30)
+    # The last ones are borrowed past the bound: a pool at 100 %.
+    pool.bound = 10**9
+    out, into = Outcome(arena.state.sequence, arena.exchange.at_us), lending.Movements()
+    idle = lending.totals(arena.state, pool, arena.exchange.at_us).idle
+    lending.borrow(arena.state, out, into, short.account, arena.base, idle, lending.LendingSource.MANUAL)
+    lending.post_alone(arena.state, out, into)
+    arena.exchange.outcomes.append(out)
+    # What it holds of its own debt would pay it; so that it does not, it is given away.
+    gives(arena, short, buyer, idle)
+    arena.price(500)
+    own = short.usdc
+
+    outcome = write_down(arena, short)
+
+    (entry,) = entries(outcome, JournalKind.DEBT_WRITTEN_DOWN)
+    assert entry.memo[10] == 1 and not lender.account.lent
+    assert recoveries.uncollected(arena.state, lender.account) == pytest.approx(own, abs=1)
+    again = arena.member("again", 0, SOL=5 * SOL)
+    lends(again, 5 * SOL)
+    assert lent_by(again) == 5 * SOL and is_whole(arena)
+    arena.insure(50_000)
+    arena.step(lambda state, out, _account: bankruptcy.fill_holes(state, out), short)
+    value = entry.memo[4]
+    assert recoveries.uncollected(arena.state, lender.account) == pytest.approx(value, abs=2)
+
+
+def test_ten_failed_steps_freeze_the_mark_though_the_account_is_worth_something() -> None:
+    arena, _lenders, short = short_squeeze(to=180)
+    assert arena.e(short) > 0
+    done, _outcome = arena.step(bankruptcy.settle_debts, short)
+    assert not done
+    arena.state.liquidations[short.subaccount].failed_buys[arena.base] = 10
+    done, _outcome = arena.step(_freeze_only, short)
+    mark = arena.state.marks[arena.base]
+    arena.price(170)
+
+    outcome = write_down(arena, short)
+
+    assert entries(outcome, JournalKind.DEBT_WRITTEN_DOWN)[0].memo[3] == mark
+    assert short.usdc > 0 and not arena.state.holes
+
+
+def _freeze_only(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
+    bankruptcy.freeze(state, subaccount, outcome.at_us)
+
+
+@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(
+    st.lists(st.integers(1, 10**11), min_size=1, max_size=4),
+    st.integers(1, 95),
+    st.integers(0, 30_000),
+    st.integers(0, 3_000),
+    st.integers(200, 2_000),
+)
+def test_nothing_is_unaccounted_for(claims: list[int], share: int, insured: int, own: int, price: int) -> None:
+    """Whatever the sizes: what lenders get and lack is the debt's value, and every account adds up.   [L-7, A-13]"""
+    arena = Arena()
+    step = arena.state.assets[arena.base].step_atoms
+    people = []
+    for n, atoms in enumerate(claims):
+        atoms = max(step, atoms - atoms % step)
+        people.append(arena.member(f"l{n}", 0, SOL=atoms))
+        lends(people[-1], atoms)
+    short = arena.member("short", own or 1)
+    out, into = Outcome(arena.state.sequence, arena.exchange.at_us), lending.Movements()
+    pool = arena.state.pools[arena.base]
+    borrowed = lending.totals(arena.state, pool, arena.exchange.at_us).lent * share // 100
+    if not borrowed:
+        return
+    lending.borrow(arena.state, out, into, short.account, arena.base, borrowed, lending.LendingSource.MANUAL)
+    buyer = arena.member("buyer", 1)
+    lending.post_alone(arena.state, out, into)
+    arena.exchange.outcomes.append(out)
+    gives(arena, short, buyer, borrowed)
+    if insured:
+        arena.insure(insured)
+    arena.price(price)
+    held = [lent_by(each) for each in people]
+    mark = arena.state.marks[arena.base]
+    if arena.e(short) > 0:
+        return
+
+    outcome = write_down(arena, short)
+
+    (memo,) = [entry.memo for entry in entries(outcome, JournalKind.DEBT_WRITTEN_DOWN)]
+    owed, value = memo[2], memo[4]
+    usd = -(-owed * mark // (SOL * 10_000))
+    assert value == -(-usd * USDC // 10**8) and memo[3] == mark
+    paid, due = bankruptcy.recovery(arena.state, arena.base)
+    assert due == value and paid + arena.state.holes.get(arena.base, 0) == value
+    assert insurance.balance(arena.state) == 0 or not arena.state.holes
+    waiting = [recoveries.uncollected(arena.state, each.account) for each in people]
+    in_kind = sum(each.filled for each in pool.write_downs.values())
+    assert paid - in_kind - len(people) <= sum(waiting) <= paid - in_kind
+    for before, each, usdc in zip(held, people, waiting, strict=True):
+        # Everybody bears the same part of the hole, to an atom: what is lent still, and what is paid.
+        assert abs(usdc * sum(held) - (paid - in_kind) * before) <= 3 * sum(held)
+        assert abs(lent_by(each) * sum(held) - before * sum(map(lent_by, people))) <= 3 * sum(held)
+    assert is_whole(arena)
