@@ -6,17 +6,28 @@ Rounds nowhere but in a ticker's `priceChangePercent`, which is a display figure
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from api import contract
 from api.errors import ApiError, refusal_of
-from api.rows import DepthView, FillRow, KlineRow, TickerRow, TradeRow
+from api.rows import DepthView, FillRow, KlineRow, RfqFillRow, TickerRow, TradeRow
 from engine import margin
-from engine.commands import OrderType, SelfTrade, Side, TimeInForce
-from engine.events import DepositView, ExpiryReason, OrderRefused, OrderStatus, OrderView, WithdrawalView
+from engine.commands import OrderType, Origin, SelfTrade, Side, SlippageKind, TimeInForce, TriggerBy
+from engine.events import (
+    DepositView,
+    ExpiryReason,
+    OrderRefused,
+    OrderStatus,
+    OrderTerms,
+    OrderView,
+    QuoteView,
+    RfqView,
+    StrategyView,
+    WithdrawalView,
+)
 from engine.parameters import (
     PRICE_SCALE,
     AssetParameters,
@@ -59,6 +70,8 @@ _STATUS: dict[int, Any] = {
     OrderStatus.TRIGGER_PENDING: "TriggerPending",
     OrderStatus.TRIGGER_FAILED: "TriggerFailed",
 }
+SIDES = {name: side for side, name in ((Side.BID, "Bid"), (Side.ASK, "Ask"))}
+STATUSES: dict[str, OrderStatus] = {name: OrderStatus(status) for status, name in _STATUS.items()}
 _BOOK_STATE: dict[int, Any] = {
     BookState.OPEN: "Open",
     BookState.POST_ONLY: "PostOnly",
@@ -76,6 +89,21 @@ _WITHDRAWAL_STATUS = {
     "rejected": "void",
 }
 """`void` is on the live wire and in the Rust client, though not in the contract's list: the money is back."""
+
+
+TRIGGER_NAMES: dict[int, Any] = {
+    TriggerBy.LAST: "LastPrice",
+    TriggerBy.MARK: "MarkPrice",
+    TriggerBy.INDEX: "IndexPrice",
+}
+_STRATEGY_STATUS: dict[str, Any] = {name: name for name in ("Running", "Completed", "Cancelled", "Terminated")}
+_REASONS: dict[str, Any] = {name: name for name in get_args(contract.StrategyReasonName)}
+_SYSTEM_ORDERS: dict[int, Any] = {
+    Origin.LIQUIDATION: "LiquidatePositionOnBook",
+    Origin.ADL: "LiquidatePositionOnAdl",
+    Origin.BACKSTOP: "LiquidatePositionOnBackstop",
+    Origin.COLLATERAL_CONVERSION: "CollateralConversion",
+}
 
 
 class MarketCodec:
@@ -157,6 +185,7 @@ class Codec:
                 time_in_force=_TIME_IN_FORCE[view.time_in_force],
                 client_id=client_id,
                 reduce_only=view.reduce_only,
+                **self._terms(view, market),
                 **extra,
             )
         return market_shape(
@@ -173,14 +202,31 @@ class Codec:
             quantity=market.quantity(view.lots) if view.lots else UNSET,
             quote_quantity=market.quote(view.quote_atoms) if view.quote_atoms else UNSET,
             reduce_only=view.reduce_only,
+            **self._terms(view, market),
+            **_slippage(view.terms),
             **extra,
         )
+
+    def _terms(self, view: OrderView, market: MarketCodec) -> dict[str, Any]:
+        """What only some orders have: what they wait or waited for, brackets, what they belong to.   [S-7, S-9]"""
+        terms = view.terms
+        if terms is None:
+            return {}
+        row = _conditions(view, terms, market)
+        if terms.triggered_at_us:
+            row["triggered_at"] = terms.triggered_at_us // 1000
+        if terms.related_order_id:
+            row["related_order_id"] = str(terms.related_order_id)
+        if terms.strategy_id:
+            row["strategy_id"] = str(terms.strategy_id)
+        return row
 
     def history_order(self, view: OrderView) -> contract.Order:
         """A history row: `createdAt` naive ISO."""
         market = self.market(view.market_id)
         is_limit = view.order_type == OrderType.LIMIT
         closed = view.expiry_reason == ExpiryReason.ORDER_BOOK_CLOSED
+        terms = view.terms
         return contract.Order(
             id=str(view.order_id),
             created_at=naive_iso(view.created_at_us),
@@ -198,7 +244,10 @@ class Codec:
             price=market.price(view.price_ticks) if is_limit else UNSET,
             quantity=market.quantity(view.lots) if view.lots else UNSET,
             quote_quantity=market.quote(view.quote_atoms) if view.quote_atoms else UNSET,
-            system_order_type="OrderBookClosed" if closed else UNSET,
+            system_order_type="OrderBookClosed" if closed else system_order_type(view.terms),
+            strategy_id=str(terms.strategy_id) if terms is not None and terms.strategy_id else UNSET,
+            **({} if terms is None else _conditions(view, terms, market)),
+            **_slippage(terms),
         )
 
     def fill(self, row: FillRow) -> contract.OrderFill:
@@ -215,6 +264,144 @@ class Codec:
             timestamp=naive_iso(row.at_us),
             client_id=UNSET if row.client_id is None else str(row.client_id),
             trade_id=row.trade_id,
+            system_order_type=_SYSTEM_ORDERS.get(row.origin, UNSET),
+        )
+
+    # Strategies and requests for quotes.
+
+    def strategy(self, view: StrategyView) -> contract.ScheduledStrategy:
+        """An engine object: `createdAt` in ms, as are duration and interval."""
+        market = self.market(view.market_id)
+        return contract.ScheduledStrategy(
+            id=str(view.strategy_id),
+            created_at=view.created_at_us // 1000,
+            executed_quantity=market.quantity(view.executed_lots),
+            executed_quote_quantity=market.quote(view.executed_quote_atoms),
+            quantity=market.quantity(view.lots),
+            self_trade_prevention=_SELF_TRADE[view.self_trade],
+            status=_STRATEGY_STATUS[view.status],
+            side=_SIDE[view.side],
+            symbol=market.symbol,
+            time_in_force=_TIME_IN_FORCE[view.time_in_force],
+            duration=view.duration_ms,
+            interval=view.interval_ms,
+            client_strategy_id=UNSET if view.client_id is None else view.client_id,
+            randomized_interval_quantity=view.randomized,
+            reduce_only=view.reduce_only,
+            **_slippage(view),
+        )
+
+    def history_strategy(self, view: StrategyView) -> contract.Strategy:
+        market = self.market(view.market_id)
+        return contract.Strategy(
+            id=str(view.strategy_id),
+            created_at=naive_iso(view.created_at_us),
+            strategy_type="Scheduled",
+            self_trade_prevention=_SELF_TRADE[view.self_trade],
+            status=_STRATEGY_STATUS[view.status],
+            side=_SIDE[view.side],
+            symbol=market.symbol,
+            time_in_force=_TIME_IN_FORCE[view.time_in_force],
+            duration=view.duration_ms,
+            interval=view.interval_ms,
+            randomized_interval_quantity=view.randomized,
+            cancel_reason=_REASONS[view.reason] if view.reason else UNSET,
+            client_strategy_id=UNSET if view.client_id is None else view.client_id,
+            executed_quantity=market.quantity(view.executed_lots),
+            executed_quote_quantity=market.quote(view.executed_quote_atoms),
+            quantity=market.quantity(view.lots),
+            **_slippage(view),
+        )
+
+    def rfq(self, view: RfqView) -> contract.RequestForQuote:
+        """An engine object: times in ms."""
+        submitted_ms = view.submitted_at_us // 1000
+        return contract.RequestForQuote(
+            submission_time=submitted_ms,
+            expiry_time=view.expires_at_us // 1000,
+            created_at=submitted_ms,
+            **self._rfq(view),
+        )
+
+    def history_rfq(self, view: RfqView) -> contract.RequestForQuoteHistorical:
+        submitted = naive_iso(view.submitted_at_us)
+        return contract.RequestForQuoteHistorical(
+            submission_time=submitted,
+            expiry_time=naive_iso(view.expires_at_us),
+            created_at=submitted,
+            **self._rfq(view),
+        )
+
+    def _rfq(self, view: RfqView) -> dict[str, Any]:
+        market = self.market(view.market_id)
+        return {
+            "rfq_id": str(view.rfq_id),
+            "symbol": market.symbol,
+            "side": _SIDE[view.side],
+            "status": _STATUS[view.status],
+            "execution_mode": "Immediate" if view.immediate else "AwaitAccept",
+            "client_id": UNSET if view.client_id is None else view.client_id,
+            "price": market.price(view.price_ticks) if view.price_ticks else UNSET,
+            "quantity": market.quantity(view.lots) if view.lots else UNSET,
+            "quote_quantity": market.quote(view.quote_atoms) if view.quote_atoms else UNSET,
+        }
+
+    def quote(self, view: QuoteView, market_id: int) -> contract.Quote:
+        """An engine object: `createdAt` in ms."""
+        return contract.Quote(created_at=view.created_at_us // 1000, **self._quote(view, market_id))
+
+    def history_quote(self, view: QuoteView, market_id: int) -> contract.QuoteHistorical:
+        """Every fill settles at once: none is deferred."""
+        return contract.QuoteHistorical(
+            created_at=naive_iso(view.created_at_us), deferred_settlement=False, **self._quote(view, market_id)
+        )
+
+    def _quote(self, view: QuoteView, market_id: int) -> dict[str, Any]:
+        market = self.market(market_id)
+        return {
+            "rfq_id": str(view.rfq_id),
+            "quote_id": str(view.quote_id),
+            "bid_price": market.price(view.bid_ticks),
+            "ask_price": market.price(view.ask_ticks),
+            "status": _STATUS[view.status],
+            "client_id": UNSET if view.client_id is None else view.client_id,
+        }
+
+    def rfq_fill(self, row: RfqFillRow) -> contract.RequestForQuoteFillHistorical:
+        """A fill as the requester sees it."""
+        rfq, quote = row.filled.rfq, row.filled.quote
+        assert quote is not None, f"request {rfq.rfq_id} was filled by nobody"
+        market = self.market(rfq.market_id)
+        return contract.RequestForQuoteFillHistorical(
+            rfq_id=str(rfq.rfq_id),
+            quote_id=str(quote.quote_id),
+            symbol=market.symbol,
+            side=_SIDE[rfq.side],
+            fill_price=market.price(rfq.fill_price_ticks),
+            created_at=naive_iso(rfq.submitted_at_us),
+            filled_at=naive_iso(row.at_us),
+            client_id=UNSET if rfq.client_id is None else rfq.client_id,
+            quantity=market.quantity(rfq.filled_lots),
+            quote_quantity=market.quote(row.filled.quote_atoms),
+        )
+
+    def quote_fill(self, row: RfqFillRow) -> contract.QuoteFillHistorical:
+        """The same fill as its maker sees it: the other side, and the maker's fee."""
+        rfq, quote = row.filled.rfq, row.filled.quote
+        assert quote is not None, f"request {rfq.rfq_id} was filled by nobody"
+        market, fee_asset = self.market(rfq.market_id), row.filled.quoter_fee_asset_id
+        return contract.QuoteFillHistorical(
+            quote_id=str(quote.quote_id),
+            rfq_id=str(rfq.rfq_id),
+            symbol=market.symbol,
+            side=_SIDE[Side.ASK if rfq.side == Side.BID else Side.BID],
+            quantity=market.quantity(rfq.filled_lots),
+            fill_price=market.price(rfq.fill_price_ticks),
+            fee=self.amount(fee_asset, row.filled.quoter_fee_atoms),
+            fee_symbol=self.symbol(fee_asset),
+            created_at=naive_iso(quote.created_at_us),
+            filled_at=naive_iso(row.at_us),
+            client_id=UNSET if quote.client_id is None else quote.client_id,
         )
 
     # Markets.
@@ -436,6 +623,49 @@ class Codec:
             subaccount_id=view.subaccount_id if view.subaccount_id < 1 << 16 else UNSET,
             transaction_hash=view.tx_id or UNSET,
         )
+
+
+def percent(fraction: int) -> str:
+    """A fraction in 1e-9 as a percentage: 800,000,000 → `80`."""
+    return format_decimal(fraction, RATE_DECIMALS - 2)
+
+
+def trigger_quantity(view: OrderView, market: MarketCodec) -> str:
+    """What a trigger order is over: a quantity, or a percentage of the position.   [S-9]"""
+    assert view.terms is not None, f"order {view.order_id} waits for nothing"
+    if view.terms.trigger_percent:
+        return percent(view.terms.trigger_percent) + "%"
+    return market.quantity(view.lots)
+
+
+def system_order_type(terms: OrderTerms | None) -> Any:
+    """Why the exchange itself made an order; UNSET for a user's."""
+    return UNSET if terms is None else _SYSTEM_ORDERS.get(terms.origin, UNSET)
+
+
+def _conditions(view: OrderView, terms: OrderTerms, market: MarketCodec) -> dict[str, Any]:
+    """Trigger and brackets, under the contract's names; the limit of a market bracket is left out."""
+    row: dict[str, Any] = {}
+    if terms.trigger_by:
+        row["trigger_by"] = TRIGGER_NAMES[terms.trigger_by]
+        row["trigger_price"] = market.price(terms.trigger_price_ticks)
+        row["trigger_quantity"] = trigger_quantity(view, market)
+    for name, bracket in (("stop_loss", terms.stop_loss), ("take_profit", terms.take_profit)):
+        if bracket is not None:
+            row[f"{name}_trigger_by"] = TRIGGER_NAMES[bracket.trigger_by]
+            row[f"{name}_trigger_price"] = market.price(bracket.trigger_price_ticks)
+            if bracket.limit_price_ticks:
+                row[f"{name}_limit_price"] = market.price(bracket.limit_price_ticks)
+    return row
+
+
+def _slippage(terms: OrderTerms | StrategyView | None) -> dict[str, Any]:
+    """A tolerance in ticks or in percent of the price."""
+    if terms is None or not terms.slippage:
+        return {}
+    if terms.slippage_kind == SlippageKind.TICKS:
+        return {"slippage_tolerance": str(terms.slippage), "slippage_tolerance_type": "TickSize"}
+    return {"slippage_tolerance": percent(terms.slippage), "slippage_tolerance_type": "Percent"}
 
 
 def rate(value: int) -> str:

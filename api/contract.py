@@ -245,6 +245,104 @@ class AccountConvertDustPayload(Request):
     """Every asset when absent."""
 
 
+StrategyTypeName = Literal["Scheduled"]
+StrategyStatusName = Literal["Running", "Completed", "Cancelled", "Terminated"]
+StrategyReasonName = Literal[
+    "Expired",
+    "FillOrKill",
+    "InsufficientBorrowableQuantity",
+    "InsufficientFunds",
+    "InsufficientLiquidity",
+    "InvalidPrice",
+    "InvalidQuantity",
+    "InsufficientMargin",
+    "Liquidation",
+    "PriceOutOfBounds",
+    "ReduceOnlyNotReduced",
+    "SelfTradePrevention",
+    "Unknown",
+    "UserPermissions",
+]
+ExecutionModeName = Literal["AwaitAccept", "Immediate"]
+RfqFillTypeName = Literal["User", "CollateralConversion"]
+
+
+class StrategyCreatePayload(Request):
+    """Duration and interval are in ms; a slice enters at the beginning of each interval."""
+
+    strategy_type: StrategyTypeName
+    side: SideName
+    symbol: str
+    auto_borrow: bool | None | UnsetType = UNSET
+    auto_borrow_repay: bool | None | UnsetType = UNSET
+    auto_lend: bool | None | UnsetType = UNSET
+    auto_lend_redeem: bool | None | UnsetType = UNSET
+    broker_id: UInt16 | None | UnsetType = UNSET
+    client_strategy_id: ClientId | None | UnsetType = UNSET
+    duration: UInt64 | None | UnsetType = UNSET
+    interval: UInt64 | None | UnsetType = UNSET
+    post_only: bool | None | UnsetType = UNSET
+    price: Decimal | None | UnsetType = UNSET
+    quantity: Decimal | None | UnsetType = UNSET
+    randomized_interval_quantity: bool | None | UnsetType = UNSET
+    reduce_only: bool | None | UnsetType = UNSET
+    self_trade_prevention: SelfTradeName | None | UnsetType = UNSET
+    slippage_tolerance: Decimal | None | UnsetType = UNSET
+    slippage_tolerance_type: SlippageName | None | UnsetType = UNSET
+    time_in_force: TimeInForceName | None | UnsetType = UNSET
+
+
+class StrategyCancelPayload(Request):
+    symbol: str
+    client_strategy_id: ClientId | None | UnsetType = UNSET
+    strategy_id: OrderId | None | UnsetType = UNSET
+
+
+class StrategyCancelAllPayload(Request):
+    symbol: str
+    strategy_type: StrategyTypeName | None | UnsetType = UNSET
+
+
+class RequestForQuotePayload(Request):
+    symbol: str
+    side: SideName
+    auto_borrow: bool | None | UnsetType = UNSET
+    auto_borrow_repay: bool | None | UnsetType = UNSET
+    auto_lend: bool | None | UnsetType = UNSET
+    auto_lend_redeem: bool | None | UnsetType = UNSET
+    client_id: ClientId | None | UnsetType = UNSET
+    execution_mode: ExecutionModeName | None | UnsetType = UNSET
+    price: Decimal | None | UnsetType = UNSET
+    quantity: Decimal | None | UnsetType = UNSET
+    quote_quantity: Decimal | None | UnsetType = UNSET
+
+
+class RequestForQuoteRefreshPayload(Request):
+    rfq_id: OrderId
+
+
+class RequestForQuoteCancelPayload(Request):
+    client_id: ClientId | None | UnsetType = UNSET
+    rfq_id: OrderId | None | UnsetType = UNSET
+
+
+class QuotePayload(Request):
+    rfq_id: OrderId
+    bid_price: Decimal
+    ask_price: Decimal
+    auto_borrow: bool | None | UnsetType = UNSET
+    auto_borrow_repay: bool | None | UnsetType = UNSET
+    auto_lend: bool | None | UnsetType = UNSET
+    auto_lend_redeem: bool | None | UnsetType = UNSET
+    client_id: ClientId | None | UnsetType = UNSET
+
+
+class QuoteAcceptPayload(Request):
+    quote_id: OrderId
+    client_id: ClientId | None | UnsetType = UNSET
+    rfq_id: OrderId | None | UnsetType = UNSET
+
+
 # Requests with a query. `Query` fields come as text: numbers and booleans are read from it.
 
 
@@ -472,6 +570,75 @@ class OrderHistoryQuery(Query):
     limit: UInt64 | None = None
     offset: UInt64 | None = None
     market_type: list[MarketTypeName] = []
+    sort_direction: SortName | None = None
+
+
+class StrategyQuery(Query):
+    symbol: str
+    client_strategy_id: UInt32 | None = None
+    strategy_id: str | None = None
+
+
+class StrategiesQuery(Query):
+    market_type: MarketTypeName | None = None
+    strategy_type: StrategyTypeName | None = None
+    symbol: str | None = None
+
+
+class StrategyHistoryQuery(Query):
+    strategy_id: str | None = None
+    symbol: str | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    market_type: list[MarketTypeName] = []
+    sort_direction: SortName | None = None
+
+
+class RfqsQuery(Query):
+    symbol: str | None = None
+    rfq_id: UInt64 | None = None
+    deferred_settlement: bool | None = None
+    subaccount_id: UInt16 | None = None
+
+
+class RfqHistoryQuery(Query):
+    rfq_id: str | None = None
+    symbol: str | None = None
+    status: OrderStatusName | None = None
+    side: SideName | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
+    deferred_settlement: bool | None = None
+
+
+class QuoteHistoryQuery(Query):
+    quote_id: str | None = None
+    symbol: str | None = None
+    status: OrderStatusName | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
+    deferred_settlement: bool | None = None
+
+
+class RfqFillHistoryQuery(Query):
+    quote_id: str | None = None
+    symbol: str | None = None
+    side: SideName | None = None
+    fill_type: RfqFillTypeName | None = None
+    deferred_settlement: bool | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
+    sort_direction: SortName | None = None
+
+
+class QuoteFillHistoryQuery(Query):
+    quote_id: str | None = None
+    symbol: str | None = None
+    side: SideName | None = None
+    limit: UInt64 | None = None
+    offset: UInt64 | None = None
     sort_direction: SortName | None = None
 
 
@@ -815,6 +982,135 @@ class Order(Wire):
     trigger_by: TriggerName | UnsetType = UNSET
     trigger_price: str | UnsetType = UNSET
     trigger_quantity: str | UnsetType = UNSET
+
+
+class ScheduledStrategy(Wire, tag_field="strategyType", tag="Scheduled"):
+    id: str
+    created_at: Int64
+    executed_quantity: Decimal
+    executed_quote_quantity: Decimal
+    quantity: Decimal
+    self_trade_prevention: SelfTradeName
+    status: StrategyStatusName
+    side: SideName
+    symbol: str
+    time_in_force: TimeInForceName
+    duration: UInt64
+    interval: UInt64
+    client_strategy_id: UInt32 | UnsetType = UNSET
+    randomized_interval_quantity: bool | UnsetType = UNSET
+    reduce_only: bool | UnsetType = UNSET
+    slippage_tolerance: Decimal | UnsetType = UNSET
+    slippage_tolerance_type: SlippageName | UnsetType = UNSET
+
+
+class Strategy(Wire):
+    """A strategy of the history; `createdAt` is naive ISO here."""
+
+    id: str
+    created_at: NaiveTime
+    strategy_type: StrategyTypeName
+    self_trade_prevention: SelfTradeName
+    status: StrategyStatusName
+    side: SideName
+    symbol: str
+    time_in_force: TimeInForceName
+    duration: UInt64
+    interval: UInt64
+    randomized_interval_quantity: bool
+    cancel_reason: StrategyReasonName | UnsetType = UNSET
+    client_strategy_id: UInt32 | UnsetType = UNSET
+    executed_quantity: Decimal | UnsetType = UNSET
+    executed_quote_quantity: Decimal | UnsetType = UNSET
+    quantity: Decimal | UnsetType = UNSET
+    slippage_tolerance: Decimal | UnsetType = UNSET
+    slippage_tolerance_type: SlippageName | UnsetType = UNSET
+
+
+class RequestForQuote(Wire):
+    rfq_id: str
+    symbol: str
+    side: SideName
+    submission_time: Int64
+    expiry_time: Int64
+    status: OrderStatusName
+    execution_mode: ExecutionModeName
+    created_at: Int64
+    client_id: UInt32 | UnsetType = UNSET
+    price: Decimal | UnsetType = UNSET
+    quantity: Decimal | UnsetType = UNSET
+    quote_quantity: Decimal | UnsetType = UNSET
+    system_order_type: SystemOrderName | UnsetType = UNSET
+
+
+class Quote(Wire):
+    rfq_id: str
+    quote_id: str
+    bid_price: Decimal
+    ask_price: Decimal
+    status: OrderStatusName
+    created_at: Int64
+    client_id: UInt32 | UnsetType = UNSET
+
+
+class RfqWithQuotes(Wire):
+    rfq: RequestForQuote
+    quotes: list[Quote]
+
+
+class RequestForQuoteHistorical(Wire):
+    rfq_id: str
+    symbol: str
+    side: SideName
+    submission_time: NaiveTime
+    expiry_time: NaiveTime
+    status: OrderStatusName
+    execution_mode: ExecutionModeName
+    created_at: NaiveTime
+    client_id: UInt32 | UnsetType = UNSET
+    deferred_settlement_quote_id: str | UnsetType = UNSET
+    price: Decimal | UnsetType = UNSET
+    quantity: Decimal | UnsetType = UNSET
+    quote_quantity: Decimal | UnsetType = UNSET
+
+
+class QuoteHistorical(Wire):
+    rfq_id: str
+    quote_id: str
+    bid_price: Decimal
+    ask_price: Decimal
+    status: OrderStatusName
+    created_at: NaiveTime
+    deferred_settlement: bool
+    client_id: UInt32 | UnsetType = UNSET
+
+
+class RequestForQuoteFillHistorical(Wire):
+    rfq_id: str
+    quote_id: str
+    symbol: str
+    side: SideName
+    fill_price: Decimal
+    created_at: NaiveTime
+    filled_at: NaiveTime
+    client_id: UInt32 | UnsetType = UNSET
+    quantity: Decimal | UnsetType = UNSET
+    quote_quantity: Decimal | UnsetType = UNSET
+    system_order_type: SystemOrderName | UnsetType = UNSET
+
+
+class QuoteFillHistorical(Wire):
+    quote_id: str
+    rfq_id: str
+    symbol: str
+    side: SideName
+    quantity: Decimal
+    fill_price: Decimal
+    fee: Decimal
+    fee_symbol: str
+    created_at: NaiveTime
+    filled_at: NaiveTime
+    client_id: UInt32 | UnsetType = UNSET
 
 
 class OrderFill(Wire):

@@ -26,6 +26,7 @@ PRICE_TOO_FAR = "Price is too far from the last active price"
 NOT_FOUND = "Not Found"
 UNAUTHORIZED = "Unauthorized"
 QUANTITY_TOO_LONG = "Quantity decimal too long"
+TRIGGER_IN_PART = "Must specify both `triggerPrice` and `triggerQuantity` or neither"
 PRICE_TOO_LONG = "Price decimal too long"
 
 
@@ -82,6 +83,10 @@ _CODES: dict[RejectReason, ErrorCode] = {
     RejectReason.POST_ONLY_MODE: "TRADING_PAUSED",
     RejectReason.LIMIT_ONLY_MODE: "TRADING_PAUSED",
     RejectReason.CANCEL_ONLY_MODE: "TRADING_PAUSED",
+    RejectReason.TRIGGER_PRICE: "INVALID_PRICE",
+    RejectReason.TRIGGER_LIMIT: "ORDER_LIMIT",
+    RejectReason.STRATEGY_LIMIT: "ORDER_LIMIT",
+    RejectReason.RFQ_STATE: "PRECONDITION_FAILED",
     RejectReason.NOT_SUPPORTED: "NOT_IMPLEMENTED",
     RejectReason.ORDER_LIMIT: "ORDER_LIMIT",
     RejectReason.INSUFFICIENT_FUNDS: "INSUFFICIENT_FUNDS",
@@ -117,6 +122,9 @@ _VERBATIM: dict[RejectReason, ApiError] = {
     RejectReason.PRICE_OUT_OF_BAND: bad_request(PRICE_TOO_FAR, "INVALID_PRICE"),
     RejectReason.REQUEST_EXPIRED: bad_request(EXPIRED),
     RejectReason.UNKNOWN_ORDER: not_found(),
+    RejectReason.UNKNOWN_STRATEGY: not_found(),
+    RejectReason.UNKNOWN_RFQ: not_found(),
+    RejectReason.UNKNOWN_QUOTE: not_found(),
     RejectReason.UNKNOWN_WITHDRAWAL: not_found(),
     RejectReason.UNKNOWN_KEY: unauthorized(),
     RejectReason.UNSIGNED: unauthorized(),

@@ -12,35 +12,48 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
+from msgspec import structs
+
 from api.contract import ErrorCode
 from api.errors import (
     INVALID_MARKET,
     PRICE_TOO_LONG,
     QUANTITY_TOO_LONG,
+    TRIGGER_IN_PART,
     ApiError,
     bad_request,
     not_found,
-    not_implemented,
 )
 from api.operations import operator_command
 from engine.commands import (
+    AcceptQuote,
     AddKey,
     BorrowLend,
+    Bracket,
     CancelAllOrders,
+    CancelAllStrategies,
     CancelOrder,
+    CancelRfq,
+    CancelStrategy,
     Command,
     ConvertDust,
+    CreateStrategy,
     LendingSide,
     OpenSubaccount,
     OrderType,
     PlaceOrder,
     PlaceOrders,
+    RefreshRfq,
     RequestWithdrawal,
     RevokeKey,
     SelfTrade,
     Side,
+    SlippageKind,
+    SubmitQuote,
+    SubmitRfq,
     TimeInForce,
     Transfer,
+    TriggerBy,
     UpdateAccount,
 )
 from engine.parameters import MarketParameters
@@ -131,7 +144,13 @@ _SELF_TRADES = {
 _LENDING_SIDES = {"Borrow": LendingSide.BORROW, "Lend": LendingSide.LEND}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
-_LATER = frozenset(
+_TRIGGERS = {"LastPrice": TriggerBy.LAST, "MarkPrice": TriggerBy.MARK, "IndexPrice": TriggerBy.INDEX}
+_SLIPPAGES = {"TickSize": SlippageKind.TICKS, "Percent": SlippageKind.PERCENT}
+_CANCEL_TYPES = {name: name for name in ("RestingLimitOrder", "ConditionalOrder")}
+_EXECUTION_MODES = {"AwaitAccept": False, "Immediate": True}
+_STRATEGY_TYPES = {"Scheduled": True}
+
+_CONDITIONAL = frozenset(
     {
         "slippageTolerance",
         "slippageToleranceType",
@@ -146,31 +165,34 @@ _LATER = frozenset(
         "triggerQuantity",
     }
 )
-"""What an order may ask for that this exchange cannot do yet. Ignoring it would do other than what was signed."""
+"""What only some orders ask for: one look tells that a plain order has none of it."""
 
 
 def place_order(fields: Fields, subaccount_id: int, state: State) -> PlaceOrder:
     """One order of `orderExecute`.   [S-7]"""
     market = _market(fields, state)
-    if not _LATER.isdisjoint(fields):
-        _refuse_later(fields)
     order_type = _choice(fields, "orderType", _ORDER_TYPES)
+    is_conditional = not _CONDITIONAL.isdisjoint(fields)
+    triggers = is_conditional and "triggerPrice" in fields
     price_ticks = lots = quote_atoms = 0
     if order_type is OrderType.LIMIT:
         if "quoteQuantity" in fields:
             raise bad_request("A limit order has a quantity, not a quoteQuantity", "INVALID_ORDER")
         price_ticks = _price_ticks(_needed(fields, "price"), market)
-        lots = _lots(_needed(fields, "quantity"), market, state)
+        if not triggers:
+            lots = _lots(_needed(fields, "quantity"), market, state)
     else:
         if "price" in fields:
             raise bad_request("A market order has no price", "INVALID_ORDER")
-        if ("quantity" in fields) == ("quoteQuantity" in fields):
+        if not triggers and ("quantity" in fields) == ("quoteQuantity" in fields):
             raise bad_request("A market order has either quantity or quoteQuantity", "INVALID_ORDER")
-        if "quantity" in fields:
+        if triggers:
+            pass
+        elif "quantity" in fields:
             lots = _lots(fields["quantity"], market, state)
         else:
             quote_atoms = _atoms(fields["quoteQuantity"], market.quote_asset_id, state, "quoteQuantity")
-    return PlaceOrder(
+    order = PlaceOrder(
         subaccount_id,
         market.market_id,
         _choice(fields, "side", _SIDES),
@@ -188,11 +210,181 @@ def place_order(fields: Fields, subaccount_id: int, state: State) -> PlaceOrder:
         "autoBorrow" in fields and _boolean(fields, "autoBorrow"),
         "autoBorrowRepay" in fields and _boolean(fields, "autoBorrowRepay"),
     )
+    return _with_conditions(order, fields, market, state) if is_conditional else order
 
 
-def _refuse_later(fields: Fields) -> None:
-    for name in sorted(_LATER.intersection(fields)):
-        raise not_implemented(f"{name} of an order")
+def _with_conditions(order: PlaceOrder, fields: Fields, market: MarketParameters, state: State) -> PlaceOrder:
+    """The trigger, brackets and slippage that an order asks for; what is told in part is refused.   [S-7, S-9]"""
+    changed: dict[str, Any] = {
+        "stop_loss": _bracket(fields, "stopLoss", market),
+        "take_profit": _bracket(fields, "takeProfit", market),
+        **_slippage(fields),
+    }
+    if ("triggerPrice" in fields) != ("triggerQuantity" in fields):
+        raise bad_request(TRIGGER_IN_PART)
+    if "triggerPrice" in fields:
+        changed |= _trigger(fields, market, state)
+    elif "triggerBy" in fields:
+        raise bad_request(TRIGGER_IN_PART)
+    return structs.replace(order, **changed)
+
+
+def _trigger(fields: Fields, market: MarketParameters, state: State) -> dict[str, Any]:
+    """When it triggers and over how much: a quantity, or a percentage of the position as in `80%`.   [S-9]"""
+    if "quoteQuantity" in fields:
+        raise bad_request("A trigger order has a triggerQuantity, not a quoteQuantity", "INVALID_ORDER")
+    if fields.get("quantity", fields["triggerQuantity"]) != fields["triggerQuantity"]:
+        raise bad_request("quantity of a trigger order is its triggerQuantity or left out", "INVALID_ORDER")
+    changed: dict[str, Any] = {
+        "trigger_by": _choice(fields, "triggerBy", _TRIGGERS, TriggerBy.LAST),
+        "trigger_price_ticks": _price_ticks(fields["triggerPrice"], market),
+    }
+    quantity = fields["triggerQuantity"]
+    if quantity.endswith("%"):
+        percent = _percent(quantity[:-1], "triggerQuantity", "INVALID_QUANTITY")
+        return changed | {"trigger_percent": percent, "lots": 0}
+    return changed | {"lots": _lots(quantity, market, state)}
+
+
+def _bracket(fields: Fields, name: str, market: MarketParameters) -> Bracket | None:
+    """A take-profit or stop-loss: its trigger price, and a limit price unless it is a market order.   [S-9]"""
+    price, by, limit = f"{name}TriggerPrice", f"{name}TriggerBy", f"{name}LimitPrice"
+    if price not in fields:
+        if by in fields or limit in fields:
+            raise bad_request(f"Missing field `{price}`")
+        return None
+    limit_ticks = _price_ticks(fields[limit], market) if limit in fields else 0
+    return Bracket(_choice(fields, by, _TRIGGERS, TriggerBy.LAST), _price_ticks(fields[price], market), limit_ticks)
+
+
+def _slippage(fields: Fields) -> dict[str, Any]:
+    """Tolerance in ticks or in percent of the best opposite price; both fields or neither.   [S-7]"""
+    if ("slippageTolerance" in fields) != ("slippageToleranceType" in fields):
+        raise bad_request("Must specify both `slippageTolerance` and `slippageToleranceType` or neither")
+    if "slippageTolerance" not in fields:
+        return {}
+    kind = _choice(fields, "slippageToleranceType", _SLIPPAGES)
+    text = fields["slippageTolerance"]
+    if kind is SlippageKind.PERCENT:
+        return {"slippage": _percent(text, "slippageTolerance", "INVALID_ORDER"), "slippage_kind": kind}
+    return {"slippage": _integer(text, "slippageTolerance", 2**53), "slippage_kind": kind}
+
+
+def _percent(text: str, name: str, code: ErrorCode) -> int:
+    """A percentage above 0 and up to 100 as a fraction in 1e-9; finer than that is refused, never rounded."""
+    try:
+        fraction = parse_decimal(text, 7)
+    except AmountError as error:
+        raise bad_request(f"{name}: {error}", code) from None
+    if not 0 < fraction <= 10**9:
+        raise bad_request(f"{name} {text[:40]} is not between 0 and 100 percent", code)
+    return fraction
+
+
+def _create_strategy(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CreateStrategy:
+    """A scheduled strategy; duration and interval in ms.   [S-7]"""
+    market = _market(fields, state)
+    _choice(fields, "strategyType", _STRATEGY_TYPES)
+    slippage = _slippage(fields)
+    return CreateStrategy(
+        subaccount_id,
+        market.market_id,
+        _choice(fields, "side", _SIDES),
+        _lots(_needed(fields, "quantity"), market, state),
+        _integer(_needed(fields, "duration"), "duration", 2**53),
+        _integer(_needed(fields, "interval"), "interval", 2**53),
+        _price_ticks(fields["price"], market) if "price" in fields else 0,
+        _maybe(fields, "randomizedIntervalQuantity") or False,
+        _maybe(fields, "reduceOnly") or False,
+        _choice(fields, "selfTradePrevention", _SELF_TRADES, SelfTrade.REJECT_TAKER),
+        _integer(fields["clientStrategyId"], "clientStrategyId", 2**32 - 1) if "clientStrategyId" in fields else None,
+        slippage=slippage.get("slippage", 0),
+        slippage_kind=slippage.get("slippage_kind", SlippageKind.NONE),
+        time_in_force=_choice(fields, "timeInForce", _TIMES_IN_FORCE, TimeInForce.GTC),
+        post_only=_maybe(fields, "postOnly") or False,
+        **_lending_flags(fields),
+    )
+
+
+def _cancel_strategy(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CancelStrategy:
+    market = _market(fields, state)
+    if ("strategyId" in fields) == ("clientStrategyId" in fields):
+        raise bad_request("Must specify exactly one of `strategyId` and `clientStrategyId`")
+    if "strategyId" in fields:
+        return CancelStrategy(subaccount_id, market.market_id, order_id_of(fields["strategyId"]))
+    client_id = _integer(fields["clientStrategyId"], "clientStrategyId", 2**32 - 1)
+    return CancelStrategy(subaccount_id, market.market_id, None, client_id)
+
+
+def _cancel_strategies(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CancelAllStrategies:
+    _choice(fields, "strategyType", _STRATEGY_TYPES, True)
+    return CancelAllStrategies(subaccount_id, _market(fields, state).market_id)
+
+
+def _submit_rfq(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> SubmitRfq:
+    """A request for quotes over a quantity or a quote quantity.   [S-7]"""
+    market = _market(fields, state)
+    if ("quantity" in fields) == ("quoteQuantity" in fields):
+        raise bad_request("A request for quotes has either quantity or quoteQuantity", "INVALID_QUANTITY")
+    quote_atoms = 0
+    if "quoteQuantity" in fields:
+        quote_atoms = _atoms(fields["quoteQuantity"], market.quote_asset_id, state, "quoteQuantity")
+    return SubmitRfq(
+        subaccount_id,
+        market.market_id,
+        _choice(fields, "side", _SIDES),
+        _lots(fields["quantity"], market, state) if "quantity" in fields else 0,
+        quote_atoms,
+        _price_ticks(fields["price"], market) if "price" in fields else 0,
+        _choice(fields, "executionMode", _EXECUTION_MODES) if "executionMode" in fields else False,
+        _client_id(fields),
+        **_lending_flags(fields),
+    )
+
+
+def _refresh_rfq(fields: Fields, subaccount_id: int, _user_id: int, _state: State) -> RefreshRfq:
+    return RefreshRfq(subaccount_id, order_id_of(_needed(fields, "rfqId")))
+
+
+def _cancel_rfq(fields: Fields, subaccount_id: int, _user_id: int, _state: State) -> CancelRfq:
+    if ("rfqId" in fields) == ("clientId" in fields):
+        raise bad_request("Must specify exactly one of `rfqId` and `clientId`")
+    return CancelRfq(subaccount_id, order_id_of(fields["rfqId"]) if "rfqId" in fields else None, _client_id(fields))
+
+
+def _submit_quote(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> SubmitQuote:
+    """Two prices for a request; their tick is that of the request's market.   [S-7]"""
+    rfq_id = order_id_of(_needed(fields, "rfqId"))
+    asked = state.rfqs.get(rfq_id)
+    if asked is None:
+        raise not_found()
+    market = state.markets[asked.view.market_id].parameters
+    return SubmitQuote(
+        subaccount_id,
+        rfq_id,
+        _price_ticks(_needed(fields, "bidPrice"), market),
+        _price_ticks(_needed(fields, "askPrice"), market),
+        _client_id(fields),
+        **_lending_flags(fields),
+    )
+
+
+def _accept_quote(fields: Fields, subaccount_id: int, _user_id: int, _state: State) -> AcceptQuote:
+    rfq_id = order_id_of(fields["rfqId"]) if "rfqId" in fields else None
+    client_id = _client_id(fields)
+    if rfq_id is not None and client_id is not None:
+        raise bad_request("Must specify at most one of `rfqId` and `clientId`")
+    return AcceptQuote(subaccount_id, order_id_of(_needed(fields, "quoteId")), rfq_id, client_id)
+
+
+def _lending_flags(fields: Fields) -> dict[str, bool]:
+    names = {
+        "auto_lend": "autoLend",
+        "auto_lend_redeem": "autoLendRedeem",
+        "auto_borrow": "autoBorrow",
+        "auto_borrow_repay": "autoBorrowRepay",
+    }
+    return {name: _maybe(fields, field) or False for name, field in names.items()}
 
 
 def _cancel_order(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CancelOrder:
@@ -204,10 +396,12 @@ def _cancel_order(fields: Fields, subaccount_id: int, _user_id: int, state: Stat
 
 
 def _cancel_all(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CancelAllOrders:
-    kind = fields.get("orderType", "RestingLimitOrder")
-    if kind != "RestingLimitOrder":
-        raise not_implemented(f"orderType {kind} of a cancel")
-    return CancelAllOrders(subaccount_id, _market(fields, state).market_id)
+    """Resting orders, waiting ones, or, when no type is named, both."""
+    market_id = _market(fields, state).market_id
+    kind = _choice(fields, "orderType", _CANCEL_TYPES) if "orderType" in fields else None
+    return CancelAllOrders(
+        subaccount_id, market_id, resting=kind != "ConditionalOrder", waiting=kind != "RestingLimitOrder"
+    )
 
 
 def _update_account(fields: Fields, subaccount_id: int, _user_id: int, _state: State) -> UpdateAccount:
@@ -294,6 +488,14 @@ _BUILDERS: dict[str, Callable[[Fields, int, int, State], Command]] = {
     "operatorExecute": _operate,
     "orderCancel": _cancel_order,
     "orderCancelAll": _cancel_all,
+    "quoteAccept": _accept_quote,
+    "quoteSubmit": _submit_quote,
+    "rfqCancel": _cancel_rfq,
+    "rfqRefresh": _refresh_rfq,
+    "rfqSubmit": _submit_rfq,
+    "strategyCancel": _cancel_strategy,
+    "strategyCancelAll": _cancel_strategies,
+    "strategyCreate": _create_strategy,
     "subaccountOpen": _open_subaccount,
     "transferExecute": _transfer,
     "withdraw": _withdraw,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.commands import Origin, Side
-from engine.events import LendingEvent, LendingSource, LiquidationChanged, PositionView
+from engine.events import LendingEvent, LendingSource, LiquidationChanged, PositionView, RfqChanged
 
 
 class TradeRow(msgspec.Struct, frozen=True):
@@ -206,6 +206,13 @@ class LiquidationRow(msgspec.Struct, frozen=True):
 
     step: LiquidationChanged
     command_seq: int
+    at_us: int
+
+
+class RfqFillRow(msgspec.Struct, frozen=True):
+    """A request for quotes that a quote filled: both as they were then, and both fees.   [S-7]"""
+
+    filled: RfqChanged
     at_us: int
 
 

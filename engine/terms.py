@@ -25,10 +25,13 @@ from ledger.amounts import INT64_MAX
 
 
 def flags_of(command: PlaceOrder) -> int:
-    """The command's booleans in one int, POST_ONLY … AUTO_BORROW_REPAY."""
+    """The command's booleans in one int, POST_ONLY … AUTO_BORROW_REPAY. Who asks for a part of the position reduces it.
+
+    [S-9]
+    """
     return (
         command.post_only
-        | command.reduce_only << 1
+        | (command.reduce_only or command.trigger_percent > 0) << 1
         | command.auto_lend << 2
         | command.auto_lend_redeem << 3
         | command.auto_borrow << 4

@@ -23,7 +23,11 @@ from engine.events import (
     OrderTerms,
     OrderView,
     PoolAccrued,
+    QuoteView,
+    RfqChanged,
+    RfqView,
     SettlementMoved,
+    StrategyView,
     Trade,
     WithdrawalView,
 )
@@ -54,6 +58,7 @@ def order_row(order: OrderView) -> tuple[Any, ...]:
         order.created_at_us,
         None if order.expiry_reason is None else int(order.expiry_reason),
         "" if order.terms is None else msgspec.json.encode(order.terms).decode(),
+        0 if order.terms is None else order.terms.strategy_id,
     )
 
 
@@ -389,6 +394,26 @@ def liquidation_from(row: Any) -> LiquidationRow:
         row.counterparty_id,
     )
     return LiquidationRow(step, row.command_seq, row.at_us)
+
+
+def strategy_row(view: StrategyView) -> tuple[Any, ...]:
+    return (view.strategy_id, view.subaccount_id, view.market_id, msgspec.json.encode(view).decode())
+
+
+def rfq_row(view: RfqView) -> tuple[Any, ...]:
+    numbers = (view.rfq_id, view.subaccount_id, view.market_id, int(view.side), int(view.status))
+    return (*numbers, msgspec.json.encode(view).decode())
+
+
+def quote_row(view: QuoteView, market_id: int) -> tuple[Any, ...]:
+    return (view.quote_id, view.subaccount_id, market_id, int(view.status), msgspec.json.encode(view).decode())
+
+
+def rfq_fill_row(filled: RfqChanged, at_us: int) -> tuple[Any, ...]:
+    rfq, quote = filled.rfq, filled.quote
+    assert quote is not None, f"request {rfq.rfq_id} was filled by nobody"
+    numbers = (quote.quote_id, rfq.subaccount_id, quote.subaccount_id, rfq.market_id, int(rfq.side), at_us)
+    return (*numbers, msgspec.json.encode(filled).decode())
 
 
 def _storable(text: str) -> str:

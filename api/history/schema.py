@@ -63,6 +63,7 @@ order = sa.Table(
     _int("created_at_us"),
     _int("expiry_reason", nullable=True),
     _text("terms"),
+    _int("strategy_id"),
     sa.Index("ix_history_order_subaccount_id", "subaccount_id", "order_id"),
 )
 """Every order as it last stood; columns as the fields of `OrderView`, its terms as JSON, empty for a plain order."""
@@ -353,6 +354,59 @@ liquidation = sa.Table(
 )
 """Every step of every liquidation, as `LiquidationChanged` has it: why, at which prices, what was taken."""
 
+strategy = sa.Table(
+    "history_strategy",
+    metadata,
+    _key("strategy_id"),
+    _int("subaccount_id"),
+    _int("market_id"),
+    _text("view"),
+    sa.Index("ix_history_strategy_subaccount_id", "subaccount_id", "strategy_id"),
+)
+"""Every strategy as it last stood: its `StrategyView` as JSON."""
+
+rfq = sa.Table(
+    "history_rfq",
+    metadata,
+    _key("rfq_id"),
+    _int("subaccount_id"),
+    _int("market_id"),
+    _int("side"),
+    _int("status"),
+    _text("view"),
+    sa.Index("ix_history_rfq_subaccount_id", "subaccount_id", "rfq_id"),
+)
+"""Every request for quotes as it last stood: its `RfqView` as JSON."""
+
+quote = sa.Table(
+    "history_quote",
+    metadata,
+    _key("quote_id"),
+    _int("subaccount_id"),
+    _int("market_id"),
+    _int("status"),
+    _text("view"),
+    sa.Index("ix_history_quote_subaccount_id", "subaccount_id", "quote_id"),
+)
+"""Every quote as it last stood: its `QuoteView` as JSON."""
+
+rfq_fill = sa.Table(
+    "history_rfq_fill",
+    metadata,
+    _key("quote_id"),
+    _int("subaccount_id"),
+    _int("quoter_id"),
+    _int("market_id"),
+    _int("side"),
+    _int("at_us"),
+    _text("filled"),
+    sa.Index("ix_history_rfq_fill_subaccount_id", "subaccount_id", "quote_id"),
+    sa.Index("ix_history_rfq_fill_quoter_id", "quoter_id", "quote_id"),
+)
+"""Every request that a quote filled: the `RfqChanged` that said so as JSON."""
+
+QUOTES = (strategy, rfq, quote, rfq_fill)
+
 PERPETUALS = (position, position_change, funding, tick, settlement, shared_loss, liquidation)
 
-TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, *PERPETUALS, cursor)
+TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, *PERPETUALS, *QUOTES, cursor)

@@ -22,8 +22,12 @@ from api.history.records import (
     movement_row,
     order_row,
     pool_row,
+    quote_row,
+    rfq_fill_row,
+    rfq_row,
     settlement_row,
     shared_loss_row,
+    strategy_row,
     trade_row,
     withdrawal_row,
 )
@@ -38,12 +42,18 @@ from engine.events import (
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
+    OrderModified,
     OrderView,
     Outcome,
     PoolAccrued,
     PositionChanged,
     PositionsSettled,
+    QuoteView,
+    RfqChanged,
+    RfqView,
     SettlementMoved,
+    StrategyChanged,
+    StrategyView,
     Trade,
     TriggerFailed,
     TriggerPlaced,
@@ -55,7 +65,7 @@ from ledger.database import open_engine
 _PERPETUAL_EVENTS = (
     PositionChanged, PositionsSettled, FundingCharged, SettlementMoved, LossShared, LiquidationChanged
 )
-_ORDER_EVENTS = (OrderAccepted, OrderCancelled, OrderExpired, TriggerPlaced, TriggerFailed)
+_ORDER_EVENTS = (OrderAccepted, OrderCancelled, OrderExpired, OrderModified, TriggerPlaced, TriggerFailed)
 
 
 def open_for_writing(url: str) -> sa.Engine:
@@ -125,6 +135,10 @@ class Writer:
             elif kind is DustConverted:
                 batch.dust.append(dust_row(event, outcome.seq, conversions, outcome.at_us))
                 conversions += 1
+            elif kind is StrategyChanged:
+                batch.strategies[event.strategy.strategy_id] = event.strategy
+            elif kind is RfqChanged:
+                _collect_rfq(batch, event, outcome.at_us)
             elif kind in _PERPETUAL_EVENTS:
                 place = places[kind] = places.get(kind, -1) + 1
                 self._collect_perpetual(batch, event, outcome, place)
@@ -211,6 +225,10 @@ class Batch:
         self.settlements: list[tuple[Any, ...]] = []
         self.losses: list[tuple[Any, ...]] = []
         self.liquidations: list[tuple[Any, ...]] = []
+        self.strategies: dict[int, StrategyView] = {}
+        self.rfqs: dict[int, RfqView] = {}
+        self.quotes: dict[int, tuple[QuoteView, int]] = {}
+        self.rfq_fills: list[tuple[Any, ...]] = []
 
     def rows(self) -> list[tuple[sa.Table, list[tuple[Any, ...]]]]:
         """By table, in the order of its columns."""
@@ -232,7 +250,21 @@ class Batch:
             (schema.settlement, self.settlements),
             (schema.shared_loss, self.losses),
             (schema.liquidation, self.liquidations),
+            (schema.strategy, [strategy_row(strategy) for strategy in self.strategies.values()]),
+            (schema.rfq, [rfq_row(rfq) for rfq in self.rfqs.values()]),
+            (schema.quote, [quote_row(*quote) for quote in self.quotes.values()]),
+            (schema.rfq_fill, self.rfq_fills),
         ]
+
+
+def _collect_rfq(batch: Batch, changed: RfqChanged, at_us: int) -> None:
+    """A request as it stands now, the quote that is meant, and both when one filled the other."""
+    rfq, quote = changed.rfq, changed.quote
+    batch.rfqs[rfq.rfq_id] = rfq
+    if quote is not None:
+        batch.quotes[quote.quote_id] = quote, rfq.market_id
+    if changed.change == "rfqFilled":
+        batch.rfq_fills.append(rfq_fill_row(changed, at_us))
 
 
 def _sqlite_may_lose_the_end(connection: Any, _record: Any) -> None:

@@ -11,17 +11,6 @@ _PATHS = """
 GET    /api/v1/prediction
 GET    /api/v1/prediction/tags
 GET    /api/v1/market-sessions
-POST   /api/v1/rfq/quote
-GET    /api/v1/rfqs
-POST   /api/v1/rfq
-POST   /api/v1/rfq/accept
-POST   /api/v1/rfq/refresh
-POST   /api/v1/rfq/cancel
-GET    /api/v1/strategy
-POST   /api/v1/strategy
-DELETE /api/v1/strategy
-GET    /api/v1/strategies
-DELETE /api/v1/strategies
 GET    /api/v1/vaults
 POST   /api/v1/vault/mint
 POST   /api/v1/vault/redeem
@@ -32,11 +21,6 @@ GET    /api/v1/vaults/history
 GET    /wapi/v1/capital/withdrawals/delay
 POST   /wapi/v1/capital/withdrawals/delay
 PATCH  /wapi/v1/capital/withdrawals/delay
-GET    /wapi/v1/history/rfq
-GET    /wapi/v1/history/quote
-GET    /wapi/v1/history/rfq/fill
-GET    /wapi/v1/history/quote/fill
-GET    /wapi/v1/history/strategies
 """
 
 

@@ -10,8 +10,22 @@ from api.errors import bad_request, not_found
 from api.history.orders import read_fills, read_orders
 from api.requests import market_of, order_id_of, orders_of
 from api.rest.route import Answer, Call, Route, page_of, paged
-from engine.commands import PlaceOrders
+from engine.commands import Origin, PlaceOrders
+from engine.events import OrderStatus, OrderView
 from engine.state import Order
+
+_BY_LIQUIDATION = (Origin.LIQUIDATION, Origin.ADL, Origin.BACKSTOP)
+_FILL_ORIGINS: dict[contract.FillTypeName, tuple[Origin, ...]] = {
+    "User": (Origin.USER,),
+    "BookLiquidation": (Origin.LIQUIDATION,),
+    "Adl": (Origin.ADL,),
+    "Backstop": (Origin.BACKSTOP,),
+    "Liquidation": _BY_LIQUIDATION,
+    "AllLiquidation": (*_BY_LIQUIDATION, Origin.SETTLEMENT),
+    "CollateralConversion": (Origin.COLLATERAL_CONVERSION,),
+    "CollateralConversionAndSpotLiquidation": (Origin.COLLATERAL_CONVERSION, Origin.LIQUIDATION),
+}
+"""The contract's fill types, as who made the order."""
 
 OrderShape = contract.LimitOrder | contract.MarketOrder
 BatchShape = list[contract.PlacedLimitOrder | contract.PlacedMarketOrder | contract.RefusedOrder]
@@ -44,7 +58,7 @@ async def place_orders(call: Call) -> list[Any]:
 
 
 async def get_order(call: Call) -> OrderShape:
-    """A resting order by exactly one of its ids; else 404.   [W-3]"""
+    """A resting or waiting order by exactly one of its ids; else 404.   [W-3]"""
     query: contract.OrderQuery = call.query
     market = market_of(query.symbol, call.state)
     if (query.order_id is None) == (query.client_id is None):
@@ -52,25 +66,34 @@ async def get_order(call: Call) -> OrderShape:
     subaccount = call.state.subaccounts[call.key.subaccount_id]
     order: Order | None
     if query.order_id is not None:
-        order = subaccount.orders.get(order_id_of(query.order_id))
+        order_id = order_id_of(query.order_id)
+        order = subaccount.orders.get(order_id) or subaccount.waiting.get(order_id)
     else:
         assert query.client_id is not None
         order = subaccount.client_ids.get(query.client_id)
     if order is None or order.market.parameters.market_id != market.market_id:
         raise not_found()
-    return call.codec.order(order.view())
+    return call.codec.order(_view(order))
 
 
 async def get_orders(call: Call) -> list[OrderShape]:
-    """Open orders, oldest first."""
+    """Open orders and those that wait for their price, oldest first."""
     query: contract.OrdersQuery = call.query
     market_id = market_of(query.symbol, call.state).market_id if query.symbol is not None else None
+    subaccount = call.state.subaccounts[call.key.subaccount_id]
+    orders = list(subaccount.orders.values())
+    if subaccount.waiting:
+        orders = sorted((*orders, *subaccount.waiting.values()), key=lambda order: order.order_id)
     return [
-        call.codec.order(order.view())
-        for order in call.state.subaccounts[call.key.subaccount_id].orders.values()
+        call.codec.order(_view(order))
+        for order in orders
         if (market_id is None or order.market.parameters.market_id == market_id)
         and (query.market_type is None or MARKET_TYPE_NAMES[order.market.parameters.type] == query.market_type)
     ]
+
+
+def _view(order: Order) -> OrderView:
+    return order.view(OrderStatus.TRIGGER_PENDING if order.order_id in order.subaccount.waiting else None)
 
 
 async def cancel_order(call: Call) -> OrderShape:
@@ -86,23 +109,26 @@ async def cancel_orders(call: Call) -> list[OrderShape]:
 async def order_history(call: Call) -> Answer:
     query: contract.OrderHistoryQuery = call.query
     page = page_of(query.limit, query.offset, query.sort_direction)
-    market_ids = _market_ids(call, query.symbol, query.market_type)
-    if query.strategy_id is not None or (market_ids is not None and not market_ids):
+    market_ids = call.market_ids(query.symbol, query.market_type)
+    if market_ids is not None and not market_ids:
         return paged([], page, 0)
-    order_id = order_id_of(query.order_id) if query.order_id is not None else None
     rows, total = await read_orders(
-        call.node.history, call.key.subaccount_id, page, order_id=order_id, market_ids=market_ids
+        call.node.history,
+        call.key.subaccount_id,
+        page,
+        order_id=order_id_of(query.order_id) if query.order_id is not None else None,
+        market_ids=market_ids,
+        strategy_id=order_id_of(query.strategy_id) if query.strategy_id is not None else None,
     )
     return paged([call.codec.history_order(row) for row in rows], page, total)
 
 
 async def fill_history(call: Call) -> Answer:
-    """Every fill of this exchange is a user's so far: of the other types there are none."""
+    """A subaccount's sides of trades; by default those of every origin.   [W-3]"""
     query: contract.FillsQuery = call.query
     page = page_of(query.limit, query.offset, query.sort_direction)
-    market_ids = _market_ids(call, query.symbol, query.market_type)
-    nothing = query.strategy_id is not None or query.fill_type not in (None, "User")
-    if nothing or (market_ids is not None and not market_ids):
+    market_ids = call.market_ids(query.symbol, query.market_type)
+    if market_ids is not None and not market_ids:
         return paged([], page, 0)
     order_id = order_id_of(query.order_id) if query.order_id is not None else None
     rows, total = await read_fills(
@@ -113,20 +139,10 @@ async def fill_history(call: Call) -> Answer:
         market_ids=market_ids,
         from_ms=query.from_,
         to_ms=query.to,
+        strategy_id=order_id_of(query.strategy_id) if query.strategy_id is not None else None,
+        origins=_FILL_ORIGINS[query.fill_type] if query.fill_type is not None else None,
     )
     return paged([call.codec.fill(row) for row in rows], page, total)
-
-
-def _market_ids(call: Call, symbol: str | None, types: list[contract.MarketTypeName]) -> list[int] | None:
-    """The markets that a history is asked for; None for all."""
-    if symbol is None and not types:
-        return None
-    return [
-        market_id
-        for market_id, market in call.state.markets.items()
-        if (symbol is None or market.parameters.symbol == symbol)
-        and (not types or MARKET_TYPE_NAMES[market.parameters.type] in types)
-    ]
 
 
 ROUTES = [

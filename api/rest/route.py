@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from api.codec import Codec
+from api.codec import MARKET_TYPE_NAMES, Codec
 from api.contract import NoQuery
 from api.errors import bad_request, not_found, refusal
 from api.node import Node
@@ -48,6 +48,17 @@ class Call:
         if subaccount_id not in self.state.users[self.key.user_id].subaccount_ids:
             raise bad_request(f"Subaccount {subaccount_id} is none of this user's", "FORBIDDEN")
         return self.state.subaccounts[subaccount_id]
+
+    def market_ids(self, symbol: str | None, types: Sequence[str]) -> list[int] | None:
+        """The markets that a history is asked for; None for all."""
+        if symbol is None and not types:
+            return None
+        return [
+            market_id
+            for market_id, market in self.state.markets.items()
+            if (symbol is None or market.parameters.symbol == symbol)
+            and (not types or MARKET_TYPE_NAMES[market.parameters.type] in types)
+        ]
 
     def number(self, name: str) -> int:
         """The number at `{name}` of the path; what is none was never there."""

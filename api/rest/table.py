@@ -19,7 +19,9 @@ from api.rest import (
     perpetual_history,
     perpetuals,
     public,
+    rfqs,
     statements,
+    strategies,
     subaccounts,
 )
 from api.rest.route import Route
@@ -29,6 +31,8 @@ ROUTES: list[Route] = [
     *account.ROUTES,
     *capital.ROUTES,
     *orders.ROUTES,
+    *strategies.ROUTES,
+    *rfqs.ROUTES,
     *margin.ROUTES,
     *perpetuals.ROUTES,
     *perpetual_history.ROUTES,
