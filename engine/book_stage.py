@@ -20,6 +20,7 @@ from engine.parameters import RATE_SCALE, BookState
 from engine.posting import post, record
 from engine.pricing import is_cancel_only
 from engine.state import Liquidation, Market, Order, State, Subaccount
+from ledger.amounts import mul_div_up
 from ledger.chart import INSURANCE_FUND, AssetId, available, contracts
 from ledger.journal import JournalKind, Posting
 

@@ -11,7 +11,17 @@ from __future__ import annotations
 
 from functools import cmp_to_key
 
-from engine import backstop, book_stage, conversions, deleveraging, insurance, margin, virtual
+from engine import (
+    backstop,
+    bankruptcy,
+    book_stage,
+    conversions,
+    deleveraging,
+    insurance,
+    lender_adl,
+    margin,
+    virtual,
+)
 from engine.columns import Columns
 from engine.commands import (
     AccrueInterest,
@@ -153,21 +163,35 @@ def step(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
 
 
 def _without_backstop(state: State, outcome: Outcome, subaccount: Subaccount, is_tried: bool) -> None:
-    """What no provider took: collateral is sold, positions close against opposing ones, debts are tried on.
+    """What no provider took: collateral is sold, positions close against opposing ones, lenders are paid in value.
 
-    [L-5 … L-7]
+    `is_tried`: a slice was tried on the book in this step.   [L-5 … L-8]
     """
-    lacking = -insurance.own_usdc(state, subaccount, outcome.at_us)
-    if lacking > 0:
-        conversions.convert(state, outcome, subaccount, lacking)
-        book_stage.clear(state, outcome, subaccount)
-    if any(held.lots for held in subaccount.positions.values()) or not subaccount.debts:
+    _sell_collateral(state, outcome, subaccount)
+    if any(held.lots for held in subaccount.positions.values()):
         deleveraging.deleverage(state, outcome, subaccount)  # L-6
     if subaccount.claims:
         virtual.convert_all(state, outcome, subaccount)
         book_stage.clear(state, outcome, subaccount)
     if subaccount.debts and not is_tried:
         book_stage.take_slice(state, outcome, subaccount)
+    if subaccount.debts:
+        bankruptcy.settle_debts(state, outcome, subaccount)  # L-7
+
+
+def _sell_collateral(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
+    """Sell for what it owes in USDC; what is lent and a pool cannot redeem, its borrowers give back.   [S-12, L-8]"""
+    lacking = -insurance.own_usdc(state, subaccount, outcome.at_us)
+    if lacking <= 0:
+        return
+    conversions.convert(state, outcome, subaccount, lacking)
+    for asset_id in sorted(subaccount.lent):
+        lacking = -insurance.own_usdc(state, subaccount, outcome.at_us)
+        if lacking > 0:
+            atoms = book_stage.atoms_for(state, asset_id, lacking)
+            if atoms and lender_adl.recover(state, outcome, subaccount, asset_id, atoms):
+                conversions.convert(state, outcome, subaccount, lacking)
+    book_stage.clear(state, outcome, subaccount)
 
 
 def _is_for_the_book(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
@@ -198,14 +222,15 @@ def _is_over(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
 
 def _has_paid(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
     """Whether an account without position and debt owes nothing any more: by its collateral, then by others.   [L-5]"""
-    lacking = -insurance.own_usdc(state, subaccount, outcome.at_us)
-    if lacking > 0:
-        conversions.convert(state, outcome, subaccount, lacking)
+    _sell_collateral(state, outcome, subaccount)
     if subaccount.claims:
         virtual.convert_all(state, outcome, subaccount)
         book_stage.clear(state, outcome, subaccount)
         if subaccount.debts:
             return False
+    if insurance.own_usdc(state, subaccount, outcome.at_us) < 0:
+        # What nobody bought is taken at mark.
+        deleveraging.deleverage(state, outcome, subaccount)
     return insurance.finish(state, outcome, subaccount)
 
 
