@@ -130,9 +130,10 @@ def _settle(state: State, outcome: Outcome, second: int) -> None:
     payable = have + advance
     paid = owed_to if payable == want else _shares_of(owed_to, payable, want)
     credits = [gain._replace(atoms=mul_div_down(gain.atoms, payable, want)) for gain in virtual_gains]
-    paid_rounding = payable - _total(paid) - sum(gain.atoms for gain in credits)
     _lend_payouts(state, till, winners, paid)
     paid, given_up = _move_claims(state, outcome, till, gains.virtual, credits, winners, paid)
+    # Payouts were rounded down: of what is given up, less than an atom a winner is not theirs but rounding's.
+    paid_rounding = payable - _total(paid) - sum(atoms for _id, _market, atoms in credits) - _sum(given_up)
     for number, atoms in till.lend_shortfall(winners, paid):
         # Less than an atom a winner: what was rounded down cannot be redeemed for the rounding account.
         collected[np.searchsorted(losers, number)] -= atoms
@@ -165,7 +166,7 @@ def _settle(state: State, outcome: Outcome, second: int) -> None:
     for held in gains.closed:
         drop_position(held)
     till.report("realize")
-    unpaid = want - payable + sum(atoms for _number, atoms in given_up)
+    unpaid = want - payable + _sum(given_up)
     _note_marks(state, outcome, gains, _total(paid), _total(collected), unpaid)
 
 
@@ -214,20 +215,21 @@ def _move_claims(
     losses = [gain for gain in moved if gain.atoms < 0]
     in_cash = _total(paid) - sum(till.lent_back.values())
     given_up = virtual.settle(state, outcome, till.into, [*losses, *credits], min(sum(till.redeemed.values()), in_cash))
-    missing = sum(atoms for _number, atoms in given_up)
-    if not missing:
-        return paid, []
     cut_from = paid.copy()
-    for at, number in enumerate(winners.tolist()):
+    for at, number in enumerate(winners.tolist() if till.lent_back else []):
         cut_from[at] -= till.lent_back.get(number, 0)
-    whole, left = _total(cut_from), missing
+    whole = _total(cut_from)
+    missing = left = min(_sum(given_up), whole)
     paid = paid.copy()
     for at in np.flatnonzero(cut_from).tolist():
         cut = min(left, mul_div_up(int(cut_from[at]), missing, whole))
         paid[at] -= cut
         left -= cut
-    assert left == 0, f"virtual losers give up {missing}, cash payouts are {whole}"
     return paid, given_up
+
+
+def _sum(given_up: list[virtual.GivenUp]) -> int:
+    return sum(atoms for _number, atoms in given_up)
 
 
 def _lent_by(state: State, at_us: int, winners: Ints, owed_to: Ints) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import lending
+from engine import lending, margin
 from engine.commands import SettlePositions
 from engine.events import LendingSource, Outcome
 from engine.posting import drop_position, post
@@ -11,14 +11,19 @@ from engine.transition import apply
 from ledger.chart import (
     INSURANCE_FUND,
     INSURANCE_UNSETTLED,
+    LIQUIDITY_FUND,
     OPERATOR_EQUITY,
     ROUNDING,
     ROUNDING_UNSETTLED,
     AccountId,
     AssetId,
     available,
+    claim_debt,
+    claim_lend,
     contracts,
     cost,
+    debt_share,
+    lend_share,
     position,
 )
 from ledger.journal import JournalKind, residues
@@ -101,6 +106,10 @@ class Crowd:
         for number in state.subaccounts:
             assert state.free(number, usdc) >= 0
         assert self.idle() >= 0
+        assert self.credit(LIQUIDITY_FUND) == 0
+        for share, claim_of in ((lend_share(usdc), claim_lend), (debt_share(usdc), claim_debt)):
+            claims = [claim_of(market.parameters.market_id) for market in self.markets]
+            assert self.credit(LIQUIDITY_FUND, share) + sum(self.credit(LIQUIDITY_FUND, each) for each in claims) == 0
         for market in self.markets:
             held = [each.positions.get(market.parameters.market_id) for each in state.subaccounts.values()]
             lots = [each.lots for each in held if each is not None]
@@ -123,7 +132,8 @@ class Crowd:
         account = self.state.subaccounts[number]
         lent = lending.claim(self.state, account, self.usdc, self.at_us)
         owed = lending.debt(self.state, account, self.usdc, self.at_us)
-        return self.held(number) + account.unsettled + lent - owed
+        claims = sum(margin.claim_atoms(self.state, account, market, self.at_us) for market in account.claims)
+        return self.held(number) + account.unsettled + lent - owed + claims
 
     def gains(self) -> dict[int, int]:
         """x of S-10 of everybody, position by position."""

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine import tick
+from engine import tick, virtual
 from engine.commands import SettlePositions
 from engine.events import PositionsSettled, SettlementMoved
 from engine.rejections import RejectReason
 from engine.transition import apply
 from ledger.chart import INSURANCE_FUND, INSURANCE_UNSETTLED, ROUNDING, ROUNDING_UNSETTLED, cost, position
 from ledger.journal import JournalKind
-from tests.engine.crowd import Crowd
+from tests.engine.crowd import TICK_US, Crowd
 
 SIZE = 8
 TRADES = st.lists(
@@ -150,6 +150,31 @@ def test_whatever_the_pool_has_nobody_gains_or_loses_but_x(
     funds: list[int], loans: Any, drained: int, rounds: Any
 ) -> None:
     """Available, lent, borrowed and unsettled together change by x, and by an atom a share's rounding costs. [S-12]"""
+    follow(lenders(funds, loans, drained), rounds, slack=4)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    FUNDS,
+    LOANS,
+    st.lists(st.booleans(), min_size=SIZE, max_size=SIZE),
+    st.integers(0, 10**6),
+    st.lists(st.tuples(TRADES, MARKS), min_size=1, max_size=5),
+)
+def test_with_virtual_accounts_among_them_nobody_gains_or_loses_but_x(
+    funds: list[int], loans: Any, is_virtual: list[bool], drained: int, rounds: Any
+) -> None:
+    """Claims count as well, and the fund is flat; also when nothing is idle.   [V-1 … V-5, S-13]"""
+    crowd = lenders(funds, loans, drained)
+    for number, chosen in enumerate(is_virtual, 1):
+        if chosen:
+            crowd.state.subaccounts[number].auto_realize_pnl = False
+            virtual.note_mode(crowd.state, crowd.state.subaccounts[number])
+    follow(crowd, rounds, slack=12)
+
+
+def lenders(funds: list[int], loans: Any, drained: int) -> Crowd:
+    """A crowd of whom some lend, and one more that borrows what it can of `drained`."""
     crowd = Crowd(SIZE + 1)
     for number, (mode, lent) in enumerate(loans, 1):
         account = crowd.state.subaccounts[number]
@@ -159,9 +184,13 @@ def test_whatever_the_pool_has_nobody_gains_or_loses_but_x(
             crowd.state.automatic[number] = None
         if mode and lent:
             crowd.lends(number, lent)
-    idle = crowd.idle()
-    if min(drained, idle):
-        crowd.borrows(SIZE + 1, min(drained, idle))
+    if min(drained, crowd.idle()):
+        crowd.borrows(SIZE + 1, min(drained, crowd.idle()))
+    return crowd
+
+
+def follow(crowd: Crowd, rounds: Any, slack: int) -> None:
+    """Tick after tick, what everybody is worth changes by x."""
     for trades, marks in rounds:
         for which, buyer, seller, lots, price in trades:
             if buyer != seller:
@@ -169,13 +198,13 @@ def test_whatever_the_pool_has_nobody_gains_or_loses_but_x(
         for market, mark in zip(crowd.markets, marks, strict=True):
             market.mark_lot = mark
         gains = crowd.gains()
-        crowd.at_us += 10_000_000
+        crowd.at_us += TICK_US
         before = {number: crowd.worth(number) for number in crowd.state.subaccounts}
-        crowd.at_us -= 10_000_000
+        crowd.at_us -= TICK_US
         crowd.tick()
         for number in range(1, SIZE + 1):
             after = crowd.worth(number)
-            assert abs(after - before[number] - gains[number]) <= 4, (number, before[number], gains[number], after)
+            assert abs(after - before[number] - gains[number]) <= slack, (number, before[number], gains[number], after)
 
 
 # --- one by one -------------------------------------------------------------------------------------------------------
