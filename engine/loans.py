@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import lending, margin
+from engine import bankruptcy, lending, margin
 from engine.commands import AccrueInterest, BorrowLend, ConvertDust, LendingSide
 from engine.events import DustConverted, LendingSource, Outcome
 from engine.fees import USDC
@@ -38,9 +38,11 @@ def borrow_lend(state: State, command: BorrowLend, outcome: Outcome) -> None:
 
 
 def begin_hour(state: State, command: AccrueInterest, outcome: Outcome) -> None:
-    """Interest in every pool, then the small debts that repayments left are bought back.   [B-4, S-3]"""
+    """Interest in every pool, then what its lenders lack, then small debts are bought back.   [B-4, L-7, S-3]"""
     lending.accrue_interest(state, command, outcome)
     # From here the command succeeds.
+    if state.holes:
+        bankruptcy.fill_holes(state, outcome)
     for number, asset_id in sorted(state.small_debts):
         _buy_back(state, outcome, state.subaccounts[number], asset_id)
 
