@@ -32,6 +32,8 @@ MARKETS = "tests/engine/test_markets.py"
 FORMULAS = "tests/engine/formulas"
 YIELDS = "tests/engine/test_yields.py"
 PRICING = "tests/engine/test_pricing.py"
+PERPETUAL_PRICES = "tests/engine/test_pricing_perpetuals.py"
+FUNDING = "tests/engine/test_funding.py"
 POOLS = "tests/por/test_pools.py"
 LEAVES = "tests/engine/test_liabilities.py"
 CHAINS_PAY = "tests/engine/test_liquidity.py"
@@ -81,6 +83,32 @@ MUTANTS = (
            "        pricing.total += mark - old", "        pricing.total += mark", (PRICING,)),
     Mutant("a book without a price takes orders", "engine/orders.py",
            "    if is_cancel_only(state, market):", "    if False:", (PRICING,)),
+    # Perpetuals' marks, bands, funding   [P-2, P-12 … P-14, P-20, P-21]
+    Mutant("perpetuals: a mark leaves the perpetual's own bound for the market's", "engine/pricing.py",
+           "        perpetual.mark_bound,", "        parameters.mark_bound,", (PERPETUAL_PRICES,)),
+    Mutant("perpetuals: only the last seconds of many count", "engine/pricing.py",
+           "or left < MARK_SAMPLES or one.perpetual is not None:", "or left < MARK_SAMPLES:", (PERPETUAL_PRICES,)),
+    Mutant("perpetuals: the bounds of the last price are kept", "engine/pricing.py",
+           "    state.valuations.bounds.clear()", "    pass", (PERPETUAL_PRICES,)),
+    Mutant("perpetuals: the bounds of a market's old parameters are kept", "engine/markets.py",
+           "    state.marks_version += 1\n    state.valuations.bounds.clear()", "    pass", (PERPETUAL_PRICES,)),
+    Mutant("perpetuals: a premium without an index holds takers", "engine/bands.py",
+           "        if premium.last300[state.sampled_second % MARK_SAMPLES] is not None:", "        if True:", (PERPETUAL_PRICES,)),
+    Mutant("perpetuals: a liquidation fills no further than a taker", "engine/bands.py",
+           "else formulas.twice_as_wide(parameters.bands)", "else parameters.bands", (PERPETUAL_PRICES,)),
+    Mutant("perpetuals: a charge is rounded down", "engine/formulas/funding.py",
+           "    return mul_div_down(-rate * mark_lot, lots, RATE_SCALE)",
+           "    return -mul_div_down(rate * mark_lot, lots, RATE_SCALE)", (FORMULAS,)),
+    Mutant("perpetuals: the column rounds the other way", "engine/funding.py",
+           "    return lots * whole + lots * rest // RATE_SCALE", "    return lots * whole - lots * -rest // RATE_SCALE", (FORMULAS, FUNDING)),
+    Mutant("perpetuals: an interval keeps the samples of the last", "engine/funding.py",
+           "    market.premium.total = market.premium.samples = 0", "    pass", (FUNDING,)),
+    Mutant("perpetuals: the clamp lets any interest through", "engine/formulas/funding.py",
+           "min(max(interest - mean, -clamp), clamp)", "interest - mean", (FORMULAS, FUNDING)),
+    Mutant("perpetuals: shorts pay longs", "engine/funding.py",
+           "        column: Any = -received[order]", "        column: Any = received[order]", (FUNDING,)),
+    Mutant("perpetuals: the rows are another's", "engine/funding.py",
+           "        column: Any = -received[order]", "        column: Any = -received", (FUNDING,)),
     # Matching   [S-7]
     Mutant("a taker fills one tick beyond its limit", "engine/matching.py",
            "        if key > bound_key:", "        if key > bound_key + 1:", (ORDERS,)),

@@ -260,6 +260,7 @@ def test_the_index_is_what_each_lot_has_paid_since(pit: Pit) -> None:
 def test_a_column_of_many_holders_is_charged_as_each_alone(pit: Pit) -> None:
     chance = Random(7)
     people = [pit.member(f"trader {number}", 10**5) for number in range(60)]
+    chance.shuffle(people)
     for buyer, seller in zip(people[::2], people[1::2], strict=True):
         cross(buyer, seller, chance.randint(1, 500), 15_000)
     lots = {held.subaccount.subaccount_id: held.lots for held in pit.book_market.holders.values()}
@@ -267,3 +268,5 @@ def test_a_column_of_many_holders_is_charged_as_each_alone(pit: Pit) -> None:
 
     expected = {number: -event.rate * 1_500_000 * each // RATE_SCALE for number, each in lots.items()}
     assert funding_of(pit.book_market) == expected
+    (batch,) = charged(pit.exchange.outcomes)[-1].batches
+    assert {number: -batch.atoms_of(number) for number in expected} == expected

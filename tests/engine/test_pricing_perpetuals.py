@@ -327,7 +327,7 @@ def test_the_bounds_that_are_kept_are_the_bounds_that_would_be_made(pit: Pit) ->
             pit.price(150 + step / 100)
             check()
         if step % 10 == 0:
-            configures(pit, bands={"premium_tolerance": 10_000_000 + step})
+            configures(pit, bands={"premium_tolerance": 20_000_000 + step * 1_000_000})
             check()
 
 
