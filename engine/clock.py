@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import funding, lending, tick, yields
+from engine import fund_sales, funding, lending, tick, yields
 from engine.commands import (
     AccrueInterest,
     AdvanceClock,
@@ -93,14 +93,14 @@ def _settles_now(state: State) -> bool:
     """
     second = state.sampled_second
     is_tick = second % tick.TICK_SECONDS == 0 and second > state.settled_second and state.at_us == second * SECOND_US
-    return is_tick and tick.is_moving(state)
+    return is_tick and (tick.is_moving(state) or fund_sales.has_buyer(state))
 
 
 def _next_settlement_us(state: State, horizon: int) -> int:
     """The next tick before `horizon`, else that: marks move by themselves, so each tick needs its own.   [S-10, P-2]"""
     second = state.sampled_second
     next_us = (second - second % tick.TICK_SECONDS + tick.TICK_SECONDS) * SECOND_US
-    return next_us if next_us < horizon and tick.is_awaited(state) else horizon
+    return next_us if next_us < horizon and (tick.is_awaited(state) or state.taken) else horizon
 
 
 def begin(state: State, command: Genesis, outcome: Outcome) -> None:

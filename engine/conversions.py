@@ -73,7 +73,7 @@ def _usdc_markets(state: State) -> dict[AssetId, Market]:
 
 def _sell(state: State, outcome: Outcome, subaccount: Subaccount, asset: _Asset, missing: int) -> None:
     parameters = asset.market.parameters
-    bound = _bound_ticks(state, asset.market)
+    bound = bound_ticks(state, asset.market)
     if not bound:
         return
     rate = spot_rates(state, subaccount.user, outcome.at_us // HOUR_US).taker_rate
@@ -91,7 +91,7 @@ def _sell(state: State, outcome: Outcome, subaccount: Subaccount, asset: _Asset,
         )
 
 
-def _bound_ticks(state: State, market: Market) -> int:
+def bound_ticks(state: State, market: Market) -> int:
     """Not below best bid × minImpactMultiplier nor index × 0.98 (parameter), in ticks, up; 0: no bid.   [S-12 (4)]"""
     parameters = market.parameters
     best = market.book.bids.best_price_ticks()

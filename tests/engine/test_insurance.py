@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import deleveraging, insurance, losses
-from engine.commands import FundCustody, FundInsurance
+from engine import deleveraging, insurance, losses, snapshot
+from engine.commands import FundCustody, FundInsurance, OrderType, PlaceOrder, Side
 from engine.events import LiquidationChanged, LossShared, Outcome, SettlementMoved
 from engine.posting import post
 from engine.rejections import RejectReason
@@ -172,4 +173,31 @@ def test_a_write_off_is_pro_rata_and_leaves_the_sum_of_unsettled_equity_at_zero(
         assert held - member.account.unsettled == held * written // total
     told = {event.subaccount_id: event.atoms for event in parts(outcome, SettlementMoved)}
     assert told[loser.subaccount] == written
+    assert is_whole(pit)
+
+
+def test_what_the_fund_took_is_sold_at_a_tick_and_fills_its_purse() -> None:
+    """Within the bounds of S-12 (4) only: a bid of half the price buys nothing.   [L-7, S-12]"""
+    pit, long, _short = indebted(sol=9_999_999)
+    pit.insure(1_000)
+    pit.step(insurance.finish, long)
+    sol = pit.exchange.asset("SOL")
+    crumbs = pit.member("crumbs", 100, SOL=990_000_001)
+    pit.step(lambda state, out, each: insurance.move(state, out, each, "crumbs", 0, sol, 990_000_001), crumbs)
+    pit.state.liquidations.clear()
+    pit.state.liquidation_due_us = 0
+    buyer, funds = pit.member("buyer", 1_000), pit.insurance
+    spot = pit.exchange.market("SOL_USDC")
+    bid = PlaceOrder(buyer.subaccount, spot, Side.BID, OrderType.LIMIT, price_ticks=6_500, lots=500)
+    buyer.does(bid)
+    pit.exchange.advance(10)
+    assert pit.state.taken == {sol: 10**9} and pit.insurance == funds
+
+    buyer.does(msgspec.structs.replace(bid, price_ticks=12_900, lots=80))
+    pit.exchange.advance(10)
+
+    assert pit.state.taken == {sol: 2 * 10**8}
+    assert pit.insurance - funds == 103_200_000 - 103_200
+    assert pit.state.held(0, sol) == pit.state.held(0, pit.state.usdc) == 0
+    assert snapshot.dump(snapshot.load(snapshot.dump(pit.state))) == snapshot.dump(pit.state)
     assert is_whole(pit)
