@@ -10,6 +10,7 @@ from engine import (
     clock,
     custody,
     firing,
+    fund_sales,
     funding,
     insurance,
     lending,
@@ -259,7 +260,10 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
         case ChargeFunding():
             return funding.charge(state, command, outcome)
         case SettlePositions():
-            return tick.settle_positions(state, command, outcome)
+            tick.settle_positions(state, command, outcome)
+            if state.taken or state.holes:
+                fund_sales.sell(state, outcome)
+            return None
         case UpdateThrottle():
             return lending.update_throttle(state, command, outcome)
         case Liquidate():
