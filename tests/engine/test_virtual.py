@@ -9,8 +9,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine import lending, margin, recoveries, virtual
-from engine.commands import BorrowLend, LendingSide, UpdateAccount
+from engine import lending, margin, recoveries, snapshot, virtual
+from engine.commands import BorrowLend, CancelAllOrders, LendingSide, Side, UpdateAccount
 from engine.outcome import Outcome
 from engine.parameters import PRICE_SCALE
 from engine.posting import post
@@ -27,7 +27,8 @@ from ledger.chart import (
     kind_of,
     lend_share,
 )
-from ledger.journal import JournalKind, residues
+from ledger.invariants import RunningTotals
+from ledger.journal import JournalKind, residues, seal
 from tests.engine.perps import USDC, Member, Pit, cross
 
 ASSET_BITS = 24
@@ -209,6 +210,7 @@ def test_switching_back_converts_every_claim(pit: Pit) -> None:
 
 
 def test_negative_claims_over_half_of_the_collateral_are_in_excess(pit: Pit) -> None:
+    """A claim is no exposure, and no way to owe without end.   [V-3]"""
     bank, anna = pit.member("bank", 1_000_000), pit.member("anna", 1_000)
     lends(bank, 10_000)
     goes_virtual(anna)
@@ -359,6 +361,93 @@ def test_claims_are_posted_on_the_fund_and_on_their_owner_and_move_no_cash(pit: 
     kinds = _kinds(pit.exchange.outcomes[-1])
     assert AccountKind.CLAIM in kinds and AccountKind.LIQUIDITY_FUND in kinds
     assert (anna.usdc, boris.usdc, bank.usdc) == (1_000 * USDC, 1_000 * USDC, 999_000 * USDC)
+
+
+# --- a floor where everything happens at once, through real commands and ticks ------------------------------------
+
+
+class Floor(RuleBasedStateMachine):
+    """Traders who realize, or do not, or lend what they have; prices move, the pool runs dry.   [V-1 … V-5]"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pit = Pit()
+        self.totals = RunningTotals()
+        self.seen = 0
+
+    @initialize()
+    def begin(self) -> None:
+        self.lender = self.pit.member("lender", 10**6, SOL=10**13)
+        # Those who do not realize have little cash, so that what idle lacks is felt.
+        self.members = [
+            self.pit.member("m0", 30, SOL=14 * 10**9),
+            self.pit.member("m1", 90, SOL=14 * 10**9),
+            self.pit.member("m2", 1_500, SOL=10**9),
+            self.pit.member("m3", 1_500, SOL=10**9),
+        ]
+        for each in self.members[:2]:
+            goes_virtual(each)
+        self.members[3].does(UpdateAccount(self.members[3].subaccount, auto_lend=True))
+        lends(self.lender, 1_000)
+        cross(self.members[0], self.members[2], 1_500, 15_000)
+        cross(self.members[3], self.members[1], 1_500, 15_000)
+
+    @rule(buyer=people, seller=people, lots=st.integers(1, 1_500), offset=st.integers(-5, 5))
+    def trade(self, buyer: int, seller: int, lots: int, offset: int) -> None:
+        if buyer == seller:
+            return
+        market = self.pit.book_market
+        ticks = market.mark // market.parameters.tick_price + offset
+        made = self.members[seller].trade(Side.ASK, lots, ticks)
+        if made.rejection is None:
+            self.members[buyer].trade(Side.BID, lots, ticks)
+            self.members[seller].tries(CancelAllOrders(self.members[seller].subaccount))
+            self.members[buyer].tries(CancelAllOrders(self.members[buyer].subaccount))
+
+    @rule(dollars=st.integers(120, 185), seconds=st.sampled_from((1, 10, 10, 30)))
+    def move(self, dollars: int, seconds: int) -> None:
+        self.pit.price(dollars)
+        self.pit.exchange.advance(seconds)
+
+    @rule(n=people, on=st.booleans())
+    def switch(self, n: int, on: bool) -> None:
+        member = self.members[n]
+        member.tries(UpdateAccount(member.subaccount, auto_realize_pnl=not on))
+
+    @rule(side=st.sampled_from(list(LendingSide)), dollars=st.integers(1, 1_200))
+    def lend(self, side: LendingSide, dollars: int) -> None:
+        self.lender.tries(BorrowLend(self.lender.subaccount, self.pit.state.usdc, side, dollars * USDC))
+
+    @rule()
+    def run_dry(self) -> None:
+        idle = pool_idle(self.pit)
+        if idle > 0:
+            state, outcome = self.pit.state, Outcome(self.pit.state.sequence, self.pit.exchange.at_us)
+            into, source = lending.Movements(), lending.LendingSource.MANUAL
+            lending.borrow(state, outcome, into, self.lender.account, state.usdc, idle, source)
+            lending.post_alone(state, outcome, into)
+            self.pit.exchange.outcomes.append(outcome)
+
+    @invariant()
+    def all_is_conserved(self) -> None:
+        """What a block checks: V-5, B-14, Σ contracts = Σ cost = Σ unsettled = 0, nobody below zero.   [A-13]"""
+        outcomes = self.pit.exchange.outcomes
+        for outcome in outcomes[self.seen :]:
+            self.totals.add(seal(bytes(32), 1, 1, 1, entry) for entry in outcome.journal)
+        self.seen = len(outcomes)
+        assert not self.totals.violations()
+        assert not fund_breaks(self.pit) and pool_idle(self.pit) >= 0
+
+    @invariant()
+    def a_snapshot_gives_the_same_state(self) -> None:
+        content = snapshot.dump(self.pit.state)
+        assert snapshot.dump(snapshot.load(content)) == content
+
+
+TestFloor = Floor.TestCase
+TestFloor.settings = settings(
+    max_examples=12, stateful_step_count=25, deadline=None, phases=(Phase.explicit, Phase.generate)
+)
 
 
 # --- beside realized gains, through real ticks ----------------------------------------------------------------------
