@@ -8,11 +8,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
+from api.codec import TRIGGER_NAMES
 from api.market_data import Change, PublicTrade
 from api.positions import Figures
 from api.rows import KlineRow, TickerRow
 from engine.commands import OrderType, Origin, SelfTrade, Side
-from engine.events import BalanceChanged, ExpiryReason, OrderStatus, OrderView, PositionView, Trade
+from engine.events import (
+    BalanceChanged,
+    ExpiryReason,
+    OrderStatus,
+    OrderTerms,
+    OrderView,
+    PositionView,
+    RfqChanged,
+    Trade,
+)
 from engine.parameters import PRICE_SCALE, AssetParameters, MarketParameters
 from engine.state import State
 from ledger.amounts import format_decimal
@@ -279,6 +289,59 @@ def order_update(order: OrderView, event: str, text: MarketText, published_us: i
     terms = order.terms
     data["O"] = ORIGINS[Origin.USER if terms is None else terms.origin]
     data["r"] = order.reduce_only
+    return data if terms is None else data | _terms_letters(order, terms, text)
+
+
+def _terms_letters(order: OrderView, terms: OrderTerms, text: MarketText) -> dict[str, Any]:
+    """What only some orders have: trigger P, B, Y; take-profit a, j, d; stop-loss b, k, g; parent I, strategy H."""
+    data: dict[str, Any] = {}
+    if terms.trigger_by:
+        data["P"] = text.price(terms.trigger_price_ticks)
+        data["B"] = TRIGGER_NAMES[terms.trigger_by]
+        percent = terms.trigger_percent
+        data["Y"] = f"{format_decimal(percent, _RATE_DECIMALS - 2)}%" if percent else text.quantity(order.lots)
+    for bracket, trigger, limit, by in ((terms.take_profit, "a", "j", "d"), (terms.stop_loss, "b", "k", "g")):
+        if bracket is not None:
+            data[trigger] = text.price(bracket.trigger_price_ticks)
+            data[by] = TRIGGER_NAMES[bracket.trigger_by]
+            if bracket.limit_price_ticks:
+                data[limit] = text.price(bracket.limit_price_ticks)
+    if terms.related_order_id:
+        data["I"] = str(terms.related_order_id)
+    if terms.strategy_id:
+        data["H"] = str(terms.strategy_id)
+    return data
+
+
+def rfq_update(
+    changed: RfqChanged, text: MarketText, published_us: int, at_us: int, subaccount_id: int
+) -> dict[str, Any]:
+    """The letters of account.rfqUpdate as this subaccount is told them: a client id is told to its owner alone.
+
+    `p` is the request's limit, of a quote its price for the request's side, of a fill what was paid; `w`, `W`: from
+    when to when it takes quotes, in ms.   [W-6]
+    """
+    rfq, quote = changed.rfq, changed.quote
+    price, client_id, status = rfq.price_ticks, rfq.client_id, rfq.status
+    if quote is not None:
+        price = quote.ask_ticks if rfq.side == Side.BID else quote.bid_ticks
+        if changed.change in ("quoteAccepted", "quoteCancelled"):
+            client_id, status = quote.client_id, quote.status
+    owner = rfq.subaccount_id if quote is None or changed.change.startswith("rfq") else quote.subaccount_id
+    data: dict[str, Any] = {"e": changed.change, "E": published_us, "R": rfq.rfq_id}
+    if quote is not None:
+        data["u"] = quote.quote_id
+    if client_id is not None and subaccount_id == owner:
+        data["C"] = client_id
+    data |= {"s": text.symbol, "S": _SIDES[rfq.side]}
+    if rfq.lots:
+        data["q"] = text.quantity(rfq.lots)
+    if rfq.quote_atoms:
+        data["Q"] = text.quote(rfq.quote_atoms)
+    if price:
+        data["p"] = text.price(price)
+    data |= {"w": rfq.submitted_at_us // 1_000, "W": rfq.expires_at_us // 1_000, "X": _STATUS[status]}
+    data |= {"o": "Immediate" if rfq.immediate else "AwaitAccept", "T": at_us}
     return data
 
 

@@ -22,6 +22,7 @@ from api.streams.letters import (
     open_interest_message,
     order_update,
     position_update,
+    rfq_update,
     ticker_message,
     trade_message,
 )
@@ -36,10 +37,12 @@ from engine.events import (
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
+    OrderModified,
     OrderView,
     Outcome,
     PositionChanged,
     PositionView,
+    RfqChanged,
     Trade,
     TriggerFailed,
     TriggerPlaced,
@@ -57,6 +60,7 @@ _ORDER_EVENTS = {
     OrderAccepted: "orderAccepted",
     OrderCancelled: "orderCancelled",
     OrderExpired: "orderExpired",
+    OrderModified: "orderModified",
     TriggerPlaced: "triggerPlaced",
     TriggerFailed: "triggerFailed",
 }
@@ -144,6 +148,8 @@ class Streams:
                 self._publish_order(event.order, _ORDER_EVENTS[kind], outcome.at_us, {})
             elif kind is PositionChanged:
                 self._publish_position(event, outcome.at_us)
+            elif kind is RfqChanged:
+                self._publish_rfq(event, outcome.at_us)
             elif kind is KeyRevoked:
                 self.subscribers.forget_key(event.public_key)
 
@@ -163,6 +169,31 @@ class Streams:
         data = order_update(order, event, text, self._block_at_us, at_us) | fill
         self.subscribers.send(everything, data)
         self.subscribers.send(of_market, data)
+
+    def _publish_rfq(self, changed: RfqChanged, at_us: int) -> None:
+        """A request's own news go to the requester, a quote's to its maker, a fill to both; what is open to everybody
+        who listens: who else should quote?   [S-7, W-6]
+        """
+        asker = changed.rfq.subaccount_id
+        quoter = changed.quote.subaccount_id if changed.quote is not None else asker
+        if changed.change == "rfqActive":
+            listening = (topic.partition(":") for topic in list(self.subscribers.topics))
+            to = {
+                int(owner)
+                for owner, colon, stream in listening
+                if colon and stream.startswith("account.rfqUpdate") and int(owner) != asker
+            }
+        elif changed.change == "rfqFilled":
+            to = {asker, quoter}
+        else:
+            to = {quoter if changed.change.startswith("quote") else asker}
+        text = self._text(changed.rfq.market_id)
+        for subaccount_id in sorted(to):
+            everything = f"{subaccount_id}:account.rfqUpdate"
+            data = rfq_update(changed, text, self._block_at_us, at_us, subaccount_id)
+            for topic in (everything, f"{everything}.{text.symbol}"):
+                if topic in self.subscribers.topics:
+                    self.subscribers.send(topic, data)
 
     def _publish_position(self, changed: PositionChanged, at_us: int) -> None:
         everything = f"{changed.position.subaccount_id}:account.positionUpdate"

@@ -59,12 +59,15 @@ async def test_a_value_that_is_none_of_an_enumeration_is_told_which_there_are(
     assert "Invalid enum value" in reply.json["message"] and reply.json["message"].endswith(names), reply
 
 
+IN_PART = "Must specify both `triggerPrice` and `triggerQuantity` or neither"
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
         ({"symbol": "SOL_EUR"}, "INVALID_CLIENT_REQUEST", "Invalid market symbol"),
         ({"symbol": ""}, "INVALID_CLIENT_REQUEST", "Invalid market symbol"),
-        ({"symbol": "SOL_USDC_PERP"}, "NOT_IMPLEMENTED", None),
+        ({"symbol": "SOL_USDC_PERP"}, "TRADING_PAUSED", None),
         ({"price": "100.001"}, "INVALID_CLIENT_REQUEST", "Price decimal too long"),
         ({"price": "100.0000000000000000000001"}, "INVALID_CLIENT_REQUEST", "Price decimal too long"),
         ({"quantity": "1.001"}, "INVALID_CLIENT_REQUEST", "Quantity decimal too long"),
@@ -101,7 +104,20 @@ async def test_a_value_that_is_none_of_an_enumeration_is_told_which_there_are(
         ({"postOnly": True, "timeInForce": "IOC"}, "INVALID_ORDER", None),
         ({"surprise": "1"}, "INVALID_CLIENT_REQUEST", None),
         ({"Price": "100"}, "INVALID_CLIENT_REQUEST", None),
-        ({"triggerPrice": "90", "triggerQuantity": "1"}, "NOT_IMPLEMENTED", None),
+        ({"triggerPrice": "90"}, "INVALID_CLIENT_REQUEST", IN_PART),
+        ({"triggerQuantity": "1"}, "INVALID_CLIENT_REQUEST", IN_PART),
+        ({"triggerBy": "LastPrice"}, "INVALID_CLIENT_REQUEST", IN_PART),
+        ({"triggerPrice": "90", "triggerQuantity": "2"}, "INVALID_ORDER", None),
+        ({"triggerPrice": "90.001", "triggerQuantity": "1"}, "INVALID_CLIENT_REQUEST", "Price decimal too long"),
+        ({"triggerPrice": "90", "triggerQuantity": "101%", "quantity": None}, "INVALID_QUANTITY", None),
+        ({"triggerPrice": "90", "triggerQuantity": "x%", "quantity": None}, "INVALID_QUANTITY", None),
+        ({"triggerPrice": "90", "triggerQuantity": "1", "triggerBy": "Price"}, "INVALID_CLIENT_REQUEST", None),
+        ({"stopLossTriggerBy": "LastPrice"}, "INVALID_CLIENT_REQUEST", "Missing field `stopLossTriggerPrice`"),
+        ({"takeProfitLimitPrice": "9"}, "INVALID_CLIENT_REQUEST", "Missing field `takeProfitTriggerPrice`"),
+        ({"stopLossTriggerPrice": "110", "takeProfitTriggerPrice": "90"}, "INVALID_PRICE", None),
+        ({"slippageTolerance": "1"}, "INVALID_CLIENT_REQUEST", None),
+        ({"slippageTolerance": "0", "slippageToleranceType": "Percent"}, "INVALID_ORDER", None),
+        ({"slippageTolerance": "1.5", "slippageToleranceType": "TickSize"}, "INVALID_CLIENT_REQUEST", None),
         ({"autoBorrow": "yes"}, "INVALID_CLIENT_REQUEST", None),
         ({"autoborrow": True}, "INVALID_CLIENT_REQUEST", None),
         ({"autoLendAll": True}, "INVALID_CLIENT_REQUEST", None),
@@ -245,7 +261,6 @@ async def test_a_batch_with_bad_orders_does_the_good_ones(running: Venue, alice:
         ("/wapi/v1/", 404),
         ("/api/v1/depth", 400),
         ("/api/v1/depth?symbol=NO_SUCH", 400),
-        ("/api/v1/depth?symbol=SOL_USDC_PERP", 404),
         ("/api/v1/depth?symbol=SOL_USDC&limit=7", 400),
         ("/api/v1/depth?symbol=SOL_USDC&symbol=ETH_USDC", 400),
         ("/api/v1/depth?symbol=SOL_USDC&depth=5", 400),
@@ -269,7 +284,7 @@ async def test_a_batch_with_bad_orders_does_the_good_ones(running: Venue, alice:
         ("/api/v1/klines?symbol=SOL_USDC&interval=1d&startTime=1&priceType=Mark", 400),
         ("/api/v1/klines?symbol=SOL_USDC&interval=1month&startTime=0&endTime=9223372036854775807", 400),
         ("/api/v1/vaults", 400),
-        ("/api/v1/strategies", 400),
+        ("/api/v1/strategies", 401),
         ("/api/v1/markPrices?symbol=NO_USDC", 400),
         ("/api/v1/markPrices?marketType=STOCK", 400),
         ("/api/v1/borrowLend/apy?tierId=none", 400),

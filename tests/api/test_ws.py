@@ -19,7 +19,22 @@ from api.limits import RateLimits
 from api.market_data import MarketData
 from api.streams import publishing, subscribers
 from api.verification_pool import VerificationPool
-from engine.commands import AddKey, CancelOrder, Command, OrderType, PlaceOrder, RevokeKey, SetPrices, Side, TimeInForce
+from engine.commands import (
+    AcceptQuote,
+    AddKey,
+    Bracket,
+    CancelOrder,
+    Command,
+    OrderType,
+    PlaceOrder,
+    RevokeKey,
+    SetPrices,
+    Side,
+    SubmitQuote,
+    SubmitRfq,
+    TimeInForce,
+    TriggerBy,
+)
 from tests.api.exchange import ALICE, BOB, SOL, SOL_USDC, Exchange, limit, public_key, secret_key
 
 BID, ASK = Side.BID, Side.ASK
@@ -523,3 +538,52 @@ def _wide_change(edge: Edge) -> Any:
     change.last_id = identity
     change.bids = {1_000 + number: number for number in range(4_000)}
     return change
+
+
+async def test_order_updates_tell_triggers_and_brackets(edge: Edge) -> None:
+    """W-6: triggerPlaced, orderModified and triggerFailed, and the letters P B Y a b d g j I."""
+    connection = await edge.connect("account.orderUpdate", signature=signed(ALICE))
+    edge.run(limit(BOB, Side.ASK, 10_000, 5), limit(ALICE, Side.BID, 10_000, 1))
+    for _each in range(2):
+        await connection.data("account.orderUpdate")
+
+    stop = PlaceOrder(
+        ALICE, SOL_USDC, Side.ASK, OrderType.MARKET, lots=20, trigger_by=TriggerBy.LAST, trigger_price_ticks=9_000
+    )
+    edge.run(stop)
+    placed = await connection.data("account.orderUpdate")
+    assert (placed["e"], placed["X"], placed["P"], placed["B"], placed["Y"]) == (
+        "triggerPlaced", "TriggerPending", "90.00", "LastPrice", "0.20",
+    )  # fmt: skip
+
+    brackets = {"stop_loss": Bracket(TriggerBy.LAST, 8_000), "take_profit": Bracket(TriggerBy.MARK, 12_000, 11_900)}
+    edge.run(limit(ALICE, Side.BID, 10_000, 2, **brackets))
+    accepted = await connection.data("account.orderUpdate")
+    letters = [accepted[letter] for letter in ("a", "d", "j", "b", "g")]
+    assert accepted["e"] == "orderAccepted" and "k" not in accepted
+    assert letters == ["120.00", "MarkPrice", "119.00", "80.00", "LastPrice"]
+    filled = await connection.data("account.orderUpdate")
+    armed = [await connection.data("account.orderUpdate") for _each in range(2)]
+    assert filled["e"] == "orderFill"
+    assert [(each["e"], each["I"], each["q"]) for each in armed] == [("triggerPlaced", accepted["i"], "0.02")] * 2
+
+
+async def test_rfq_updates_reach_whom_they_concern(edge: Edge) -> None:
+    """W-6: the requester hears its own, makers what is open and what becomes of their quotes; a client id its owner."""
+    alice = await edge.connect("account.rfqUpdate", signature=signed(ALICE))
+    bob = await edge.connect("account.rfqUpdate.SOL_USDC", signature=signed(BOB))
+    edge.run(SubmitRfq(ALICE, SOL_USDC, Side.BID, 100, price_ticks=10_100, client_id=4))
+    accepted = await alice.data("account.rfqUpdate")
+    active = await bob.data("account.rfqUpdate.SOL_USDC")
+    assert (accepted["e"], accepted["C"], accepted["p"], accepted["q"]) == ("rfqAccepted", 4, "101.00", "1.00")
+    assert active["e"] == "rfqActive" and "C" not in active and active["R"] == accepted["R"]
+    assert active["W"] - active["w"] == 60_000 and active["o"] == "AwaitAccept"
+
+    edge.run(SubmitQuote(BOB, accepted["R"], 9_900, 10_050))
+    assert (await bob.data("account.rfqUpdate.SOL_USDC"))["e"] == "quoteAccepted"
+    candidate = await alice.data("account.rfqUpdate")
+    assert (candidate["e"], candidate["p"]) == ("rfqCandidate", "100.50")
+    edge.run(AcceptQuote(ALICE, candidate["u"]))
+    both = [await alice.data("account.rfqUpdate"), await bob.data("account.rfqUpdate.SOL_USDC")]
+    assert [(each["e"], each["X"], each["p"]) for each in both] == [("rfqFilled", "Filled", "100.50")] * 2
+    assert await alice.is_silent() and await bob.is_silent()
