@@ -1,4 +1,4 @@
-"""Perpetuals over HTTP and the socket: positions, funding, settlement, histories, limits.   [C-5, P-22, S-10, W-3, W-6]"""
+"""Perpetuals over HTTP and the socket: positions, funding, settlement, histories.   [C-5, P-22, S-10, W-3, W-6]"""
 
 from __future__ import annotations
 
