@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine import cash
 from engine.events import Outcome
 from engine.liquidity import coins_moved
 from engine.state import ASSET_BITS, Market, Position, State, Subaccount
@@ -84,6 +85,7 @@ def _move(state: State, outcome: Outcome, postings: list[Posting]) -> int:
     """Move the balances of plain postings; Σ atoms, over all assets."""
     balances = state.balances
     touched = outcome.touched
+    usdc, cash_moved = state.usdc, state.cash_moved
     total = 0
     for account, asset, atoms in postings:
         key = account << ASSET_BITS | asset
@@ -96,6 +98,8 @@ def _move(state: State, outcome: Outcome, postings: list[Posting]) -> int:
         kind_of_account = account >> OWNER_BITS
         if kind_of_account == _AVAILABLE:
             touched[(account & OWNER_MASK) << ASSET_BITS | asset] = None
+            if asset == usdc:
+                cash_moved[account & OWNER_MASK] = None
         elif kind_of_account == _POSITION:
             move_position(state, account & OWNER_MASK, asset, -atoms)
         elif kind_of_account == _CUSTODY:
@@ -111,8 +115,15 @@ def _move_batch(state: State, batch: PostingBatch) -> None:
     assert kind != _CUSTODY, "custody moves by postings: each wallet is looked at"
     balances = state.balances
     notes = kind in _SUBACCOUNT_KINDS
+    owner_column, atom_column = batch.owners, batch.atoms
+    if kind == _AVAILABLE and asset == state.usdc:
+        is_left = cash.move(state, owner_column, atom_column)
+        if not is_left.any():
+            return
+        owner_column, atom_column = owner_column[is_left], atom_column[is_left]
+        state.cash_moved.update(dict.fromkeys(owner_column.tolist()))
     base = kind << OWNER_BITS << ASSET_BITS | asset
-    owners, atoms = batch.owners.tolist(), batch.atoms.tolist()
+    owners, atoms = owner_column.tolist(), atom_column.tolist()
     for position, owner in enumerate(owners):
         key = owner << ASSET_BITS | base
         before = balances.get(key)

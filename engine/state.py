@@ -710,6 +710,10 @@ class State:
         """When the next funding interval ends, 0: none is due. Follows from the markets.   [P-20]"""
         self.settled_second = 0
         """The exchange second of the last settlement tick.   [S-10]"""
+        self.cash: Any = None
+        """Everybody's USDC as arrays (`engine.cash`): a cache, not part of the snapshot."""
+        self.cash_moved: dict[int, None] = {}
+        """Subaccounts whose USDC, or what is locked of it, changed since. Not part of the snapshot."""
         self.unsettled: dict[int, None] = {}
         """Subaccounts whose unsettled equity is not 0; follows from them.   [S-13]"""
         self.virtual: dict[int, None] = {}

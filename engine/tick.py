@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine import conversions, lending, owed, virtual
+from engine import cash, conversions, lending, owed, virtual
 from engine.commands import SettlePositions
 from engine.events import LendingSource, Outcome, PositionsSettled, SettlementMoved
 from engine.formulas.lending import RATE_ONE, YEAR_MS
@@ -26,7 +26,6 @@ from ledger.amounts import mul_div_down, mul_div_up
 from ledger.chart import (
     INSURANCE_FUND,
     INSURANCE_UNSETTLED,
-    OWNER_BITS,
     ROUNDING,
     ROUNDING_UNSETTLED,
     AccountKind,
@@ -44,7 +43,6 @@ _SAFE = 2**62
 _AVAILABLE = int(AccountKind.AVAILABLE)
 _UNSETTLED = int(AccountKind.UNSETTLED)
 _POSITION = int(AccountKind.POSITION)
-_AVAILABLE_BASE = _AVAILABLE << OWNER_BITS << ASSET_BITS
 _ASSET_MASK = (1 << ASSET_BITS) - 1
 
 
@@ -182,18 +180,16 @@ def _note_marks(
 
 def _collect(state: State, till: _Till, losers: Ints, due: Ints) -> Ints:
     """What each loser pays in cash, by ascending id: most simply have it available.   [S-12]"""
-    numbers = losers.tolist()
-    free = _column(_free(state, numbers), due)
-    is_plain = free >= due
+    is_plain = _free(state, losers) >= due
     for number in state.unsettled:
         # Whoever is owed gives that up first.   [S-12 (0)]
         at = int(np.searchsorted(losers, number))
-        if at < len(numbers) and numbers[at] == number and state.subaccounts[number].unsettled > 0:
+        if at < len(losers) and losers[at] == number and state.subaccounts[number].unsettled > 0:
             is_plain[at] = False
     collected = due.copy()
     if not is_plain.all():
         for at in np.flatnonzero(~is_plain).tolist():
-            collected[at] = till.collect(state.subaccounts[numbers[at]], int(due[at]))
+            collected[at] = till.collect(state.subaccounts[int(losers[at])], int(due[at]))
     return collected
 
 
@@ -443,15 +439,16 @@ def _residue(state: State, market: Market) -> int:
     return -state.balances.get(ROUNDING << ASSET_BITS | cost(market.parameters.market_id), 0)
 
 
-def _free(state: State, numbers: list[int]) -> list[int]:
+def _free(state: State, losers: Ints) -> Ints:
     """USDC that each can spend now."""
-    balances, subaccounts, usdc = state.balances, state.subaccounts, state.usdc
-    base = _AVAILABLE_BASE | usdc
-    free = []
-    for number in numbers:
-        held = -balances.get(number << ASSET_BITS | base, 0)
-        reserved = subaccounts[number].reserved
-        free.append(held - reserved.get(usdc, 0) if reserved else held)
+    known = cash.cash(state)
+    free: Ints = known.held[losers] - known.reserved[losers]
+    unknown = np.flatnonzero(~known.is_known[losers]).tolist()
+    if unknown:
+        exact = [state.free(int(losers[at]), state.usdc) for at in unknown]
+        if max(exact) >= _SAFE:
+            free = free.astype(object)
+        free[unknown] = exact
     return free
 
 
@@ -485,11 +482,11 @@ class _Till:
         own = min(atoms, max(0, subaccount.unsettled + self.unsettled.get(number, 0)))
         if own:
             self.leave(number, -own)
-        cash = self.take_cash(subaccount, atoms - own)
-        self.found[number] = self.found.get(number, 0) + own + cash
-        if own + cash < atoms:
-            self.leave(number, own + cash - atoms)
-        return cash
+        paid = self.take_cash(subaccount, atoms - own)
+        self.found[number] = self.found.get(number, 0) + own + paid
+        if own + paid < atoms:
+            self.leave(number, own + paid - atoms)
+        return paid
 
     def take_available(self, subaccount: Subaccount, atoms: int) -> int:
         """At most `atoms` of what is available.   [S-12 (1)]"""
@@ -557,10 +554,10 @@ class _Till:
         if missing <= 0:
             return []
         numbers = receivers.tolist()
-        cash = [atoms - self.lent_back.get(number, 0) for number, atoms in zip(numbers, paid.tolist(), strict=True)]
-        whole = sum(cash)
+        in_cash = [atoms - self.lent_back.get(number, 0) for number, atoms in zip(numbers, paid.tolist(), strict=True)]
+        whole = sum(in_cash)
         passed = left = min(missing, whole)
-        for number, atoms in zip(numbers, cash, strict=True):
+        for number, atoms in zip(numbers, in_cash, strict=True):
             part = min(left, mul_div_up(atoms, passed, whole)) if atoms > 0 else 0
             if part:
                 subaccount = state.subaccounts[number]
@@ -679,12 +676,12 @@ def _distribute(state: State, outcome: Outcome, till: _Till) -> None:
     left = paid - sum(got.values()) - to_insurance
     for number, atoms in till.found.items():
         till.leave(number, atoms)
-    cash = dict.fromkeys(till.found, 0)
+    moved = dict.fromkeys(till.found, 0)
     for number, atoms in till.found.items():
-        cash[number] += atoms
+        moved[number] += atoms
     for number, atoms in got.items():
         till.leave(number, -atoms)
-        cash[number] = cash.get(number, 0) - atoms
+        moved[number] = moved.get(number, 0) - atoms
         if atoms:
             outcome.touched[number << ASSET_BITS | usdc] = None
             outcome.events.append(SettlementMoved(number, "unsettled", atoms))
@@ -692,7 +689,7 @@ def _distribute(state: State, outcome: Outcome, till: _Till) -> None:
     paid_out = _column([got[number] for number in receivers])
     for number, atoms in till.lend_shortfall(np.array(receivers, dtype=np.int64), paid_out):
         till.leave(number, -atoms)
-        cash[number] -= atoms
+        moved[number] -= atoms
         paid -= atoms
         from_insurance = max(0, atoms - left)
         left -= atoms - from_insurance
@@ -702,9 +699,9 @@ def _distribute(state: State, outcome: Outcome, till: _Till) -> None:
     _add(postings, INSURANCE_UNSETTLED, usdc, to_insurance)
     _add(postings, ROUNDING, usdc, -left)
     _add(postings, ROUNDING_UNSETTLED, usdc, left)
-    numbers = sorted(cash)
+    numbers = sorted(moved)
     ids = np.array(numbers, dtype=np.int64)
-    columns: list[Columns] = [(_AVAILABLE, usdc, ids, [cash[number] for number in numbers])]
+    columns: list[Columns] = [(_AVAILABLE, usdc, ids, [moved[number] for number in numbers])]
     columns += till.unsettled_columns()
     memo = (paid, left, tuple(till.into.memos))
     post_batch(state, outcome, JournalKind.UNSETTLED_PAID, memo, postings, columns)

@@ -358,8 +358,12 @@ def _require_authority(state: State, command: Command, request: SignedRequest | 
 def _report_balances(state: State, outcome: Outcome) -> None:
     """BalanceChanged for each touched holding, and A-13's promise: nothing below zero, nothing reserved twice."""
     balances, subaccounts, events = state.balances, state.subaccounts, outcome.events
+    usdc, cash_moved = state.usdc, state.cash_moved
     for key in outcome.touched:
         subaccount_id, asset_id = key >> ASSET_BITS, key & _ASSET_MASK
+        if asset_id == usdc:
+            # What is locked of it may have changed.
+            cash_moved[subaccount_id] = None
         held = -balances.get((_AVAILABLE_BASE | subaccount_id) << ASSET_BITS | asset_id, 0)
         reserved = subaccounts[subaccount_id].reserved.get(asset_id, 0)
         assert 0 <= reserved <= held, (

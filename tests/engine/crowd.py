@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import lending, margin
+from engine import cash, lending, margin
 from engine.commands import SettlePositions
 from engine.events import LendingSource, Outcome
 from engine.posting import drop_position, post
@@ -103,8 +103,12 @@ class Crowd:
         waiting = sum(each.unsettled for each in state.subaccounts.values())
         assert waiting + self.credit(INSURANCE_UNSETTLED) + self.credit(ROUNDING_UNSETTLED) == 0
         assert sorted(state.unsettled) == [n for n, each in sorted(state.subaccounts.items()) if each.unsettled]
-        for number in state.subaccounts:
+        columns = cash.cash(state)
+        for number, account in state.subaccounts.items():
             assert state.free(number, usdc) >= 0
+            if columns.is_known[number]:
+                assert columns.held[number] == state.held(number, usdc)
+                assert columns.reserved[number] == account.reserved.get(usdc, 0)
         assert self.idle() >= 0
         assert self.credit(LIQUIDITY_FUND) == 0
         for share, claim_of in ((lend_share(usdc), claim_lend), (debt_share(usdc), claim_debt)):
