@@ -18,7 +18,7 @@ from engine.formulas.prices import mark_quantum
 from engine.insurance import posted
 from engine.perpetuals import record_fill
 from engine.state import REDUCE_ONLY, Market, Order, Position, State, Subaccount
-from ledger.chart import AssetId, available, contracts, cost, position
+from ledger.chart import AssetId, available, contracts, cost, owner_of, position
 from ledger.journal import JournalKind, Posting
 
 
@@ -82,39 +82,57 @@ def freeze(state: State, subaccount: Subaccount, at_us: int) -> Frozen:
     return Frozen(margin.realizable(state, subaccount, at_us), maintenance, sum(maintenance.values()))
 
 
-def ranking(state: State, market: Market, is_long_side: bool, at_us: int) -> list[Candidate]:
-    """The positions of one side, the one that is closed first first. Built when it is needed.   [L-6]"""
-    return ranked(
-        [
-            _candidate(state, held, at_us)
-            for held in market.holders.values()
-            if held.lots and (held.lots > 0) == is_long_side
-        ]
-    )
+def ranking(
+    state: State, market: Market, is_long_side: bool, at_us: int, known: dict[int, tuple[int, int]] | None = None
+) -> list[Candidate]:
+    """The positions of one side, the one that is closed first first. Built when it is needed.   [L-6]
+
+    `known`: (notional, E) of accounts that need not be asked again; whoever is asked is added.
+    """
+    known = {} if known is None else known
+    candidates = []
+    for number, held in market.holders.items():
+        if held.lots and (held.lots > 0) == is_long_side:
+            if number not in known:
+                account = held.subaccount
+                notional = margin.sums(state, account, at_us).notional
+                known[number] = notional, margin.realizable(state, account, at_us)
+            candidates.append(_candidate(held, *known[number]))
+    return ranked(candidates)
 
 
 def quantiles(state: State, market: Market, at_us: int) -> dict[int, int]:
     """Subaccount → 1 … 5, its fifth of its side's ranking: 5 is closed first.   [L-6]"""
     found: dict[int, int] = {}
+    known: dict[int, tuple[int, int]] = {}
     for is_long_side in (True, False):
-        order = ranking(state, market, is_long_side, at_us)
+        order = ranking(state, market, is_long_side, at_us, known)
         for place, candidate in enumerate(order):
             found[candidate.subaccount_id] = quintile(place, len(order))
     return found
 
 
-def _candidate(state: State, held: Position, at_us: int) -> Candidate:
-    account = held.subaccount
+def _candidate(held: Position, notional: int, equity: int) -> Candidate:
     lots = abs(held.lots)
     worth = lots * held.market.mark_lot
-    return Candidate(
-        account.subaccount_id,
-        lots,
-        worth - held.entry_atoms if held.lots > 0 else held.entry_atoms - worth,
-        held.entry_atoms,
-        margin.sums(state, account, at_us).notional,
-        margin.realizable(state, account, at_us),
-    )
+    profit = worth - held.entry_atoms if held.lots > 0 else held.entry_atoms - worth
+    return Candidate(held.subaccount.subaccount_id, lots, profit, held.entry_atoms, notional, equity)
+
+
+def _known(outcome: Outcome) -> dict[int, tuple[int, int]]:
+    """What this command's rankings found of accounts, but for those that its journal has touched since.
+
+    Marks and time stand still while a command runs, so that nobody else's figures have changed.
+    """
+    known = outcome.ranked
+    for entry in outcome.journal[outcome.ranked_entries :]:
+        for account, _asset, _atoms in entry.postings:
+            known.pop(owner_of(account), None)
+        for batch in entry.batches:
+            for owner in batch.owners.tolist():
+                known.pop(owner, None)
+    outcome.ranked_entries = len(outcome.journal)
+    return known
 
 
 # --- closing --------------------------------------------------------------------------------------------------------
@@ -132,15 +150,17 @@ def _close(state: State, outcome: Outcome, held: Position, frozen: Frozen, fills
     shared = (frozen.equity, frozen.maintenance[contracts(parameters.market_id)], frozen.total)
     quantum = margin.lot_value(parameters, mark_quantum(parameters))
     price = bankruptcy_price(mark, quantum, *shared, whole, unit, usd)
-    order = ranking(state, market, whole < 0, outcome.at_us)
+    order = ranking(state, market, whole < 0, outcome.at_us, _known(outcome))
     for candidate in order:
+        if not held.lots:
+            break
         counterparty = state.subaccounts[candidate.subaccount_id]
-        lots = _takes(state, counterparty, market, abs(held.lots), price, outcome.at_us) if held.lots else 0
+        lots = _takes(state, counterparty, market, abs(held.lots), price, outcome.at_us)
         if lots:
             _fill(state, outcome, held, counterparty, lots, price, frozen, False)
             fills.append(Fill(counterparty, market, lots))
     at_price = abs(whole - held.lots)
-    for candidate in order:
+    for candidate in order if held.lots else []:
         counterparty = state.subaccounts[candidate.subaccount_id]
         lots = min(abs(held.lots), abs(_lots(counterparty, market)))
         if lots:
