@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine import tick, virtual
-from engine.commands import SettlePositions
+from engine.clock import due
+from engine.commands import SetPrices, SettlePositions, Side, UpdateAccount
 from engine.events import PositionsSettled, SettlementMoved
+from engine.parameters import PRICE_SCALE
 from engine.rejections import RejectReason
+from engine.snapshot import dump, load
 from engine.transition import apply
 from ledger.chart import INSURANCE_FUND, INSURANCE_UNSETTLED, ROUNDING, ROUNDING_UNSETTLED, cost, position
 from ledger.journal import JournalKind
 from tests.engine.crowd import TICK_US, Crowd
+from tests.engine.perps import Pit, cross
 
 SIZE = 8
 TRADES = st.lists(
@@ -384,3 +388,74 @@ def test_a_tick_out_of_order_is_refused() -> None:
     for at_us in (crowd.at_us, crowd.at_us + 1_000_000):
         outcome = apply(crowd.state, crowd.state.sequence + 1, at_us, SettlePositions())
         assert outcome.rejection is not None and outcome.rejection.reason is RejectReason.TICK_OUT_OF_ORDER
+
+
+# --- when -------------------------------------------------------------------------------------------------------------
+
+
+def commands_of(pit: Pit, seconds: int) -> list[tuple[int, str]]:
+    """(second, command) of what falls due."""
+    until_us, found = pit.exchange.at_us + seconds * 1_000_000, []
+    while (scheduled := due(pit.exchange.state, until_us)) is not None:
+        pit.exchange.at_us, command = scheduled
+        pit.exchange.do(command)
+        found.append((pit.exchange.at_us // 1_000_000, type(command).__name__))
+    pit.exchange.at_us = until_us
+    return found
+
+
+def test_what_falls_due_together_runs_in_its_order() -> None:
+    """Samples, interest, funding, settlement, throttle, epoch: at one second, in this order.   [S-15]"""
+    pit = Pit()
+    long, short = pit.member("long", 10_000), pit.member("short", 10_000)
+    long.does(UpdateAccount(long.subaccount, auto_lend=True))
+    cross(long, short, 100, 15_100)
+    pit.exchange.advance(10)
+    hour = (pit.exchange.at_us // 3_600_000_000 + 1) * 3_600
+    pit.exchange.advance(hour - 5 - pit.exchange.at_us // 1_000_000)
+    at_the_hour = [name for second, name in commands_of(pit, 6) if second == hour]
+    wanted = ["SampleMarks", "AccrueInterest", "ChargeFunding", "SettlePositions", "UpdateThrottle", "CloseEpoch"]
+    assert [name for name in at_the_hour if name in wanted] == wanted
+
+
+def test_each_tick_settles_at_its_own_mark_while_nobody_does_anything() -> None:
+    """The mark follows the book by itself: ticks in between are not left out, those that move nothing are.   [S-10]"""
+    pit = Pit()
+    long, short, quoting = (pit.member(name, 100_000) for name in ("long", "short", "quoting"))
+    cross(long, short, 100, 15_000)
+    pit.exchange.advance(10)
+    quoting.trade(Side.BID, 10, 15_100)
+    quoting.trade(Side.ASK, 10, 15_110)
+    found = commands_of(pit, 60)
+    ticks = [second for second, name in found if name == "SettlePositions"]
+    assert len(ticks) == 6 and all(second % 10 == 0 for second in ticks)
+    pit.exchange.advance(10_000)
+    assert "SettlePositions" not in [name for second, name in commands_of(pit, 100) if second % 3_600]
+
+
+def test_replaying_the_commands_gives_the_same_bytes() -> None:
+    """Also from a snapshot in between, whose arrays are made anew.   [A-6, A-10]"""
+    pit = Pit()
+    members = [pit.member(f"m{number}", 1_000) for number in range(6)]
+    members[0].does(UpdateAccount(members[0].subaccount, auto_lend=True))
+    members[1].does(UpdateAccount(members[1].subaccount, auto_realize_pnl=False))
+    for buyer, seller in ((0, 1), (2, 3), (4, 5)):
+        cross(members[buyer], members[seller], 200 + buyer, 15_000)
+    pit.exchange.advance(10)
+    other = load(dump(pit.exchange.state))
+    for price in (140, 165, 151):
+        pit.price(price)
+        start = len(pit.exchange.outcomes)
+        before_us = pit.exchange.at_us
+        replayed_at, commands = before_us, []
+        until_us = before_us + 20_000_000
+        while (scheduled := due(pit.exchange.state, until_us)) is not None:
+            pit.exchange.at_us, command = scheduled
+            pit.exchange.do(command)
+            commands.append((pit.exchange.at_us, command))
+        pit.exchange.at_us = until_us
+        outcome = apply(other, other.sequence + 1, replayed_at, SetPrices(((pit.base, price * PRICE_SCALE),)))
+        assert outcome.rejection is None and start
+        for at_us, command in commands:
+            assert apply(other, other.sequence + 1, at_us, command).rejection is None
+        assert dump(other) == dump(pit.exchange.state)
