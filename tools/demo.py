@@ -65,6 +65,9 @@ MARKETS = (
     Market("SOL_USDC", "SOL", 1, 2, 400),
     Market("ETH_USDC", "ETH", 1, 3, 200),
     Market("BTC_USDC", "BTC", 10, 4, 60),
+    Market("SOL_USDC_PERP", "SOL", 1, 2, 4_000),
+    Market("ETH_USDC_PERP", "ETH", 1, 3, 2_000),
+    Market("BTC_USDC_PERP", "BTC", 10, 4, 600),
 )
 
 
