@@ -51,6 +51,7 @@ MARKET_COLUMNS = (
 at the mark of the epoch, and of what the liquidity fund holds or is owed.   [R-2, C-5, V-1]
 """
 VALUE_COLUMNS = ("collateral_value", "maintenance_margin", "net_equity_plus", "net_equity_minus")
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def columns(state: State) -> list[str]:
@@ -139,8 +140,9 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
             amounts += (collateral, 0, collateral + earned, 0)
             is_liquidated = False
         else:
-            values, is_liquidated = _values(state, subaccount, at_us)
-            amounts += values
+            now = margin.sums(state, subaccount, at_us)
+            amounts += (collateral, now.maintenance, max(now.equity, 0), max(-now.equity, 0))
+            is_liquidated = now.is_in_liquidation or number in state.liquidations
         yield number, subaccount.user.user_id, amounts, _detail(state, subaccount, is_liquidated)
 
 
@@ -182,7 +184,7 @@ def collateral_parameters(state: State) -> str:
             "mmfFactor": str(perpetual.mmf_factor),
             "quote": state.assets[parameters.quote_asset_id].symbol,
         }
-    return json.dumps(lines, sort_keys=True, separators=(",", ":"))
+    return _canonical(lines)
 
 
 def _market_amounts(state: State, subaccount: Subaccount, market: Market, at_us: int) -> tuple[int, ...]:
@@ -208,14 +210,6 @@ def _claim_shares(state: State, subaccount: Subaccount, market_id: int) -> tuple
     key = claim(subaccount.subaccount_id) << ASSET_BITS
     balances = state.balances
     return -balances.get(key | claim_lend(market_id), 0), balances.get(key | claim_debt(market_id), 0)
-
-
-def _values(state: State, subaccount: Subaccount, at_us: int) -> tuple[tuple[int, int, int, int], bool]:
-    """What VALUE_COLUMNS show in USD (1e-8), as margins see it; whether it is in liquidation.   [M-6, L-1]"""
-    collateral = sum(line.value for line in margin.holdings(state, subaccount, at_us))
-    now = margin.sums(state, subaccount, at_us)
-    is_liquidated = now.is_in_liquidation or subaccount.subaccount_id in state.liquidations
-    return (collateral, now.maintenance, max(now.equity, 0), max(-now.equity, 0)), is_liquidated
 
 
 def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
@@ -246,7 +240,7 @@ def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
             state.markets[market_id].parameters.symbol: {"debt": str(owes), "lend": str(lends)}
             for market_id, (lends, owes) in claims.items()
         }
-    return json.dumps(detail, sort_keys=True, separators=(",", ":"))
+    return _canonical(detail)
 
 
 def _positions_in_words(state: State, subaccount: Subaccount) -> dict[str, dict[str, str]]:

@@ -36,6 +36,8 @@ PERPETUAL_PRICES = "tests/engine/test_pricing_perpetuals.py"
 FUNDING = "tests/engine/test_funding.py"
 POOLS = "tests/por/test_pools.py"
 LEAVES = "tests/engine/test_liabilities.py"
+TRADERS = "tests/engine/test_perpetual_liabilities.py"
+MARKETS = "tests/por/test_markets.py"
 CHAINS_PAY = "tests/engine/test_liquidity.py"
 GOLDEN = "tests/replay"
 LOANS = "tests/engine/test_lending.py"
@@ -327,7 +329,19 @@ MUTANTS = (
     Mutant("an epoch shows interest that the ledger does not have", "engine/clock.py",
            "        lending.begin(state, outcome, asset_id)\n", "        pass\n", (LEAVES,)),
     Mutant("who owes more than there is looks active", "engine/liabilities.py",
-           "is_liquidated = equity < 0 or (is_exposed and maintenance >= equity)", "is_liquidated = False", (LEAVES,)),
+           "is_liquidated = now.is_in_liquidation or number in state.liquidations", "is_liquidated = False", (LEAVES,)),
+    Mutant("a leaf's cost is counted from the last settled mark", "engine/liabilities.py",
+           "cost = held.cost - held.lots * market.settled", "cost = held.cost", (TRADERS,)),
+    Mutant("more may be long than short", "por/conservation.py", "    if longs != shorts:", "    if False:", (MARKETS,)),
+    Mutant("the verifier lets more be long than short", "por/verifier.py",
+           "    if longs != shorts:", "    if False:", (MARKETS,)),
+    Mutant("the verifier believes what a leaf says is gained", "por/verifier.py",
+           "        if pnl != gained:", "        if False:", (MARKETS,)),
+    Mutant("the fund may lend for nobody", "por/verifier.py", "        if fund != of_users:", "        if False:", (MARKETS,)),
+    Mutant("unsettled equity may come from nowhere", "ledger/invariants.py",
+           "waiting = sum([", "waiting = 0 * sum([", ("tests/ledger/test_perpetual_invariants.py",)),
+    Mutant("the fund's shares need not be its users' claims", "ledger/invariants.py",
+           "            if held != claimed:", "            if False:", ("tests/ledger/test_perpetual_invariants.py",)),
     # Which chain pays   [D-1]
     Mutant("coins that are not final pay withdrawals", "engine/state.py",
            "self.hot + max(0, self.unswept - self.provisional) - self.paying", "self.hot + self.unswept - self.paying", (CHAINS_PAY,)),

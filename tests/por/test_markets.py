@@ -328,6 +328,26 @@ def test_the_holder_finds_out_that_a_leaf_is_wrong(who: int, columns: dict[str, 
         verifier.check_own_positions(leaf, epoch.header.columns, pools, markets)
 
 
+@pytest.mark.parametrize(
+    "column, by, says",
+    [
+        ("long", 10, "50 atoms are long and 40 short"),
+        ("short", -10, "40 atoms are long and 30 short"),
+        ("cost_plus", 1, "costs sum to 2, the ledger says 1"),
+        ("pnl_minus", 1, "costs sum to 1 and PnL to 0, the exchange's own accounts hold 1"),
+    ],
+)
+def test_the_verifier_adds_up_totals_that_do_lead_to_the_root(column: str, by: int, says: str) -> None:
+    """An exchange that builds its tree by another program can put anything into it.   [R-6]"""
+    epoch = built()
+    header = json.loads(epoch.header.text())
+    totals = totals_of(header)
+    totals[f"{PERP}.{column}"] += by
+
+    with pytest.raises(verifier.NotVerified, match=says):
+        verifier.check_markets(header, totals, json.loads(epoch.prices), {"BTC": 0, "USDC": 0})
+
+
 def totals_of(header: dict[str, Any]) -> dict[str, int]:
     return dict(zip(header["columns"], map(int, header["totals"]), strict=True))
 
