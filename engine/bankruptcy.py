@@ -30,6 +30,7 @@ from ledger.chart import (
     POOL_LENT,
     POOL_SHARES,
     POOL_YIELD,
+    ROUNDING,
     AccountId,
     AssetId,
     available,
@@ -83,6 +84,7 @@ def recovery(state: State, asset_id: AssetId) -> tuple[int, int]:
 
 def fill_holes(state: State, outcome: Outcome) -> None:
     """Pay what lenders still lack: from their pool's fees, then by the insurance fund, oldest first.   [L-7, R-7]"""
+    redeem_for_fund(state, outcome)
     open_holes = [
         (each.at_us, asset_id, number)
         for asset_id in state.holes
@@ -92,6 +94,37 @@ def fill_holes(state: State, outcome: Outcome) -> None:
     for _at_us, asset_id, number in sorted(open_holes):
         _fill_from_fees(state, outcome, asset_id, number)
         _fill_from_insurance(state, outcome, asset_id, number)
+
+
+def redeem_for_fund(state: State, outcome: Outcome) -> None:
+    """What the insurance fund took as lend shares is redeemed when there is idle, outside the throttle.   [L-7, L-8]"""
+    for asset_id in sorted(state.pools):
+        share = lend_share(asset_id)
+        shares = -state.balances.get(balance_key(INSURANCE_FUND, share), 0)
+        if not shares:
+            continue
+        now = lending.begin(state, outcome, asset_id)
+        whole = formulas.claim_atoms(shares, now.lent, now.lend_shares)
+        atoms = min(whole, now.idle)
+        if atoms <= 0:
+            continue
+        burnt = shares if atoms == whole else formulas.redeem_burn(atoms, now.lent, now.lend_shares)
+        now.lent -= atoms
+        now.lend_shares -= burnt
+        postings: list[Posting] = [
+            (INSURANCE_FUND, asset_id, -atoms),
+            (POOL_LENT, asset_id, atoms),
+            (INSURANCE_FUND, share, burnt),
+            (POOL_SHARES, share, -burnt),
+        ]
+        if not now.lend_shares and now.lent:
+            # Nobody is left to whom the last fraction of an atom belongs.
+            postings += [(POOL_LENT, asset_id, now.lent), (ROUNDING, asset_id, -now.lent)]
+            now.lent = 0
+        if asset_id != state.usdc:
+            state.taken[asset_id] = state.taken.get(asset_id, 0) + atoms
+        memo = (0, "redeemed", 0, asset_id, atoms, margin.line(state, asset_id)[0])
+        post(state, outcome, JournalKind.INSURANCE, memo, _merged(postings))
 
 
 # --- one debt -------------------------------------------------------------------------------------------------------

@@ -41,8 +41,7 @@ def begin_hour(state: State, command: AccrueInterest, outcome: Outcome) -> None:
     """Interest in every pool, then what its lenders lack, then small debts are bought back.   [B-4, L-7, S-3]"""
     lending.accrue_interest(state, command, outcome)
     # From here the command succeeds.
-    if state.holes:
-        bankruptcy.fill_holes(state, outcome)
+    bankruptcy.fill_holes(state, outcome)
     for number, asset_id in sorted(state.small_debts):
         _buy_back(state, outcome, state.subaccounts[number], asset_id)
 

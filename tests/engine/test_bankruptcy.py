@@ -12,8 +12,8 @@ from engine.events import LiquidationChanged
 from engine.outcome import Outcome
 from engine.parameters import PRICE_SCALE
 from engine.posting import post
-from engine.state import State, Subaccount
-from ledger.chart import POOL_YIELD, available
+from engine.state import Liquidation, State, Subaccount
+from ledger.chart import POOL_YIELD, available, unsettled
 from ledger.journal import JournalKind
 from tests.engine.ladder import Arena, Member, entries, is_whole, parts
 from tests.engine.perps import USDC
@@ -188,6 +188,50 @@ def test_ten_failed_steps_freeze_the_mark_though_the_account_is_worth_something(
 
     assert entries(outcome, JournalKind.DEBT_WRITTEN_DOWN)[0].memo[3] == mark
     assert short.usdc > 0 and not arena.state.holes
+
+
+def test_what_nobody_buys_passes_to_the_fund_and_fills_the_hole_when_it_is_sold() -> None:
+    """ETH without a bid, SOL lent out, USDC lent out, and what the tick's losers still owe it.   [L-7]"""
+    arena = Arena()
+    arena.price(3_000, "ETH")
+    eth, usdc = arena.exchange.asset("ETH"), arena.state.usdc
+    lender, buyer = arena.member("lender", 0, SOL=60 * SOL), arena.member("buyer", 10**5, SOL=3_000 * SOL)
+    short = arena.member("short", 1_000, ETH=SOL, BTC=10**6)
+    lends(lender, 60 * SOL)
+    lends(short, SOL // 2, "ETH")
+    lends(short, 300 * USDC, "USDC")
+    for symbol in ("ETH", "USDC"):
+        out, into = Outcome(arena.state.sequence, arena.exchange.at_us), lending.Movements()
+        asset_id = arena.exchange.asset(symbol)
+        idle = lending.totals(arena.state, arena.state.pools[asset_id], arena.exchange.at_us).idle
+        lending.borrow(arena.state, out, into, buyer.account, asset_id, idle, lending.LendingSource.MANUAL)
+        lending.post_alone(arena.state, out, into)
+        arena.exchange.outcomes.append(out)
+    shorts(short, buyer, 40)
+    out = Outcome(arena.state.sequence, arena.exchange.at_us)
+    owed = [(unsettled(buyer.subaccount), usdc, 50 * USDC), (unsettled(short.subaccount), usdc, -50 * USDC)]
+    post(arena.state, out, JournalKind.SETTLEMENT, (), owed)
+    arena.exchange.outcomes.append(out)
+    arena.price(500)
+    # The one who owes SOL's neighbour is in liquidation too: nobody gives lent ETH back.
+    arena.state.liquidations[buyer.subaccount] = Liquidation(arena.exchange.at_us)
+    own = short.usdc
+    value = 40 * 500 * USDC
+
+    outcome = write_down(arena, short)
+
+    taken = {(entry.memo[1], entry.memo[3]): entry.memo[4] for entry in entries(outcome, JournalKind.COLLATERAL_TAKEN)}
+    assert taken["debt", eth] == SOL // 2 and taken["lent", eth] in (SOL // 2, SOL // 2 - 1)
+    assert taken["lent", usdc] in (300 * USDC, 300 * USDC - 1) and taken["unsettled", usdc] == 50 * USDC
+    assert not short.account.lent and not short.account.debts and short.account.unsettled == 0
+    assert arena.state.holes[arena.base] == pytest.approx(value - own, rel=1e-4)
+    assert arena.state.taken[eth] == SOL // 2 and is_whole(arena)
+
+    hole = arena.state.holes[arena.base]
+    lends(arena.member("helper", 500), 400 * USDC, "USDC")
+    arena.step(lambda state, out, _account: bankruptcy.fill_holes(state, out), short)
+
+    assert hole - arena.state.holes[arena.base] == pytest.approx(300 * USDC, abs=2) and is_whole(arena)
 
 
 def _freeze_only(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
