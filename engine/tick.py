@@ -239,7 +239,7 @@ def _lent_by(state: State, at_us: int, winners: Ints, owed_to: Ints) -> int:
 
 
 def _lend_payouts(state: State, till: _Till, winners: Ints, paid: Ints) -> None:
-    """Payouts of those with autoLend or autoRepay repay and are lent in the tick's own transaction.   [S-15, B-5]
+    """Payouts of those with autoLend or autoRepay repay and are lent in the tick's own transaction.   [S-11, S-15, B-5]
 
     Who has negative unsettled equity pays that first, after the tick.
     """

@@ -317,7 +317,7 @@ def test_the_insurance_fund_advances_where_it_may() -> None:
 
 
 def test_a_loser_redeems_then_borrows_and_a_winner_with_auto_lend_gets_shares() -> None:
-    """What is lent passes at par to who would lend it again, also when nothing is idle.   [S-12 (2), (3)]"""
+    """What is lent passes at par to who would lend it again, also when nothing is idle.   [S-11, S-12 (2), (3)]"""
     crowd = standing(0, 1_000, 5_000, 0)
     state = crowd.state
     crowd.lends(2, 600)
