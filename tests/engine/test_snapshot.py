@@ -60,7 +60,7 @@ def test_a_snapshot_covers_every_field_of_the_state(desk: Desk) -> None:
     """A field that the snapshot forgot comes back empty here."""
     loaded = snapshot.load(snapshot.dump(desk.state))
     indexed = {"markets", "users", "subaccounts", "orders", "balances", "pricing", "pools"}
-    indexed |= {"marks_version", "valuations", "cash", "cash_moved"}
+    indexed |= {"marks_version", "valuations", "cash", "cash_moved", "columns"}
 
     assert set(names_of(loaded)) == set(names_of(State())) == set(names_of(desk.state)) > indexed
     for name in names_of(desk.state):
