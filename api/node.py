@@ -13,6 +13,7 @@ from pathlib import Path
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import inspect, make_url
 
+from api.adl import Quantiles
 from api.custody import SequencedExchange
 from api.desk import ChainDesk
 from api.epochs import Epochs
@@ -56,6 +57,7 @@ class Node:
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
         self.listeners: list[Listener] = []
+        self.quantiles = Quantiles()
 
     async def start(self) -> None:
         """Open the log, come back to where it ends, start the chains and the clock."""

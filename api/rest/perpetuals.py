@@ -130,8 +130,11 @@ def _position(call: Call, position: Position) -> contract.FuturePositionWithMarg
     state, subaccount, market = call.state, position.subaccount, position.market
     row = position_row(call.codec, position.view(), market.mark, subaccount.user.user_id)
     item = contracts(market.parameters.market_id)
-    price = limits.liquidation_price(state, subaccount, item, call.node.now_us())
-    row.est_liquidation_price = price_in_usd(price)
+    now_us = call.node.now_us()
+    row.est_liquidation_price = price_in_usd(limits.liquidation_price(state, subaccount, item, now_us))
+    quantile = call.node.quantiles.of(state, market, subaccount.subaccount_id, now_us)
+    if quantile is not None:
+        row.adl_quantile = quantile
     return row
 
 

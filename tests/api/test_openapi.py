@@ -22,6 +22,7 @@ ADDED_FIELDS = {
     ("BorrowLendMarket", "rateBase"),
     ("BorrowLendMarket", "rateOptimal"),
     ("BorrowLendMarket", "rateMax"),
+    ("FuturePositionWithMargin", "adlQuantile"),
 }
 """What W-10 adds to the contract."""
 
@@ -142,7 +143,7 @@ def implemented() -> list[Any]:
     return [
         route
         for route in ROUTES
-        if route.tag != "Later" and not route.path.startswith(OURS) and route.path != "/api/v1/position"
+        if route.tag != "Later" and not route.path.startswith(OURS)
     ]
 
 

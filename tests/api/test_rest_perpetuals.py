@@ -81,6 +81,7 @@ async def test_a_position_has_every_field_and_gains_become_usdc_at_the_tick(runn
     assert await usdc(alice) - before == 10
     assert (row["pnlUnrealized"], row["pnlRealized"], row["entryPrice"]) == ("0", "9.5", "100")
     assert (await position(bob))["pnlRealized"] == "-10.2", "maker: 0.02 %"
+    assert row["adlQuantile"] == 5, "alone on her side she is first in line"
 
 
 async def test_a_named_market_without_a_position_is_404(running: Venue) -> None:
