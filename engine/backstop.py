@@ -255,7 +255,7 @@ def _pass(state: State, outcome: Outcome, subaccount: Subaccount, provider: Suba
     for piece in taken.pieces:
         market = state.markets[piece.market_id]
         if piece.lots:
-            record_fill(state, outcome, subaccount, market, -piece.lots, market.mark_lot, 0, Origin.BACKSTOP)
+            record_fill(state, outcome, subaccount, market, -piece.lots, market.mark_lot, 0, Origin.BACKSTOP, True)
             record_fill(state, outcome, provider, market, piece.lots, market.mark_lot, 0, Origin.BACKSTOP)
     _tell(state, outcome, subaccount, provider, taken, before, after, notional)
 

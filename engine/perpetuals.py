@@ -264,10 +264,12 @@ def record_fill(
     price_atoms: int,
     fee: int,
     origin: Origin,
+    passes_claim: bool = False,
 ) -> None:
     """What a position remembers of a fill of signed `lots` at `price_atoms` a lot, after its postings.   [C-5, W-6]
 
     The average entry falls in proportion, rounded down, with what is closed; beyond zero a new position begins.
+    `passes_claim`: its claim has gone with the lots, so nothing of it is converted.   [L-4, V-4]
     """
     held = position_of(subaccount, market)
     before = held.lots - lots
@@ -280,7 +282,7 @@ def record_fill(
         held.closed_lots += closed
         held.fees += fee
         fee_of_open = 0
-        if market.parameters.market_id in subaccount.claims:
+        if not passes_claim and market.parameters.market_id in subaccount.claims:
             virtual.close_part(state, outcome, subaccount, market.parameters.market_id, closed, abs(before))
         if closed == abs(before):
             held.lots, now = 0, held.lots
