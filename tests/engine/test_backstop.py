@@ -13,6 +13,8 @@ from engine.state import Liquidation
 from ledger.chart import BACKSTOP_FUND
 from ledger.journal import JournalKind
 from tests.engine.ladder import Arena, Member, cross, entries, is_whole, parts
+from tests.engine.perps import USDC
+from tests.engine.test_deleveraging import virtual_long
 
 USD = 10**8
 
@@ -229,3 +231,31 @@ def test_slices_conserve_lots_and_value_and_never_bind_who_would_fall(
         assert not member.lots or found.equity > found.initial
     if done:
         assert long.lots == 0 and not long.account.debts and insurance.own_usdc(pit.state, long.account, 0) == 0
+
+
+def test_claims_and_unsettled_equity_pass_with_the_slice() -> None:
+    """A virtual account: each provider takes its part of the claim, in shares, and the fund stays flat.   [L-4, V-5]"""
+    pit, long, _short = virtual_long()
+    pit.insure(2_000)
+    first, second = pit.member("first", 50_000), pit.member("second", 50_000)
+    register(first, 60_000)
+    register(second, 40_000)
+    claimed = margin.claims_atoms(pit.state, long.account, pit.exchange.at_us)
+
+    done, _outcome = pit.step(backstop.take_over, long)
+
+    assert done and not long.account.claims and (first.lots, second.lots) == (6_000, 4_000)
+    passed = [margin.claims_atoms(pit.state, each.account, pit.exchange.at_us) for each in (first, second)]
+    assert claimed == -500 * USDC and abs(sum(passed) - claimed) <= 2
+    assert is_whole(pit)
+
+
+def test_a_provider_that_holds_the_other_side_closes_it() -> None:
+    pit, long, short = ring()
+    register(short, 100_000)
+
+    done, outcome = pit.step(backstop.take_over, long)
+
+    assert done and long.lots == short.lots == 0 and not pit.book_market.open_interest
+    assert [event.change for event in parts(outcome, PositionChanged)] == [3, 3]
+    assert is_whole(pit)

@@ -6,10 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import deleveraging, insurance, margin
-from engine.commands import Origin, Side
+from engine.commands import (
+    BorrowLend,
+    CancelAllOrders,
+    LendingSide,
+    OrderType,
+    Origin,
+    PlaceOrder,
+    Side,
+    TimeInForce,
+    UpdateAccount,
+)
 from engine.events import LiquidationChanged, LossShared, PositionChanged
 from engine.state import Liquidation
-from ledger.chart import ROUNDING, AccountKind, cost
+from ledger.chart import ROUNDING, AccountKind, contracts, cost
 from ledger.journal import JournalKind
 from tests.engine.ladder import Arena, Member, cross, entries, is_whole, parts
 from tests.engine.perps import USDC
@@ -266,3 +276,60 @@ def _worth(pit: Arena) -> int:
     )
     rounding = -state.balances.get(ROUNDING << 24 | cost(pit.market), 0)
     return usdc + gains + rounding
+
+
+def virtual_long() -> tuple[Arena, Member, Member]:
+    """A long in virtual mode that has lost 8 a SOL into a claim, and is bankrupt after another fall."""
+    pit = arena()
+    bank = pit.member("bank", 500_000)
+    bank.does(BorrowLend(bank.subaccount, pit.state.usdc, LendingSide.LEND, 400_000 * USDC))
+    long, short = pit.member("long", 1_600), pit.member("short", 100_000)
+    long.does(UpdateAccount(long.subaccount, auto_realize_pnl=False))
+    cross(long, short, 10_000, 15_000)
+    pit.price(145)
+    pit.exchange.advance(10)
+    assert margin.claims_atoms(pit.state, long.account, pit.exchange.at_us) == -500 * USDC
+    pit.price(130)
+    return pit, long, short
+
+
+def test_the_claim_of_a_closed_position_is_paid_with_it() -> None:
+    """Virtual mode: the claim's loss is in E, and so in the price; closing turns it into the account's own.   [V-4]"""
+    pit, long, short = virtual_long()
+    e = pit.e(long)
+
+    done, outcome = pit.step(deleveraging.deleverage, long)
+
+    assert done and e < 0 and long.lots == short.lots == 0
+    (fill,) = entries(outcome, JournalKind.ADL)
+    assert fill.memo[4] - fill.memo[5] == -(e // 10_000 // 100)
+    assert not long.account.claims
+    assert 0 <= insurance.own_usdc(pit.state, long.account, pit.exchange.at_us) <= 20_000
+    assert is_whole(pit)
+
+
+def test_a_debts_share_of_the_loss_is_left_to_its_lenders() -> None:
+    """s_i counts debts: what positions do not bear of E < 0 stays with the account for L-7.   [L-6, L-7]"""
+    pit = arena()
+    sol = pit.exchange.asset("SOL")
+    bank = pit.member("bank", 100_000, SOL=10**12)
+    bank.does(BorrowLend(bank.subaccount, sol, LendingSide.LEND, 10**12))
+    long, short = pit.member("long", 3_000), pit.member("short", 100_000)
+    cross(long, short, 10_000, 15_000)
+    long.does(BorrowLend(long.subaccount, sol, LendingSide.BORROW, 5 * 10**9))
+    sold = pit.exchange.market("SOL_USDC")
+    bank.does(PlaceOrder(bank.subaccount, sold, Side.BID, OrderType.LIMIT, price_ticks=15_000, lots=500))
+    long.does(PlaceOrder(long.subaccount, sold, Side.ASK, OrderType.MARKET, TimeInForce.IOC, lots=500))
+    bank.does(CancelAllOrders(bank.subaccount))
+    pit.price(100)
+    frozen = deleveraging.freeze(pit.state, long.account, pit.exchange.at_us)
+    assert set(frozen.maintenance) == {contracts(pit.market), sol} and frozen.equity < 0
+
+    _done, outcome = pit.step(deleveraging.deleverage, long)
+
+    (fill,) = entries(outcome, JournalKind.ADL)
+    borne = frozen.equity * frozen.maintenance[contracts(pit.market)] // frozen.total
+    assert abs((fill.memo[4] - fill.memo[5]) * 10_000 * 100 + borne) <= 10_000 * 100
+    left = pit.e(long)
+    assert abs(left - frozen.equity * frozen.maintenance[sol] // frozen.total) <= 10_000 * 100
+    assert is_whole(pit)
