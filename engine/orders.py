@@ -33,6 +33,7 @@ from engine.events import (
     Outcome,
     Trade,
 )
+from engine.fill_or_kill import look_ahead
 from engine.matching import NO_LIMIT, Preview, Stop, best_maker, fill_best, preview, take
 from engine.parameters import BookState
 from engine.posting import reserve
@@ -391,7 +392,12 @@ def prepare(
         return Wish(bound_key, None, False, is_slipping=is_slipping)
     parameters = market.parameters
     quote_ticks = command.quote_atoms // parameters.tick_value_atoms if command.quote_atoms else None
-    ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, command.lots, quote_ticks, is_fok)
+    if is_fok and parameters.perpetual is not None:
+        ahead = look_ahead(
+            state, at_us, market, subaccount, command.self_trade, opposite, bound_key, command.lots, quote_ticks
+        )
+    else:
+        ahead = preview(opposite, subaccount.user, command.self_trade, bound_key, command.lots, quote_ticks, is_fok)
     redeemed = 0
     if parameters.perpetual is not None:
         if not is_limit:
@@ -452,9 +458,10 @@ def _match(
     is_judged = is_perpetual or taker.flags > PLAIN_FLAGS or subaccount.margined
     is_sure = is_judged and wish.sure is not None
     is_sure = is_sure or perpetuals.is_by_rule(taker)
-    if wish.sure is not None and is_judged and not is_perpetual:
+    if wish.sure is not None and is_judged:
         whole = wish.sure.quote_ticks * tick_value
-        refused = spot_margin.whole_refusal(state, outcome.at_us, market, taker, wish.sure.lots, whole)
+        whole_refusal = perpetuals.whole_refusal if is_perpetual else spot_margin.whole_refusal
+        refused = whole_refusal(state, outcome.at_us, market, taker, wish.sure.lots, whole)
         if refused is not None:
             return Stop.JUDGE, refused
     while True:
@@ -487,7 +494,7 @@ def _match(
         lots = min(lots, maker.lots - maker.executed_lots)
         verdict: Any  # a pair of legs of one kind, or who refused
         if is_perpetual:
-            lots, verdict = _judge_perpetual(state, outcome.at_us, market, taker, maker, lots)
+            lots, verdict = _judge_perpetual(state, outcome.at_us, market, taker, maker, lots, is_sure)
         else:
             verdict = spot_margin.judge(state, outcome.at_us, market, taker, maker, lots, is_sure)
         if isinstance(verdict, spot_margin.Refused):
@@ -513,7 +520,7 @@ def _match(
 
 
 def _judge_perpetual(
-    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int
+    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int, is_sure: bool
 ) -> tuple[int, tuple[perpetuals.Leg, perpetuals.Leg] | spot_margin.Refused]:
     """(lots, verdict): reduce-only orders fill no more than they reduce.   [S-7]"""
     lots = perpetuals.reducible(maker, lots)
@@ -522,7 +529,7 @@ def _judge_perpetual(
     lots = perpetuals.reducible(taker, lots)
     if not lots:
         return 0, spot_margin.Refused(False, ExpiryReason.REDUCE_ONLY_NOT_REDUCED)
-    return lots, perpetuals.judge(state, at_us, market, taker, maker, lots)
+    return lots, perpetuals.judge(state, at_us, market, taker, maker, lots, is_sure=is_sure)
 
 
 def _may_rest_there(

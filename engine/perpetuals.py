@@ -138,12 +138,20 @@ def reducible(order: Order, lots: int) -> int:
 
 
 def judge(
-    state: State, at_us: int, market: Market, taker: Order, maker: Order, lots: int, is_resting: bool = True
+    state: State,
+    at_us: int,
+    market: Market,
+    taker: Order,
+    maker: Order,
+    lots: int,
+    is_resting: bool = True,
+    is_sure: bool = False,
 ) -> tuple[Leg, Leg] | Refused:
     """Both sides of a fill as they would be, or which of them cannot: the maker is asked first.   [S-8, M-9]
 
     What the exchange itself does (liquidation) is not asked for its margin. `is_resting`: the maker's order rests, so
-    that its lots count in M-1 until they fill; those of a quote do not.
+    that its lots count in M-1 until they fill; those of a quote do not. `is_sure`: the taker fills whole or not at all,
+    and was judged for all of it (`whole_refusal`).
     """
     hour = at_us // HOUR_US
     maker_rate = futures_rates(state, maker.subaccount.user, hour).maker_rate
@@ -155,7 +163,10 @@ def judge(
     if reason is not None:
         return Refused(True, reason)
     taker_leg = _leg(state, at_us, market, taker, lots, maker.price_ticks, taker_rate, False)
-    if not is_by_rule(taker):
+    if is_sure and not is_by_rule(taker):
+        spare.forget(state, taker.subaccount)
+        reason = ExpiryReason.INSUFFICIENT_FUNDS if taker_leg.found.missing else None
+    elif not is_by_rule(taker):
         reason = _refusal(state, at_us, market, taker_leg, maker.price_ticks, False)
     if reason is None and _opens_too_much(market, taker_leg, maker_leg):
         reason = ExpiryReason.POSITION_LIMIT
@@ -165,6 +176,39 @@ def judge(
         spare.forget(state, taker.subaccount)
         return Refused(False, reason)
     return taker_leg, maker_leg
+
+
+def whole_refusal(
+    state: State, at_us: int, market: Market, taker: Order, lots: int, quote_atoms: int
+) -> ExpiryReason | None:
+    """Why a taker that fills whole or not at all may not fill whole: all its fills judged as one.   [S-7, M-9]
+
+    Each fill rounds its fee up by itself, so an atom for every order there is comes on top. Open interest is asked for
+    all lots as if both sides opened, unless the taker only reduces, which raises none.
+    """
+    parameters, subaccount = market.parameters, taker.subaccount
+    if reducible(taker, lots) < lots:
+        return ExpiryReason.REDUCE_ONLY_NOT_REDUCED
+    signed = lots if taker.side is _BID else -lots
+    held = subaccount.positions.get(parameters.market_id)
+    before = held.lots if held is not None else 0
+    only_reduces = abs(before + signed) < abs(before) and before * (before + signed) >= 0
+    perpetual = parameters.perpetual
+    assert perpetual is not None, f"market {parameters.market_id} is no perpetual"
+    if not only_reduces and market.open_interest + lots > perpetual.open_interest_limit_lots:
+        return ExpiryReason.POSITION_LIMIT
+    rate = futures_rates(state, subaccount.user, at_us // HOUR_US).taker_rate
+    fee = fee_atoms(quote_atoms, rate) + len(state.orders) if rate else 0
+    found = owed.plan(state, subaccount, at_us, fee)
+    spent = quote_atoms if signed > 0 else -quote_atoms
+    leg = Leg(taker, signed, market.settled * signed - spent, 0, fee, rate, found)
+    spare.forget(state, subaccount)
+    # The mean price, rounded against the taker, says whether all of it is better than the mark.
+    unit = lots * parameters.tick_value_atoms
+    mean_ticks = -(-quote_atoms // unit) if signed > 0 else quote_atoms // unit
+    reason = _refusal(state, at_us, market, leg, mean_ticks, False)
+    spare.forget(state, subaccount)
+    return reason
 
 
 def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Leg, lots: int) -> None:
