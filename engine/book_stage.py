@@ -20,7 +20,7 @@ from engine.parameters import RATE_SCALE, BookState
 from engine.posting import post, record
 from engine.pricing import is_cancel_only
 from engine.state import Liquidation, Market, Order, State, Subaccount
-from ledger.amounts import mul_div_up
+from ledger.amounts import mul_div_down, mul_div_up
 from ledger.chart import INSURANCE_FUND, AssetId, available, contracts
 from ledger.journal import JournalKind, Posting
 
@@ -332,9 +332,9 @@ def _charge(
     """
     usdc, number = state.usdc, subaccount.subaccount_id
     rate = formulas.fee_rate(item.maintenance, item.notional, state.limits.risk.liquidation_fee)
-    fee = min(fee_atoms(quote_atoms, rate), _bearable(state, subaccount, outcome.at_us, before))
+    fee = _bearable(state, subaccount, outcome.at_us, before, fee_atoms(quote_atoms, rate))
     if fee > 0:
-        fee = min(fund(state, outcome, subaccount, fee), _bearable(state, subaccount, outcome.at_us, before))
+        fee = _bearable(state, subaccount, outcome.at_us, before, fund(state, outcome, subaccount, fee))
     if fee <= 0:
         return 0
     postings: list[Posting] = [(available(number), usdc, fee), (INSURANCE_FUND, usdc, -fee)]
@@ -343,14 +343,22 @@ def _charge(
     return fee
 
 
-def _bearable(state: State, subaccount: Subaccount, at_us: int, before: margin.Sums) -> int:
-    """The most USDC atoms that a fee may take.   [L-3]"""
+def _bearable(state: State, subaccount: Subaccount, at_us: int, before: margin.Sums, fee: int) -> int:
+    """How much of a fee E, and the MMR before the fill, let pass, in USDC atoms.   [L-3]
+
+    Where losses are not covered by USDC, paying a fee is exposure too: MM grows with it, the more the larger it is.
+    """
     usd, unit, _in_usd, *_rest = margin.line(state, state.usdc)
-    worth, after = margin.realizable(state, subaccount, at_us), margin.sums(state, subaccount, at_us)
-    most = worth
+    most = margin.realizable(state, subaccount, at_us)
     if before.equity > 0:
-        most = min(most, formulas.spare_usd(before.equity, before.maintenance, after.equity, after.maintenance))
-    return formulas.quote_atoms_down(max(0, most), unit, usd)
+        after = margin.sums(state, subaccount, at_us)
+        paid = margin.sums(state, subaccount, at_us, {state.usdc: (-fee, 0, 0, 0)})
+        grown = paid.maintenance - after.maintenance
+        spare = formulas.spare_usd(before.equity, before.maintenance, after.equity, after.maintenance)
+        cost = max(1, after.equity - paid.equity)
+        part = before.maintenance * cost
+        most = min(most, mul_div_down(spare, part, max(1, part + before.equity * grown)))
+    return min(fee, formulas.quote_atoms_down(max(0, most), unit, usd))
 
 
 def _lots_for(atoms: int, lot_atoms: int, fee_rate: int) -> int:

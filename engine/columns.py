@@ -84,7 +84,6 @@ from ledger.chart import (
 from ledger.journal import JournalKind, PostingBatch
 
 Floats = npt.NDArray[np.float64]
-Rows = slice | npt.NDArray[np.int64]
 
 BLOCK = 16_384
 """Rows at a time, so that what is computed of them stays in the processor's cache."""
@@ -115,7 +114,7 @@ _KINDS = frozenset(
 
 
 class Bounds(NamedTuple):
-    """Of the rows asked for, in their order, in USD (1e-8): no exact figure of `margin.sums` is beyond these.
+    """Of each row, in USD (1e-8): no exact figure of `margin.sums` is beyond these.
 
     Subaccounts of `Columns.uncounted` are not covered. Maintenance ÷ equity bounds the MMR.   [C-3, M-3, M-6]
     """
@@ -151,24 +150,17 @@ class Columns:
         """Subaccounts that the columns cannot describe; asked exactly at every sweep."""
         self.swept = 0
         """Full sweeps so far."""
-        self._nearest = nearest
+        self.nearest = nearest
+        """How many rows every sweep looks at."""
         self._rows = 0
-        self._assets: dict[AssetId, _AssetColumns] = {}
-        self._lots: dict[int, Floats] = {}
-        """Market → signed lots of every row."""
-        self._costs: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        """Σ cost over markets, in USDC atoms."""
-        self._unsettled: Floats = np.zeros(0)
-        self._claims: Floats = np.zeros(0)
-        """Σ lend shares that the liquidity fund holds for a row, and Σ debt shares it owes for it."""
-        self._negative_claims: Floats = np.zeros(0)
+        self._all = _Rows()
         self._has_claims = False
-        self._settles: Floats = np.zeros(0)
-        """1 in settled mode, else 0.   [S-10, V-1]"""
         self._stale: dict[int, None] = dict.fromkeys(state.subaccounts)
         self._near: _Near | None = None
-        self._watched: dict[int, None] = {}
-        """Rows that have to be looked at although prices stay near."""
+        self._watched: dict[int, int] = {}
+        """Rows that have to be looked at although prices stay near → where they are in `_near_rows`."""
+        self._near_rows: _Rows | None = None
+        """A copy of the watched rows, together: a million rows apart, they would not be in the processor's cache."""
         self._unseen: dict[int, None] = {}
         """Rows read since the last sweep."""
 
@@ -183,7 +175,7 @@ class Columns:
                 self._add_batch(batch)
                 if entry.kind != JournalKind.SETTLEMENT:
                     # It changed what rows are worth that nobody is going to read again.
-                    self._near = None
+                    self.start_anew()
         for event in outcome.events:
             if isinstance(event, SettingsChanged):
                 stale[event.subaccount_id] = None
@@ -191,6 +183,10 @@ class Columns:
     def forget(self, numbers: Iterable[int]) -> None:
         """These subaccounts have changed in some other way."""
         self._stale.update(dict.fromkeys(numbers))
+
+    def start_anew(self) -> None:
+        """The next sweep is over all rows."""
+        self._near = None
 
     def in_liquidation(
         self, at_us: int, marks: Mapping[AssetId, int] | None = None
@@ -210,19 +206,17 @@ class Columns:
                 found.append((number, exact))
         return found
 
-    def bounds(
-        self, at_us: int, marks: Mapping[AssetId, int] | None = None, numbers: npt.NDArray[np.int64] | None = None
-    ) -> Bounds:
-        """Equity and maintenance of every subaccount, or of some, each within the module's band of the exact ones."""
+    def bounds(self, at_us: int, marks: Mapping[AssetId, int] | None = None) -> Bounds:
+        """Equity and maintenance of every subaccount, each within the module's band of the exact ones."""
         self.refresh()
-        screen = _Screen(self, at_us, marks)
-        rows = self._rows if numbers is None else len(numbers)
+        return self._bounds(_Screen(self, at_us, marks), self._all, self._rows)
+
+    def _bounds(self, screen: _Screen, columns: _Rows, rows: int) -> Bounds:
         sums = _Sums(rows)
         scratch = np.empty((5, BLOCK))
         for start in range(0, rows, BLOCK):
             stop = min(start + BLOCK, rows)
-            block: Rows = slice(start, stop) if numbers is None else numbers[start:stop]
-            self._add_block(screen, block, sums.part(start, stop), scratch[:, : stop - start])
+            _add_block(screen, columns, slice(start, stop), sums.part(start, stop), scratch[:, : stop - start])
         equity = sums.value
         gross = np.abs(equity)
         gross += sums.owed
@@ -250,44 +244,57 @@ class Columns:
     def _doubtful(self, at_us: int, marks: Mapping[AssetId, int] | None) -> list[int]:
         """Rows that the screen cannot call safe."""
         if marks is not None:
-            bounds = self.bounds(at_us, marks)
-            return np.flatnonzero(bounds.owes & ~(bounds.equity > bounds.maintenance)).tolist()
+            return _unsafe(self.bounds(at_us, marks))
         self.refresh()
         screen = _Screen(self, at_us, None)
-        if len(self._watched) + len(self._unseen) > MOST_WATCHED * self._nearest or not self._is_near(screen):
-            return self._sweep(at_us, screen)
+        if len(self._watched) + len(self._unseen) > MOST_WATCHED * self.nearest or not self._is_near(screen):
+            return self._sweep(screen)
         near = self._near
         assert near is not None
-        unseen = [number for number in self._unseen if number not in self._watched]
-        self._unseen = {}
-        looked_at = np.array([*self._watched, *unseen], dtype=np.int64)
-        bounds = self.bounds(at_us, None, looked_at)
+        rows, unseen = self._look_again()
+        numbers = list(self._watched)
+        doubtful = [numbers[at] for at in _unsafe(self._bounds(screen, rows, len(numbers)))]
         if unseen:
-            reach = self._reach(bounds, screen)[len(self._watched) :]
-            for number, far in zip(unseen, reach.tolist(), strict=True):
-                if far < 3 * near.farthest:
-                    self._watched[number] = None
-        doubtful: list[int] = looked_at[bounds.owes & ~(bounds.equity > bounds.maintenance)].tolist()
+            others = self._all.take(np.array(unseen, dtype=np.int64))
+            bounds = self._bounds(screen, others, len(unseen))
+            doubtful += [unseen[at] for at in _unsafe(bounds)]
+            joining = np.flatnonzero(self._reach(bounds, screen) < 3 * near.farthest)
+            if len(joining):
+                rows.append(others.take(joining))
+                for at in joining.tolist():
+                    self._watched[unseen[at]] = len(self._watched)
         return doubtful
 
-    def _sweep(self, at_us: int, screen: _Screen) -> list[int]:
+    def _look_again(self) -> tuple[_Rows, list[int]]:
+        """(the watched rows as they stand, the others that were read since the last sweep)"""
+        unseen = list(self._unseen)
+        self._unseen = {}
+        rows = self._near_rows
+        if rows is None or len(rows.in_use()) != len(self._all.in_use()):
+            rows = self._near_rows = self._all.take(np.array(list(self._watched), dtype=np.int64))
+        else:
+            changed = [number for number in unseen if number in self._watched]
+            if changed:
+                where = np.array([self._watched[number] for number in changed], dtype=np.int64)
+                rows.put(where, self._all, np.array(changed, dtype=np.int64))
+        return rows, [number for number in unseen if number not in self._watched]
+
+    def _sweep(self, screen: _Screen) -> list[int]:
         """All rows; remembers which are nearest to their threshold."""
         self.swept += 1
         self._unseen = {}
-        bounds = self.bounds(at_us)
-        farthest = _FARTHEST
-        if self._rows > self._nearest:
+        bounds = self._bounds(screen, self._all, self._rows)
+        farthest, numbers = _FARTHEST, range(1, self._rows)
+        if self._rows > self.nearest + 1:
             reach = self._reach(bounds, screen)
-            nearest = np.argpartition(reach, self._nearest)
-            farthest = min(farthest, float(reach[nearest[self._nearest]]))
-            self._watched = dict.fromkeys(nearest[: self._nearest].tolist())
-        else:
-            self._watched = dict.fromkeys(range(self._rows))
-        self._watched.pop(0, None)
-        self._near = None
-        if farthest > 0:
-            self._near = _Near(screen.prices, self._parameters(), farthest)
-        return np.flatnonzero(bounds.owes & ~(bounds.equity > bounds.maintenance)).tolist()
+            reach[0] = np.inf
+            nearest = np.argpartition(reach, self.nearest)
+            farthest = min(farthest, float(reach[nearest[self.nearest]]))
+            numbers = nearest[: self.nearest].tolist()
+        self._watched = {number: at for at, number in enumerate(numbers)}
+        self._near_rows = None
+        self._near = _Near(screen.prices, self._parameters(), farthest) if farthest > 0 else None
+        return _unsafe(bounds)
 
     def _reach(self, bounds: Bounds, screen: _Screen) -> Floats:
         """How far all prices may move, as a part of themselves, before a row is no longer surely safe."""
@@ -324,55 +331,16 @@ class Columns:
 
     def _parameters(self) -> list[AssetParameters | MarketParameters]:
         state = self.state
-        markets = [state.markets[market_id].parameters for market_id in sorted(self._lots)]
-        return [*(state.assets[asset_id] for asset_id in sorted(self._assets)), *markets]
-
-    # --- one block ----------------------------------------------------------------------------------------------------
-
-    def _add_block(self, screen: _Screen, block: Rows, sums: _Sums, scratch: Floats) -> None:
-        """Everything that some rows hold, owe and have gained."""
-        shortfall = None
-        if self._lots:
-            shortfall = scratch[4]
-            for market_id, factors in screen.markets:
-                _add_market(self._lots[market_id][block], factors, sums, scratch)
-            self._add_settling(screen, block, sums, shortfall, scratch)
-        usdc = self.state.usdc
-        for asset_id, columns, asset_factors in screen.assets:
-            _add_asset(columns, asset_factors, block, sums, scratch, shortfall if asset_id == usdc else None)
-
-    def _add_settling(self, screen: _Screen, block: Rows, sums: _Sums, shortfall: Floats, scratch: Floats) -> None:
-        """Costs, unsettled equity and claims; into `shortfall` the USDC atoms that they owe.   [C-3, M-1, V-3]"""
-        net, quantity = scratch[0], scratch[1]
-        np.multiply(self._costs[block], screen.usd, out=net)
-        sums.gained += net
-        np.abs(net, out=net)
-        sums.gross += net
-        np.multiply(sums.gross, 2.0**-40, out=shortfall)
-        shortfall -= sums.gained
-        np.maximum(shortfall, 0.0, out=shortfall)
-        shortfall *= self._settles[block]
-        np.multiply(self._unsettled[block], screen.usd, out=net)
-        sums.gained += net
-        np.abs(net, out=quantity)
-        sums.gross += quantity
-        np.minimum(net, 0.0, out=net)
-        shortfall -= net
-        shortfall *= screen.atoms_of_usd
-        for shares, worth, into in (
-            (self._claims, screen.claim, sums.value),
-            (self._negative_claims, screen.negative_claim, sums.owed),
-        ):
-            if worth:
-                np.multiply(shares[block], worth, out=net)
-                into += net
+        markets = [state.markets[market_id].parameters for market_id in sorted(self._all.lots)]
+        return [*(state.assets[asset_id] for asset_id in sorted(self._all.assets)), *markets]
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self, numbers: list[int]) -> None:
-        for columns in self._assets.values():
+        rows = self._all
+        for columns in rows.assets.values():
             columns.clear(numbers)
-        for lots in self._lots.values():
+        for lots in rows.lots.values():
             lots[numbers] = 0.0
         state, usdc = self.state, self.state.usdc
         lines: dict[AssetId, list[list[float]]] = {}
@@ -396,17 +364,17 @@ class Columns:
                 total = 0
             costs.append(total)
             self._read_claims(subaccount, number)
-        self._costs[numbers] = costs
-        self._unsettled[numbers] = [state.subaccounts[number].unsettled for number in numbers]
-        self._settles[numbers] = [state.subaccounts[number].auto_realize_pnl for number in numbers]
+        rows.costs[numbers] = costs
+        rows.unsettled[numbers] = [state.subaccounts[number].unsettled for number in numbers]
+        rows.settles[numbers] = [state.subaccounts[number].auto_realize_pnl for number in numbers]
         for asset_id, found_lines in lines.items():
-            if asset_id not in self._assets:
-                self._assets[asset_id] = _AssetColumns(len(self._costs), asset_id == usdc)
-            self._assets[asset_id].write(found_lines)
-        for market_id, (rows, sizes) in markets.items():
-            if market_id not in self._lots:
-                self._lots[market_id] = np.zeros(len(self._costs))
-            self._lots[market_id][rows] = sizes
+            if asset_id not in rows.assets:
+                rows.assets[asset_id] = _AssetColumns(len(rows.costs), asset_id == usdc)
+            rows.assets[asset_id].write(found_lines)
+        for market_id, (places, sizes) in markets.items():
+            if market_id not in rows.lots:
+                rows.lots[market_id] = np.zeros(len(rows.costs))
+            rows.lots[market_id][places] = sizes
 
     def _read_assets(self, subaccount: Subaccount, number: int, lines: dict[AssetId, list[list[float]]]) -> None:
         balances, usdc = self.state.balances, self.state.usdc
@@ -434,7 +402,7 @@ class Columns:
                 positive -= balances.get(key | claim_lend(market_id), 0)
                 negative += balances.get(key | claim_debt(market_id), 0)
         if self._has_claims:
-            self._claims[number], self._negative_claims[number] = positive, negative
+            self._all.claims[number], self._all.negative_claims[number] = positive, negative
 
     def _add_batch(self, batch: PostingBatch) -> None:
         """Add what a batch of USDC or of costs moved; a row beyond what int64 adds up is read again."""
@@ -442,15 +410,16 @@ class Columns:
         if kind not in _KINDS:
             return
         column: npt.NDArray[np.int64] | None = None
-        if kind == _AVAILABLE and asset_id == self.state.usdc and asset_id in self._assets:
-            column = self._assets[asset_id].exact
+        if kind == _AVAILABLE and asset_id == self.state.usdc and asset_id in self._all.assets:
+            column = self._all.assets[asset_id].exact
         elif kind == _POSITION and is_of_market(asset_id) and asset_id == cost(market_of(asset_id)):
-            column = self._costs
+            column = self._all.costs
         is_small = -_MOST_ATOMS < int(atoms.min()) and int(atoms.max()) < _MOST_ATOMS
         if column is None or int(owners[-1]) >= self._rows or not is_small:
             self.forget(owners.tolist())
             return
         column[owners] -= atoms
+        self._near_rows = None
         if kind == _AVAILABLE:
             np.minimum(column, _MOST_ATOMS, out=column)
         else:
@@ -458,15 +427,73 @@ class Columns:
 
     def _grow(self, rows: int) -> None:
         self._rows = rows
-        if rows > len(self._costs):
-            capacity = max(rows, 2 * len(self._costs))
-            self._costs = _longer(self._costs, capacity)
-            self._unsettled, self._settles = _longer(self._unsettled, capacity), _longer(self._settles, capacity)
-            self._claims = _longer(self._claims, capacity)
-            self._negative_claims = _longer(self._negative_claims, capacity)
-            self._lots = {market_id: _longer(lots, capacity) for market_id, lots in self._lots.items()}
-            for columns in self._assets.values():
-                columns.grow(capacity)
+        if rows > len(self._all.costs):
+            self._all.grow(max(rows, 2 * len(self._all.costs)))
+
+
+def _unsafe(bounds: Bounds) -> list[int]:
+    """Rows that may be in liquidation.   [M-6]"""
+    found: list[int] = np.flatnonzero(bounds.owes & ~(bounds.equity > bounds.maintenance)).tolist()
+    return found
+
+
+class _Rows:
+    """The columns, of all rows or a copy of some."""
+
+    __slots__ = ("assets", "claims", "costs", "lots", "negative_claims", "settles", "unsettled")
+
+    def __init__(self) -> None:
+        self.assets: dict[AssetId, _AssetColumns] = {}
+        self.lots: dict[int, Floats] = {}
+        """Market → signed lots."""
+        self.costs: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        """Σ cost over markets, in USDC atoms."""
+        self.unsettled: Floats = np.zeros(0)
+        self.claims: Floats = np.zeros(0)
+        """Σ lend shares that the liquidity fund holds for a row, and Σ debt shares it owes for it."""
+        self.negative_claims: Floats = np.zeros(0)
+        self.settles: Floats = np.zeros(0)
+        """1 in settled mode, else 0.   [S-10, V-1]"""
+
+    def grow(self, capacity: int) -> None:
+        for name in _PLAIN:
+            setattr(self, name, _longer(getattr(self, name), capacity))
+        self.lots = {market_id: _longer(lots, capacity) for market_id, lots in self.lots.items()}
+        for columns in self.assets.values():
+            columns.grow(capacity)
+
+    def take(self, where: npt.NDArray[np.int64]) -> _Rows:
+        """A copy of some rows."""
+        found = _Rows()
+        for name in _PLAIN:
+            setattr(found, name, getattr(self, name)[where])
+        found.lots = {market_id: lots[where] for market_id, lots in self.lots.items()}
+        found.assets = {asset_id: columns.take(where) for asset_id, columns in self.assets.items()}
+        return found
+
+    def put(self, where: npt.NDArray[np.int64], source: _Rows, numbers: npt.NDArray[np.int64]) -> None:
+        """Copy rows `numbers` of `source`, which has the same columns."""
+        for mine, theirs in zip(self.in_use(), source.in_use(), strict=True):
+            mine[where] = theirs[numbers]
+
+    def append(self, other: _Rows) -> None:
+        """Rows of another, which has the same columns, follow."""
+        for name in _PLAIN:
+            setattr(self, name, np.concatenate((getattr(self, name), getattr(other, name))))
+        self.lots = {each: np.concatenate((lots, other.lots[each])) for each, lots in self.lots.items()}
+        for asset_id, columns in self.assets.items():
+            columns.append(other.assets[asset_id])
+
+    def in_use(self) -> list[npt.NDArray[Any]]:
+        """Every column that there is, in a fixed order."""
+        found: list[npt.NDArray[Any]] = [getattr(self, name) for name in _PLAIN]
+        found += [self.lots[market_id] for market_id in sorted(self.lots)]
+        for asset_id in sorted(self.assets):
+            found += self.assets[asset_id].in_use()
+        return found
+
+
+_PLAIN = ("claims", "costs", "negative_claims", "settles", "unsettled")
 
 
 class _AssetColumns:
@@ -510,6 +537,24 @@ class _AssetColumns:
         if self.exact is not None:
             self.exact = _longer(self.exact, capacity)
         self.kinds = [None if column is None else _longer(column, capacity) for column in self.kinds]
+
+    def take(self, where: npt.NDArray[np.int64]) -> _AssetColumns:
+        found = _AssetColumns(0, False)
+        found.capacity = len(where)
+        found.exact = None if self.exact is None else self.exact[where]
+        found.kinds = [None if column is None else column[where] for column in self.kinds]
+        return found
+
+    def append(self, other: _AssetColumns) -> None:
+        if self.exact is not None and other.exact is not None:
+            self.exact = np.concatenate((self.exact, other.exact))
+        self.kinds = [
+            None if mine is None or theirs is None else np.concatenate((mine, theirs))
+            for mine, theirs in zip(self.kinds, other.kinds, strict=True)
+        ]
+
+    def in_use(self) -> list[npt.NDArray[Any]]:
+        return [column for column in (self.exact, *self.kinds) if column is not None]
 
 
 def _note(lines: dict[AssetId, list[list[float]]], asset_id: AssetId, kind: int, row: int, value: float) -> None:
@@ -557,12 +602,15 @@ class _Screen:
         "steepest_base",
         "steepest_factor",
         "usd",
+        "usdc",
     )
 
     def __init__(self, columns: Columns, at_us: int, marks: Mapping[AssetId, int] | None) -> None:
         state = columns.state
-        in_use = sorted(columns._assets.items())
-        assert len(in_use) + len(columns._lots) <= _MOST_COLUMNS, f"the band is proven for {_MOST_COLUMNS} columns"
+        rows = columns._all
+        self.usdc = state.usdc
+        in_use = sorted(rows.assets.items())
+        assert len(in_use) + len(rows.lots) <= _MOST_COLUMNS, f"the band is proven for {_MOST_COLUMNS} columns"
         self.assets = [(each, found, _factors(state, each, found, at_us, marks)) for each, found in in_use]
         self.prices: dict[tuple[int, AssetId], float] = {}
         """Every price that a row is made of."""
@@ -574,7 +622,7 @@ class _Screen:
             self.prices[_HELD, asset_id] = _price(state, asset_id, marks)
             self.prices[_LENT, asset_id], self.prices[_OWED, asset_id] = factors.claim, factors.debt
             self._add(factors.pad, 1.0, factors.maintenance_base, factors.maintenance_factor)
-        if columns._lots or columns._has_claims:
+        if rows.lots or columns._has_claims or rows.costs.any() or rows.unsettled.any():
             self._add_settling(columns, at_us, marks)
 
     def _add_settling(self, columns: Columns, at_us: int, marks: Mapping[AssetId, int] | None) -> None:
@@ -583,7 +631,7 @@ class _Screen:
         self.prices[_HELD, usdc] = price
         self.usd = price / (unit * _PRICE_IN_USD)
         self.atoms_of_usd = unit * _PRICE_IN_USD / price * _UP
-        for market_id in sorted(columns._lots):
+        for market_id in sorted(columns._all.lots):
             factors, mark_lot = _market_factors(state, market_id, self.usd, marks)
             self.markets.append((market_id, factors))
             self.prices[contracts(market_id), market_id] = mark_lot
@@ -708,6 +756,48 @@ def _curve(asset: AssetParameters, unit: int) -> tuple[float, float, float, floa
     return weight, asset.weight_base * _DOWN, root, flat_below
 
 
+def _add_block(screen: _Screen, columns: _Rows, block: slice, sums: _Sums, scratch: Floats) -> None:
+    """Everything that some rows hold, owe and have gained."""
+    shortfall = None
+    if columns.lots or screen.usd:
+        shortfall = scratch[4]
+        for market_id, factors in screen.markets:
+            _add_market(columns.lots[market_id][block], factors, sums, scratch)
+        _add_settling(screen, columns, block, sums, shortfall, scratch)
+    for asset_id, _columns, asset_factors in screen.assets:
+        lacking = shortfall if asset_id == screen.usdc else None
+        _add_asset(columns.assets[asset_id], asset_factors, block, sums, scratch, lacking)
+
+
+def _add_settling(
+    screen: _Screen, columns: _Rows, block: slice, sums: _Sums, shortfall: Floats, scratch: Floats
+) -> None:
+    """Costs, unsettled equity and claims; into `shortfall` the USDC atoms that they owe.   [C-3, M-1, V-3]"""
+    net, quantity = scratch[0], scratch[1]
+    np.multiply(columns.costs[block], screen.usd, out=net)
+    sums.gained += net
+    np.abs(net, out=net)
+    sums.gross += net
+    np.multiply(sums.gross, 2.0**-40, out=shortfall)
+    shortfall -= sums.gained
+    np.maximum(shortfall, 0.0, out=shortfall)
+    shortfall *= columns.settles[block]
+    np.multiply(columns.unsettled[block], screen.usd, out=net)
+    sums.gained += net
+    np.abs(net, out=quantity)
+    sums.gross += quantity
+    np.minimum(net, 0.0, out=net)
+    shortfall -= net
+    shortfall *= screen.atoms_of_usd
+    for shares, worth, into in (
+        (columns.claims, screen.claim, sums.value),
+        (columns.negative_claims, screen.negative_claim, sums.owed),
+    ):
+        if worth:
+            np.multiply(shares[block], worth, out=net)
+            into += net
+
+
 def _add_market(lots: Floats, factors: _MarketFactors, sums: _Sums, scratch: Floats) -> None:
     """Add one market's gains, sizes and maintenance margins to a block of rows."""
     size, notional, other = scratch[0], scratch[1], scratch[2]
@@ -727,7 +817,7 @@ def _add_market(lots: Floats, factors: _MarketFactors, sums: _Sums, scratch: Flo
 def _add_asset(
     columns: _AssetColumns,
     factors: _Factors,
-    block: Rows,
+    block: slice,
     sums: _Sums,
     scratch: Floats,
     shortfall: Floats | None,

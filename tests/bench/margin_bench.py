@@ -1,4 +1,4 @@
-"""Margins: the sweep over a million subaccounts, one exact summary, hourly accrual, orders that borrow and plain ones.
+"""Margins: the sweeps over a million subaccounts, one exact summary, hourly accrual, orders that borrow and plain ones.
 
 `python -m tests.bench.margin_bench [--scale 0.1]`
 """
@@ -22,6 +22,7 @@ from engine.commands import (
     CancelOrder,
     Command,
     ConfigureAsset,
+    ConfigureMarket,
     LendingSide,
     OrderType,
     PlaceOrder,
@@ -30,7 +31,7 @@ from engine.commands import (
 )
 from engine.formulas.lending import SHARES_PER_ATOM
 from engine.parameters import PRICE_SCALE
-from engine.state import ASSET_BITS, Loan, State, Subaccount, User
+from engine.state import ASSET_BITS, Loan, Position, State, Subaccount, User
 from engine.transition import apply
 from ledger.blocks import SignedRequest
 from ledger.chart import (
@@ -49,6 +50,7 @@ from tests.bench.flow import CANCEL, Operation, flow
 from tests.bench.rows import REPEATS, Row, show
 
 SUBACCOUNTS = 1_000_000
+MARKETS = 20
 DIFFERENT = 20_000
 """So many are made; the rest are repetitions of them, or building them would take longer than everything else."""
 ASSETS = 10
@@ -59,8 +61,9 @@ _LENT_ATOMS, _BORROWED_ATOMS = 10**18, 6 * 10**17
 
 
 def run(scale: float = 1.0) -> list[Row]:
-    """The four figures of margins and money markets."""
+    """The figures of margins and money markets."""
     rows = sweep(int(SUBACCOUNTS * scale))
+    rows += liquidation_sweep(int(SUBACCOUNTS * scale))
     rows.append(exact_summary(int(SUMMARIES * scale)))
     rows += accrual(int(LENDERS * scale))
     return rows + orders(int(ORDERS * scale))
@@ -92,7 +95,12 @@ def sweep(subaccounts: int) -> list[Row]:
     bounds = columns.bounds(at_us)
     asked = int((bounds.owes & ~(bounds.equity > bounds.maintenance)).sum())
 
-    seconds = _times(lambda: columns.in_liquidation(at_us))
+    def swept() -> None:
+        # All of it: what the last sweep left is not used.
+        columns.start_anew()
+        columns.in_liquidation(at_us)
+
+    seconds = _times(swept)
     what = (
         f"margin summary of {subaccounts:,} subaccounts × {ASSETS} assets: {asked:,} asked exactly, "
         f"{len(found):,} in liquidation"
@@ -108,6 +116,106 @@ def sweep(subaccounts: int) -> list[Row]:
     what = f"reading {len(touched):,} touched rows of them again"
     beside = f"all {subaccounts:,} at the start: {filling:.1f} s"
     return [*rows, Row(what, *_spread(_times(reread), 1_000, "ms"), beside=beside)]
+
+
+def liquidation_sweep(subaccounts: int) -> list[Row]:
+    """Seconds from new marks to the list of who is to be liquidated: everybody swept, and the nearest looked at."""
+    state = _many_markets()
+    at_us = state.at_us + 1_000_000
+    made = min(DIFFERENT, subaccounts)
+    _fill_positions(state, made, at_us)
+    for number in range(made + 1, subaccounts + 1):
+        state.subaccounts[number] = state.subaccounts[(number - 1) % made + 1]
+    state.next_subaccount_id = subaccounts + 1
+    columns = Columns(state)
+    started = perf_counter()
+    columns.refresh()
+    filling = perf_counter() - started
+    markets = [market for market in state.markets.values() if market.parameters.perpetual is not None]
+    marks = [market.mark_lot for market in markets]
+
+    def move(part: float, is_down: bool) -> None:
+        """All marks move, every other one the other way."""
+        for at, (market, mark) in enumerate(zip(markets, marks, strict=True)):
+            market.mark_lot = mark + round(mark * part) * (-1 if (at % 2 == 0) == is_down else 1)
+        state.marks_version += 1
+
+    found: list[tuple[int, margin.Sums]] = []
+
+    def swept() -> None:
+        nonlocal found
+        move(1e-5, is_down=len(seconds) % 2 == 0)
+        columns.start_anew()
+        found = columns.in_liquidation(at_us)
+        seconds.append(0.0)
+
+    seconds: list[float] = []
+    times = _times(swept)
+    exact = {number: margin.sums(state, state.subaccounts[number], at_us) for number in range(1, made + 1)}
+    over = [number for number, sums in exact.items() if sums.is_in_liquidation]
+    assert [number for number, _sums in found if number <= made] == over and columns.swept == len(times)
+    what = f"new marks of {len(markets)} perpetuals to who of {subaccounts:,} is to be liquidated: {len(found):,}"
+    rows = [Row(f"{what}, all swept", *_spread(times, 1, "s"), beside=f"at most 0.3 s; filling: {filling:.1f} s")]
+
+    # From here nobody is over: what is liquidated has been.
+    for number, _sums in found:
+        state.balances[available((number - 1) % made + 1) << ASSET_BITS | USDC] = -(10**15)
+    move(0.0, is_down=False)
+    columns.forget(range(1, subaccounts + 1))
+    columns.in_liquidation(at_us)
+    full = columns.swept
+
+    def quiet() -> None:
+        move(1e-6 * (1 + len(seconds) % 7), is_down=len(seconds) % 2 == 0)
+        seconds.append(0.0)
+        columns.in_liquidation(at_us)
+
+    times = _times(quiet)
+    assert columns.swept == full, "a price moved too far for the nearest to be enough"
+    what = f"the same when no threshold is crossed: the nearest {columns.nearest:,} looked at"
+    return [*rows, Row(what, *_spread(times, 1_000, "ms"), beside="at most 5 ms")]
+
+
+def _many_markets() -> State:
+    """A devnet with twenty perpetuals that have a mark."""
+    state = opened(1)
+    perpetuals = [market for market in state.markets.values() if market.parameters.perpetual is not None]
+    like = perpetuals[0].parameters
+    sol = state.assets[SOL]
+    for extra in range(MARKETS - len(perpetuals)):
+        run_one(state, ConfigureAsset(replace(sol, asset_id=200 + extra, symbol=f"X{extra}")))
+        listed = replace(like, market_id=100 + extra, symbol=f"X{extra}_USDC_PERP", base_asset_id=200 + extra)
+        run_one(state, ConfigureMarket(listed))
+    run_one(state, SetPrices(tuple((asset_id, 100 * PRICE_SCALE) for asset_id in (SOL,))))
+    for at, market in enumerate(state.markets.values()):
+        if market.parameters.perpetual is not None:
+            market.settled = market.mark_lot = 10**6 * (1 + 7 * at)
+    state.marks_version += 1
+    return state
+
+
+def _fill_positions(state: State, subaccounts: int, at_us: int, seed: int = 5) -> None:
+    """Everybody holds SOL and USDC and a position in six of the twenty; leverage from 1 to nearly all there is."""
+    random = Random(seed)
+    user = state.users[1]
+    state.subaccounts.clear()
+    markets = [market for market in state.markets.values() if market.parameters.perpetual is not None]
+    for number in range(1, subaccounts + 1):
+        subaccount = state.subaccounts[number] = Subaccount(number, user, 0)
+        for asset_id in (USDC, SOL):
+            subaccount.asset_ids[asset_id] = None
+        state.balances[available(number) << ASSET_BITS | SOL] = -random.randrange(10**8, 10**10)
+        for market in random.sample(markets, 6):
+            held = subaccount.positions[market.parameters.market_id] = Position(subaccount, market)
+            held.lots = random.choice([-1, 1]) * random.randrange(1, 3_000)
+            held.cost = random.randrange(-(10**6), 10**6)
+        subaccount.margined = True
+        sums = margin.sums(state, subaccount, at_us)
+        # One of 1,000 is over, two on the threshold, the others have 1.1 to 40 times their maintenance margin.
+        kind = number % 1_000
+        times = 0.9 if kind == 1 else 1.0 if kind in (2, 3) else random.uniform(1.1, 40)
+        wanted = int(sums.maintenance * times) - sums.equity
+        state.balances[available(number) << ASSET_BITS | USDC] = -max(0, wanted // 100)
 
 
 def _many_assets() -> State:

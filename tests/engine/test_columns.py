@@ -284,7 +284,7 @@ def test_a_sweep_after_small_moves_looks_at_few_and_finds_all(seed: int) -> None
             market.mark_lot = int(market.mark_lot * (1 + step * random.uniform(-1, 1)))
         state.marks_version += 1
         for number in random.choices(sorted(state.subaccounts), k=3):
-            accounts.set(available(number), 1, -random.randrange(10**15))
+            accounts.set(available(number), random.choice([1, 1, *accounts.asset_ids]), -random.randrange(10**15))
             swept.forget([number])
         if random.random() < 0.3:
             settle(state, swept)
@@ -300,11 +300,14 @@ def test_a_quiet_sweep_looks_at_the_nearest_only(monkeypatch: pytest.MonkeyPatch
         subaccount = accounts.add({1: (10**7 * number, 0, 0, 0, 0)}, 10 * RATE_SCALE)
         accounts.add_positions(subaccount, Positions({accounts.markets[0]: (1, 0)}, {}, 0, True))
     swept = Columns(state, nearest=10)
-    rows = []
-    screened = Columns._add_block
-    monkeypatch.setattr(
-        Columns, "_add_block", lambda self, *given: rows.append(len(given[2].value)) or screened(self, *given)
-    )
+    rows: list[int] = []
+    screened = Columns._bounds
+
+    def noted(self: Columns, *given: Any) -> columns.Bounds:
+        rows.append(given[2])
+        return screened(self, *given)
+
+    monkeypatch.setattr(Columns, "_bounds", noted)
     swept.in_liquidation(accounts.at_us)
     market.mark_lot -= 10**5
     state.marks_version += 1
@@ -446,12 +449,13 @@ def test_the_weight_is_flat_up_to_exactly_there(decimals: int, weight: int, base
 def content(swept: Columns) -> dict[tuple[str, int, int], float]:
     """(asset or market, what, row) → what stands there, what is 0 left out."""
     found: dict[tuple[str, int, int], Any] = {}
-    for asset_id, columns_of in swept._assets.items():
+    rows = swept._all
+    for asset_id, columns_of in rows.assets.items():
         found |= {("asset", asset_id, kind): column for kind, column in enumerate(columns_of.kinds)}
         found["exact", asset_id, 0] = columns_of.exact
-    found |= {("lots", market_id, 0): column for market_id, column in swept._lots.items()}
-    found |= {("costs", 0, 0): swept._costs, ("unsettled", 0, 0): swept._unsettled, ("settles", 0, 0): swept._settles}
-    found |= {("claims", 0, 0): swept._claims, ("owed claims", 0, 0): swept._negative_claims}
+    found |= {("lots", market_id, 0): column for market_id, column in rows.lots.items()}
+    found |= {("costs", 0, 0): rows.costs, ("unsettled", 0, 0): rows.unsettled, ("settles", 0, 0): rows.settles}
+    found |= {("claims", 0, 0): rows.claims, ("owed claims", 0, 0): rows.negative_claims}
     return {
         (f"{name} {number} {kind}", int(row), 0): float(column[row])
         for (name, number, kind), column in found.items()
