@@ -8,7 +8,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-from engine import bands, conversions, insurance, lending, margin, orders, owed, strategies, tick, virtual
+from engine import bands, conversions, insurance, lending, margin, orders, owed, rfq, strategies, tick, virtual
 from engine.book import Book
 from engine.commands import CancelAllOrders, Origin, Side
 from engine.events import LendingSource, LiquidationChanged, Outcome, SettlementMoved
@@ -63,7 +63,9 @@ def clear(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
     """Cancel what is open, waits or is scheduled; pay debts with what is held and lent of the same asset.   [L-2]"""
     number = subaccount.subaccount_id
     if subaccount.strategies:
-        strategies.terminate(state, outcome, subaccount, "LIQUIDATION")
+        strategies.terminate(state, outcome, subaccount, "Liquidation")
+    if subaccount.rfqs:
+        rfq.end_all(state, outcome, subaccount)
     count = len(subaccount.orders) + len(subaccount.waiting)
     if count:
         before = figures(state, subaccount, outcome.at_us)

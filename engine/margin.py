@@ -673,6 +673,11 @@ def require_outflow(state: State, subaccount: Subaccount, at_us: int, changes: C
             raise Rejection(RejectReason.NO_PRICE, subaccount_id=subaccount.subaccount_id, asset_id=asset_id)
 
 
+def has_provisional(state: State, subaccount: Subaccount) -> bool:
+    """Whether its user has deposits that are not final.   [D-5]"""
+    return any(state.subaccounts[number].provisional for number in subaccount.user.subaccount_ids)
+
+
 def debts_usd(state: State, subaccount: Subaccount, at_us: int) -> int:
     """All it owes to money markets, in USD (1e-8), rounded up.   [B-8]"""
     return sum(

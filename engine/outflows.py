@@ -46,7 +46,7 @@ def plan(
     if taken.lent or taken.borrowed:
         lending.require_supply(state, asset_id, at_us, 0 if as_shares else taken.lent, taken.borrowed)
     # Without a debt, a promise or a provisional deposit there is nothing that M-12 could find.
-    if taken.borrowed or subaccount.margined or has_provisional(state, subaccount):
+    if taken.borrowed or subaccount.margined or margin.has_provisional(state, subaccount):
         change = (taken.lent + taken.borrowed - atoms, -taken.lent, taken.borrowed, 0)
         margin.require_outflow(state, subaccount, at_us, {asset_id: change})
     return taken
@@ -83,7 +83,3 @@ def transfer(
     if into.memos:
         memo = (*memo, tuple(into.memos))
     post(state, outcome, JournalKind.TRANSFER, memo, into.postings + postings)
-
-
-def has_provisional(state: State, subaccount: Subaccount) -> bool:
-    return any(state.subaccounts[number].provisional for number in subaccount.user.subaccount_ids)

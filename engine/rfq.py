@@ -30,7 +30,6 @@ from engine.commands import (
 from engine.events import ExpiryReason, LendingSource, OrderStatus, Outcome, QuoteView, RfqChanged, RfqView
 from engine.fees import HOUR_US, add_volume
 from engine.formulas.fees import volume_usd
-from engine.outflows import has_provisional
 from engine.parameters import BookState, MarketParameters
 from engine.posting import post
 from engine.pricing import is_cancel_only, mark_price
@@ -321,7 +320,7 @@ def _require_on_the_mark(state: State, at_us: int, market: Market, leg: Any, pri
     if subaccount.frozen_withdrawals:
         raise Rejection(RejectReason.WITHDRAWALS_FROZEN, subaccount_id=subaccount.subaccount_id)
     is_perpetual = market.parameters.perpetual is not None
-    if is_perpetual or leg.borrowed or subaccount.margined or has_provisional(state, subaccount):
+    if is_perpetual or leg.borrowed or subaccount.margined or margin.has_provisional(state, subaccount):
         changes = leg.changes(market, state.usdc) if is_perpetual else leg.changes()
         margin.require_outflow(state, subaccount, at_us, changes)
 
