@@ -195,7 +195,7 @@ def pass_lent(
         value = margin.claim_atoms(state, source, market_id, outcome.at_us)
         part = min(atoms - passed, value)
         if part > 0:
-            books.hand_over(source, market_id, target, part, part == value)
+            books.hand_over(books.claim(source, market_id), target, part, part == value)
             passed += part
     books.close()
     return passed
@@ -272,6 +272,18 @@ def pay_claims(state: State, outcome: Outcome, subaccount: Subaccount, atoms: in
 # --- the books of pool and fund -------------------------------------------------------------------------------------
 
 
+class _Claim:
+    """One position's claim while a transaction is written: its shares before and now.   [V-2]"""
+
+    __slots__ = ("lends", "lends_before", "market_id", "owes", "owes_before", "subaccount")
+
+    def __init__(self, subaccount: Subaccount, market_id: int, lends: int, owes: int) -> None:
+        self.subaccount = subaccount
+        self.market_id = market_id
+        self.lends = self.lends_before = lends
+        self.owes = self.owes_before = owes
+
+
 class _Books:
     """The USDC pool and the fund while one transaction is written: sums per account, claims one by one.   [V-2]"""
 
@@ -282,46 +294,83 @@ class _Books:
         self.usdc = state.usdc
         self.now = lending.begin(state, outcome, state.usdc)
         self.sums: dict[tuple[AccountId, AssetId], int] = {}
+        self.claims: dict[tuple[int, int], _Claim] = {}
+
+    def claim(self, subaccount: Subaccount, market_id: int) -> _Claim:
+        """The subaccount's claim in a market, with what this transaction has moved of it."""
+        number = subaccount.subaccount_id
+        known = self.claims.get((number, market_id))
+        if known is None:
+            lends = owes = 0
+            if market_id in subaccount.claims:
+                balances, key = self.state.balances, claim(number) << ASSET_BITS
+                lends = -balances.get(key | claim_lend(market_id), 0)
+                owes = balances.get(key | claim_debt(market_id), 0)
+            known = self.claims[number, market_id] = _Claim(subaccount, market_id, lends, owes)
+        return known
 
     def close(self) -> None:
-        """Write down the sums."""
-        self.into.postings += [(*key, atoms) for key, atoms in self.sums.items() if atoms]
+        """Write down the claims, what the fund has for them, and the sums; a claim of no shares is gone.   [V-5]"""
+        state, postings = self.state, self.into.postings
+        funds: dict[AssetId, int] = {}
+        pool: dict[AssetId, int] = {lend_share(self.usdc): 0, debt_share(self.usdc): 0}
+        for each in self.claims.values():
+            account, market_id = claim(each.subaccount.subaccount_id), each.market_id
+            lent_more, owed_more = each.lends - each.lends_before, each.owes - each.owes_before
+            if lent_more:
+                asset = claim_lend(market_id)
+                postings.append((account, asset, -lent_more))
+                funds[asset] = funds.get(asset, 0) + lent_more
+                pool[lend_share(self.usdc)] -= lent_more
+            if owed_more:
+                asset = claim_debt(market_id)
+                postings.append((account, asset, owed_more))
+                funds[asset] = funds.get(asset, 0) - owed_more
+                pool[debt_share(self.usdc)] += owed_more
+            if lent_more or owed_more:
+                _note(state, self.outcome, each)
+        for asset, shares in (*funds.items(), *pool.items()):
+            self._add(LIQUIDITY_FUND, asset, shares)
+        postings += [(*key, atoms) for key, atoms in self.sums.items() if atoms]
 
     def credit(self, subaccount: Subaccount, market_id: int, atoms: int) -> None:
         """A gain burns what the claim owes, then mints lend shares.   [V-2]"""
-        owed = self.owed(subaccount, market_id)
+        own = self.claim(subaccount, market_id)
+        owed = self.owed(own)
         repaid = min(atoms, owed)
         if repaid:
-            self._repay(subaccount, market_id, repaid, repaid == owed)
+            self._repay(own, repaid, repaid == owed)
         if atoms > repaid:
-            self._lend(subaccount, market_id, atoms - repaid)
-        self._tell(subaccount, market_id, atoms)
+            self._lend(own, atoms - repaid)
+        self._tell(own, atoms)
 
     def debit(self, subaccount: Subaccount, market_id: int, atoms: int) -> None:
         """A loss burns what the claim lends, then mints debt shares.   [V-2]"""
-        value = self.lent(subaccount, market_id)
+        own = self.claim(subaccount, market_id)
+        value = self.lent(own)
         redeemed = min(atoms, value)
         if redeemed:
-            self._redeem(subaccount, market_id, redeemed, redeemed == value)
+            self._redeem(own, redeemed, redeemed == value)
         if atoms > redeemed:
-            self._borrow(subaccount, market_id, atoms - redeemed)
-        self._tell(subaccount, market_id, -atoms)
+            self._borrow(own, atoms - redeemed)
+        self._tell(own, -atoms)
 
     def redeem(self, subaccount: Subaccount, market_id: int, atoms: int, is_all: bool) -> int:
         """`atoms` of a positive claim become available; what idle lacks, shares of the subaccount. Gives what is paid.
 
         [V-4]
         """
+        own = self.claim(subaccount, market_id)
         paid = min(atoms, max(0, self.now.idle))
         left = atoms - paid
         if paid:
-            self._redeem(subaccount, market_id, paid, is_all and not left)
+            self._redeem(own, paid, is_all and not left)
             self._add(available(subaccount.subaccount_id), self.usdc, -paid)
         if left:
-            self.hand_over(subaccount, market_id, subaccount, left, is_all)
+            self.hand_over(own, subaccount, left, is_all)
         elif is_all:
-            self._forget_crumbs(subaccount, market_id)
-        self._tell(subaccount, market_id, -atoms)
+            self._forget_crumbs(own)
+        self._tell(own, -atoms)
         return paid
 
     def pay(
@@ -332,6 +381,7 @@ class _Books:
         What is redeemed for it goes back into the pool, so none of it needs idle.   [S-12, V-4]
         """
         state, usdc, number = self.state, self.usdc, subaccount.subaccount_id
+        own = self.claim(subaccount, market_id)
         paid = min(atoms, max(0, state.free(number, usdc)))
         if paid < atoms and usdc in subaccount.lent:
             missing = atoms - paid
@@ -340,175 +390,157 @@ class _Books:
                 lending.redeem(state, self.outcome, self.into, subaccount, usdc, redeemed, _SOURCE)
                 paid += min(redeemed, missing)
         if paid:
-            self._repay(subaccount, market_id, paid, is_all and paid == atoms)
+            self._repay(own, paid, is_all and paid == atoms)
             self._add(available(number), usdc, paid)
-        for other in sorted(subaccount.claims):
-            value = self.lent(subaccount, other) if other != market_id else 0
+        for other_id in sorted(subaccount.claims):
+            other = self.claim(subaccount, other_id)
+            value = self.lent(other) if other is not own else 0
             part = min(value, atoms - paid)
             if part > 0:
                 paid += part
-                self._redeem(subaccount, other, part, part == value)
-                self._repay(subaccount, market_id, part, is_all and paid == atoms)
-                self._tell(subaccount, other, -part)
+                self._redeem(other, part, part == value)
+                self._repay(own, part, is_all and paid == atoms)
+                self._tell(other, -part)
         if paid < atoms and may_borrow:
-            self._own_debt(subaccount, market_id, atoms - paid, is_all)
+            self._own_debt(own, atoms - paid, is_all)
             paid = atoms
-        self._tell(subaccount, market_id, paid)
+        self._tell(own, paid)
         return paid
 
-    def hand_over(self, source: Subaccount, market_id: int, target: Subaccount, atoms: int, is_all: bool) -> None:
+    def hand_over(self, own: _Claim, target: Subaccount, atoms: int, is_all: bool) -> None:
         """Lend shares of a claim worth `atoms`, rounded up, become lend shares of a subaccount.   [V-4, S-12]"""
-        state, now, usdc = self.state, self.now, self.usdc
-        shares = self.lend_shares(source, market_id)
-        passed = shares if is_all else min(shares, formulas.redeem_burn(atoms, now.lent, now.lend_shares))
+        state, now, usdc, source = self.state, self.now, self.usdc, own.subaccount
+        passed = own.lends if is_all else min(own.lends, formulas.redeem_burn(atoms, now.lent, now.lend_shares))
         number = target.subaccount_id
         has = passed - self._balance(lent(number), lend_share(usdc))
         if has < lending.LEAST_SHARES:
             # Nobody keeps that few: they are not worth an atom.   [B-4]
             if is_all:
-                self._forget_crumbs(source, market_id)
+                self._forget_crumbs(own)
             return
         for subaccount in (source, target) if source is not target else (source,):
             weigh_shares(state, self.outcome, subaccount, usdc, now.lend_shares)
         loan = lending.loan_of(state, self.outcome, target.lent, usdc)
         loan.flow_atoms += atoms
-        self._move_lend(source, market_id, -passed)
-        self._add(LIQUIDITY_FUND, lend_share(usdc), passed)
+        own.lends -= passed
         self._add(lent(number), lend_share(usdc), -passed)
         worth = formulas.claim_atoms(has, now.lent, now.lend_shares)
         self._record(number, LendingEvent.LEND, atoms, passed, has, worth, loan.position_id)
 
     def give(self, source: Subaccount, market_id: int, target: Subaccount, numerator: int, denominator: int) -> None:
         """A share of a claim passes as a claim, both kinds of shares rounded down; all of it passes whole.   [L-4]"""
-        state, usdc = self.state, self.usdc
-        lends = mul_div_down(self.lend_shares(source, market_id), numerator, denominator)
-        owes = mul_div_down(self.debt_shares(source, market_id), numerator, denominator)
+        giver, taker = self.claim(source, market_id), self.claim(target, market_id)
+        lends = mul_div_down(giver.lends, numerator, denominator)
+        owes = mul_div_down(giver.owes, numerator, denominator)
         if lends:
             for subaccount in (source, target):
-                weigh_shares(state, self.outcome, subaccount, usdc, self.now.lend_shares)
-        for subaccount, sign in ((source, -1), (target, 1)):
-            before = self.value(subaccount, market_id)
-            if lends:
-                self._move_lend(subaccount, market_id, sign * lends)
-            if owes:
-                self._move_debt(subaccount, market_id, sign * owes)
-            self._net(subaccount, market_id)
-            self._tell(subaccount, market_id, self.value(subaccount, market_id) - before)
+                weigh_shares(self.state, self.outcome, subaccount, self.usdc, self.now.lend_shares)
+        for own, sign in ((giver, -1), (taker, 1)):
+            before = self.value(own)
+            own.lends += sign * lends
+            own.owes += sign * owes
+            self._net(own)
+            self._tell(own, self.value(own) - before)
 
-    def _net(self, subaccount: Subaccount, market_id: int) -> None:
+    def _net(self, own: _Claim) -> None:
         """A claim that came to lend and owe pays the one with the other: nothing enters or leaves idle.   [V-2]"""
-        value, owed = self.lent(subaccount, market_id), self.owed(subaccount, market_id)
+        value, owed = self.lent(own), self.owed(own)
         both = min(value, owed)
         if both:
-            self._redeem(subaccount, market_id, both, both == value)
-            self._repay(subaccount, market_id, both, both == owed)
+            self._redeem(own, both, both == value)
+            self._repay(own, both, both == owed)
 
     # --- values
 
-    def lend_shares(self, subaccount: Subaccount, market_id: int) -> int:
-        return -self._balance(claim(subaccount.subaccount_id), claim_lend(market_id))
-
-    def debt_shares(self, subaccount: Subaccount, market_id: int) -> int:
-        return self._balance(claim(subaccount.subaccount_id), claim_debt(market_id))
-
-    def lent(self, subaccount: Subaccount, market_id: int) -> int:
+    def lent(self, own: _Claim) -> int:
         """What the claim lends, rounded down.   [V-2, B-4]"""
-        return formulas.claim_atoms(self.lend_shares(subaccount, market_id), self.now.lent, self.now.lend_shares)
+        return own.lends * self.now.lent // self.now.lend_shares if own.lends else 0
 
-    def owed(self, subaccount: Subaccount, market_id: int) -> int:
+    def owed(self, own: _Claim) -> int:
         """What the claim owes, rounded up.   [V-2, B-4]"""
-        return formulas.debt_atoms(self.debt_shares(subaccount, market_id), self.now.borrowed, self.now.debt_shares)
+        return -(-own.owes * self.now.borrowed // self.now.debt_shares) if own.owes else 0
 
-    def value(self, subaccount: Subaccount, market_id: int) -> int:
-        return self.lent(subaccount, market_id) - self.owed(subaccount, market_id)
+    def value(self, own: _Claim) -> int:
+        return self.lent(own) - self.owed(own)
 
     # --- the four movements of B-4, in the fund's name
 
-    def _lend(self, subaccount: Subaccount, market_id: int, atoms: int) -> None:
+    def _lend(self, own: _Claim, atoms: int) -> None:
         now, usdc = self.now, self.usdc
         minted = formulas.lend_mint(atoms, now.lent, now.lend_shares)
-        weigh_shares(self.state, self.outcome, subaccount, usdc, now.lend_shares)
+        weigh_shares(self.state, self.outcome, own.subaccount, usdc, now.lend_shares)
         now.lent += atoms
         now.lend_shares += minted
+        own.lends += minted
         self._add(POOL_LENT, usdc, -atoms)
         self._add(POOL_SHARES, lend_share(usdc), minted)
-        self._add(LIQUIDITY_FUND, lend_share(usdc), -minted)
-        self._move_lend(subaccount, market_id, minted)
 
-    def _redeem(self, subaccount: Subaccount, market_id: int, atoms: int, is_all: bool) -> None:
-        """Burns rounded up; all of it where fewer shares would be left than anybody may keep.   [B-4]"""
+    def _redeem(self, own: _Claim, atoms: int, is_all: bool) -> None:
+        """Burns rounded up; all of it where the shares that would be left are not worth an atom.   [B-4]"""
         now, usdc = self.now, self.usdc
-        shares = self.lend_shares(subaccount, market_id)
-        burnt = shares if is_all else min(shares, formulas.redeem_burn(atoms, now.lent, now.lend_shares))
-        left = shares - burnt
+        burnt = own.lends if is_all else min(own.lends, formulas.redeem_burn(atoms, now.lent, now.lend_shares))
+        left = own.lends - burnt
         if left and not formulas.claim_atoms(left, now.lent - atoms, now.lend_shares - burnt):
-            burnt = shares
-        weigh_shares(self.state, self.outcome, subaccount, usdc, now.lend_shares)
+            burnt = own.lends
+        weigh_shares(self.state, self.outcome, own.subaccount, usdc, now.lend_shares)
         now.lent -= atoms
-        now.lend_shares -= burnt
         self._add(POOL_LENT, usdc, atoms)
-        self._burn_lend(subaccount, market_id, burnt)
+        self._burn_lend(own, burnt)
 
-    def _burn_lend(self, subaccount: Subaccount, market_id: int, burnt: int) -> None:
+    def _burn_lend(self, own: _Claim, burnt: int) -> None:
         now, usdc = self.now, self.usdc
+        now.lend_shares -= burnt
+        own.lends -= burnt
         self._add(POOL_SHARES, lend_share(usdc), -burnt)
-        self._add(LIQUIDITY_FUND, lend_share(usdc), burnt)
-        self._move_lend(subaccount, market_id, -burnt)
         if not now.lend_shares and now.lent:
             # Nobody is left to whom the last fraction of an atom belongs.
             self._add(POOL_LENT, usdc, now.lent)
             self._add(ROUNDING, usdc, -now.lent)
             now.lent = 0
 
-    def _borrow(self, subaccount: Subaccount, market_id: int, atoms: int) -> None:
+    def _borrow(self, own: _Claim, atoms: int) -> None:
         now, usdc = self.now, self.usdc
         minted = max(1, formulas.borrow_mint(atoms, now.borrowed, now.debt_shares))
         now.borrowed += atoms
         now.debt_shares += minted
+        own.owes += minted
         self._add(POOL_BORROWED, usdc, atoms)
         self._add(POOL_SHARES, debt_share(usdc), -minted)
-        self._add(LIQUIDITY_FUND, debt_share(usdc), minted)
-        self._move_debt(subaccount, market_id, minted)
 
-    def _repay(self, subaccount: Subaccount, market_id: int, atoms: int, is_all: bool) -> None:
+    def _repay(self, own: _Claim, atoms: int, is_all: bool) -> None:
         """Burns rounded down; others' shares keep what they were minted for, the rest goes to rounding.   [B-4]"""
         now, usdc = self.now, self.usdc
-        shares = self.debt_shares(subaccount, market_id)
-        burnt = shares if is_all else min(shares, formulas.repay_burn(atoms, now.borrowed, now.debt_shares))
+        burnt = own.owes if is_all else min(own.owes, formulas.repay_burn(atoms, now.borrowed, now.debt_shares))
         now.debt_shares -= burnt
         cut = min(atoms, now.borrowed - mul_div_up(now.debt_shares, 1, formulas.SHARES_PER_ATOM))
         now.borrowed -= cut
+        own.owes -= burnt
         self._add(POOL_BORROWED, usdc, -cut)
         if cut != atoms:
             self._add(ROUNDING, usdc, cut - atoms)
         self._add(POOL_SHARES, debt_share(usdc), burnt)
-        self._add(LIQUIDITY_FUND, debt_share(usdc), -burnt)
-        self._move_debt(subaccount, market_id, -burnt)
 
-    def _own_debt(self, subaccount: Subaccount, market_id: int, atoms: int, is_all: bool) -> None:
+    def _own_debt(self, own: _Claim, atoms: int, is_all: bool) -> None:
         """Debt shares of a claim worth `atoms`, rounded down, become the subaccount's own: no token moves.   [V-4]"""
-        state, now, usdc, number = self.state, self.now, self.usdc, subaccount.subaccount_id
-        shares = self.debt_shares(subaccount, market_id)
-        passed = shares if is_all else min(shares, formulas.repay_burn(atoms, now.borrowed, now.debt_shares))
+        state, now, usdc, subaccount = self.state, self.now, self.usdc, own.subaccount
+        number = subaccount.subaccount_id
+        passed = own.owes if is_all else min(own.owes, formulas.repay_burn(atoms, now.borrowed, now.debt_shares))
         if not passed:
             return
         loan = lending.loan_of(state, self.outcome, subaccount.debts, usdc)
         subaccount.margined = True
         loan.flow_atoms += atoms
-        self._move_debt(subaccount, market_id, -passed)
-        self._add(LIQUIDITY_FUND, debt_share(usdc), -passed)
+        own.owes -= passed
         self._add(borrowed(number), debt_share(usdc), passed)
         has = self._balance(borrowed(number), debt_share(usdc))
         worth = formulas.debt_atoms(has, now.borrowed, now.debt_shares)
         self._record(number, LendingEvent.BORROW, atoms, passed, has, worth, loan.position_id)
 
-    def _forget_crumbs(self, subaccount: Subaccount, market_id: int) -> None:
+    def _forget_crumbs(self, own: _Claim) -> None:
         """A claim that ends leaves no shares behind: what is not worth an atom is the other lenders'.   [V-5]"""
-        shares = self.lend_shares(subaccount, market_id)
-        if shares:
-            weigh_shares(self.state, self.outcome, subaccount, self.usdc, self.now.lend_shares)
-            self.now.lend_shares -= shares
-            self._burn_lend(subaccount, market_id, shares)
+        if own.lends:
+            weigh_shares(self.state, self.outcome, own.subaccount, self.usdc, self.now.lend_shares)
+            self._burn_lend(own, own.lends)
 
     # --- bookkeeping
 
@@ -516,40 +548,13 @@ class _Books:
         """As it stands with what this transaction has moved so far."""
         return self.state.balances.get(account << ASSET_BITS | asset, 0) + self.sums.get((account, asset), 0)
 
-    def _move_lend(self, subaccount: Subaccount, market_id: int, shares: int) -> None:
-        asset = claim_lend(market_id)
-        self._add(claim(subaccount.subaccount_id), asset, -shares)
-        self._add(LIQUIDITY_FUND, asset, shares)
-        self._note(subaccount, market_id)
-
-    def _move_debt(self, subaccount: Subaccount, market_id: int, shares: int) -> None:
-        asset = claim_debt(market_id)
-        self._add(claim(subaccount.subaccount_id), asset, shares)
-        self._add(LIQUIDITY_FUND, asset, -shares)
-        self._note(subaccount, market_id)
-
-    def _note(self, subaccount: Subaccount, market_id: int) -> None:
-        has_claim = self.lend_shares(subaccount, market_id) or self.debt_shares(subaccount, market_id)
-        if not has_claim and market_id in subaccount.claims:
-            del subaccount.claims[market_id]
-            subaccount.judge_by_margin()
-            note_mode(self.state, subaccount)
-        elif has_claim and market_id not in subaccount.claims:
-            if self.state.next_position_id == 1:
-                # The first claim starts the hourly and the 10-second ticks, as a first loan does.
-                lending.new_position_id(self.state, self.outcome.at_us)
-            subaccount.claims[market_id] = None
-            subaccount.margined = True
-            subaccount.asset_ids[self.usdc] = None
-            note_mode(self.state, subaccount)
-
     def _add(self, account: AccountId, asset: AssetId, atoms: int) -> None:
         key = (account, asset)
         self.sums[key] = self.sums.get(key, 0) + atoms
 
-    def _tell(self, subaccount: Subaccount, market_id: int, atoms: int) -> None:
-        worth = self.value(subaccount, market_id)
-        self.outcome.events.append(ClaimMoved(subaccount.subaccount_id, market_id, atoms, worth))
+    def _tell(self, own: _Claim, atoms: int) -> None:
+        moved = ClaimMoved(own.subaccount.subaccount_id, own.market_id, atoms, self.value(own))
+        self.outcome.events.append(moved)
 
     def _record(
         self, number: int, event: LendingEvent, atoms: int, shares: int, has: int, worth: int, position_id: int
@@ -560,6 +565,24 @@ class _Books:
             LendingMoved(number, usdc, event, _SOURCE, atoms, worth, position_id, 0, str(has))
         )
         self.outcome.touched[number << ASSET_BITS | usdc] = None
+
+
+def _note(state: State, outcome: Outcome, own: _Claim) -> None:
+    """Keep in step which claims a subaccount has.   [V-1]"""
+    subaccount, market_id = own.subaccount, own.market_id
+    if not own.lends and not own.owes:
+        if market_id in subaccount.claims:
+            del subaccount.claims[market_id]
+            subaccount.judge_by_margin()
+            note_mode(state, subaccount)
+    elif market_id not in subaccount.claims:
+        if state.next_position_id == 1:
+            # The first claim starts the hourly and the 10-second ticks, as a first loan does.
+            lending.new_position_id(state, outcome.at_us)
+        subaccount.claims[market_id] = None
+        subaccount.margined = True
+        subaccount.asset_ids[state.usdc] = None
+        note_mode(state, subaccount)
 
 
 def _movements(into: lending.Movements) -> tuple[tuple[object, ...], ...]:

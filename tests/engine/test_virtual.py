@@ -125,7 +125,7 @@ def test_a_gain_is_lent_and_a_loss_is_owed_and_each_cancels_the_other_first(pit:
 
 
 def test_winners_earn_the_lend_rate_and_losers_pay_the_borrow_rate(pit: Pit) -> None:
-    bank, anna, boris = pit.member("bank", 1_000_000), pit.member("anna", 1_000), pit.member("boris", 1_000)
+    bank, anna, boris = pit.member("bank", 1_000_000), pit.member("anna", 90_000), pit.member("boris", 90_000)
     lends(bank, 100_000)
     for each in (anna, boris):
         goes_virtual(each)
