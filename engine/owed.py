@@ -49,13 +49,21 @@ def plan(state: State, subaccount: Subaccount, at_us: int, atoms: int, spent: in
             redeemed = min(redeemed, lending.redemption(state, subaccount, usdc, at_us, redeemed)) if redeemed else 0
     missing = max(0, missing - redeemed)
     borrowed = 0
-    if missing and subaccount.auto_borrow_settlements and usdc not in subaccount.lent:
+    if missing and may_borrow(state, subaccount) and usdc not in subaccount.lent:
         borrowed = min(missing, borrow_room(state, at_us, redeemed))
-    elif missing and subaccount.auto_borrow_settlements and redeemed:
+    elif missing and may_borrow(state, subaccount) and redeemed:
         whole = lending.claim(state, subaccount, usdc, at_us)
         if redeemed == whole:
             borrowed = min(missing, borrow_room(state, at_us, redeemed))
     return Found(free, redeemed, borrowed, missing - borrowed)
+
+
+def may_borrow(state: State, subaccount: Subaccount) -> bool:
+    """Whether step (3) is open to it: by its setting, and never in liquidation, where step (4) comes instead.   [S-12]
+
+    A loan to who cannot repay it would make the market's loss one of USDC's lenders.   [L-9]
+    """
+    return subaccount.auto_borrow_settlements and subaccount.subaccount_id not in state.liquidations
 
 
 def take(state: State, outcome: Outcome, into: lending.Movements, subaccount: Subaccount, found: Found) -> None:

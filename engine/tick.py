@@ -514,7 +514,7 @@ class _Till:
                 lending.redeem(state, outcome, self.into, subaccount, usdc, redeemed, _SETTLES)
                 self.redeemed[number] = redeemed
                 left -= min(left, redeemed)
-        if left and self.may_borrow and subaccount.auto_borrow_settlements:
+        if left and self.may_borrow and owed.may_borrow(state, subaccount):
             passed = min(sum(self.redeemed.values()), self.passing)
             borrowed = min(left, owed.borrow_room(state, outcome.at_us, -passed, is_open=True))
             if borrowed:
