@@ -18,6 +18,7 @@ from engine.commands import (
 from engine.events import OrderAccepted, StrategyChanged, StrategyView
 from engine.parameters import BookState
 from tests.engine.desk import ASK, BID, BOTH, IOC, MAKER, TAKER, Desk, RejectReason, Trader
+from tests.engine.perps import Pit, cross
 
 MINUTE = 60_000
 
@@ -236,3 +237,19 @@ def test_two_strategies_may_meet_each_other(hall: Hall) -> None:
     hall.slices(600)
     assert hall.ended(buyer.strategy_id).executed_lots == 50
     assert hall.desk.is_balanced()
+
+
+def test_a_reduce_only_strategy_takes_a_position_down_and_no_further() -> None:
+    pit = Pit()
+    anna, bert, carl = (pit.member(name, 10_000) for name in ("anna", "bert", "carl"))
+    cross(anna, bert, 30, 15_000)
+    carl.trade(BID, 1_000, 14_990)
+    command = CreateStrategy(anna.subaccount, pit.market, ASK, 100, 10 * MINUTE, MINUTE, reduce_only=True)
+    created = anna.does(command).reply
+    pit.exchange.advance(120)
+    assert anna.lots == 0
+    pit.exchange.advance(60)
+    events = [event for outcome in pit.exchange.outcomes for event in outcome.events]
+    last = [event.strategy for event in events if isinstance(event, StrategyChanged)][-1]
+    assert (last.strategy_id, last.status, last.reason) == (created.strategy_id, "Terminated", "ReduceOnlyNotReduced")
+    assert last.executed_lots == 30 and pit.is_balanced()

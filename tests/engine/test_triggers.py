@@ -51,6 +51,7 @@ from tests.engine.desk import (
     RejectReason,
     Trader,
 )
+from tests.engine.perps import Pit, cross
 
 LAST, MARK, INDEX = TriggerBy.LAST, TriggerBy.MARK, TriggerBy.INDEX
 PENDING, FAILED = OrderStatus.TRIGGER_PENDING, OrderStatus.TRIGGER_FAILED
@@ -422,3 +423,106 @@ def _waiting_order(number: int, price: int) -> Any:
         number, None, nothing, nothing, OrderType.MARKET, BID, TimeInForce.GTC, 0, 1, 0, 0, SelfTrade.REJECT_TAKER, 0,
         terms=terms,
     )  # fmt: skip
+
+
+# Perpetuals.
+
+
+class Floor:
+    """Anna long 400 lots at 150, Bert short; Carl makes the prices."""
+
+    def __init__(self) -> None:
+        self.pit = Pit()
+        self.anna, self.bert, self.carl = (self.pit.member(name, 10_000) for name in ("anna", "bert", "carl"))
+        cross(self.anna, self.bert, 400, 15_000)
+
+    def waits(self, side: Any, at: int, lots: int = 0, by: TriggerBy = MARK, **fields: Any) -> OrderView:
+        outcome = self.anna.trade(side, lots, 0, trigger_by=by, trigger_price_ticks=at, **fields)
+        assert outcome.rejection is None, outcome.rejection
+        view: OrderView = outcome.reply
+        return view
+
+    def marks(self, dollars: float) -> list[Outcome]:
+        self.pit.price(dollars)
+        return self.pit.exchange.advance(0)
+
+    def end(self, order_id: int) -> OrderView:
+        room = Room.__new__(Room)
+        room.desk = self.pit
+        return room.view(order_id)
+
+
+def test_a_percent_of_the_position_at_the_moment_it_triggers() -> None:
+    """S-9: of |position| at trigger, reduce-only, floored to the lot."""
+    floor = Floor()
+    stop = floor.waits(ASK, 14_000, trigger_percent=333_333_333)
+    assert stop.lots == 0 and stop.reduce_only
+    floor.carl.trade(BID, 50, 15_000)
+    floor.anna.trade(ASK, 50, 15_000)
+    floor.carl.trade(BID, 1_000, 13_950)
+    floor.marks(139)
+    ended = floor.end(stop.order_id)
+    # A third of 350 lots, rounded down.
+    assert (ended.status, ended.lots, floor.anna.lots) == (FILLED, 116, 234)
+
+
+def test_a_percent_without_a_position_and_on_the_wrong_side_fails() -> None:
+    floor = Floor()
+    wrong = floor.waits(BID, 14_000, trigger_percent=10**9)
+    stop = floor.waits(ASK, 13_900, trigger_percent=10**9)
+    floor.carl.trade(BID, 1_000, 13_800)
+    floor.carl.trade(ASK, 1_000, 14_100)
+    floor.marks(139.95)
+    assert floor.end(wrong.order_id).expiry_reason is ExpiryReason.REDUCE_ONLY_NOT_REDUCED
+    floor.carl.trade(BID, 400, 13_950)
+    floor.anna.trade(ASK, 400, 13_950)
+    assert floor.anna.lots == 0
+    floor.marks(138)
+    assert floor.end(stop.order_id).expiry_reason is ExpiryReason.STOP_WITHOUT_POSITION
+
+
+@pytest.mark.parametrize("percent", [-1, 10**9 + 1])
+def test_a_percent_is_between_nothing_and_all(percent: int) -> None:
+    floor = Floor()
+    outcome = floor.anna.trade(ASK, 0, 0, trigger_by=MARK, trigger_price_ticks=14_000, trigger_percent=percent)
+    assert outcome.rejection is not None and outcome.rejection.reason is RejectReason.INVALID_QUANTITY
+
+
+def test_waiting_orders_are_in_no_margin() -> None:
+    floor = Floor()
+    before = floor.anna.sums()
+    floor.waits(BID, 16_000, lots=50_000)
+    assert floor.anna.sums() == before and floor.anna.position is not None and floor.anna.position.buys == 0
+    floor.carl.trade(ASK, 1_000, 16_000)
+    floor.marks(160)
+    failed = [event for outcome in floor.pit.exchange.outcomes for event in outcome.events]
+    assert [event.order.expiry_reason for event in failed if isinstance(event, TriggerFailed)] == [
+        ExpiryReason.INSUFFICIENT_MARGIN
+    ]
+
+
+def test_brackets_of_a_perpetual_only_reduce() -> None:
+    """What is left of the position when they trigger is all that they take."""
+    floor = Floor()
+    brackets_of = {"stop_loss": Bracket(MARK, 14_000), "take_profit": Bracket(MARK, 16_000, 15_990)}
+    floor.carl.trade(ASK, 100, 15_000)
+    floor.anna.trade(BID, 100, 15_000, **brackets_of)
+    waiting = list(floor.anna.account.waiting.values())
+    assert [order.lots for order in waiting] == [100, 100] and all(order.flags & 2 for order in waiting)
+    floor.bert.trade(BID, 450, 14_990)
+    floor.anna.trade(ASK, 450, 14_990)
+    assert floor.anna.lots == 50
+    floor.carl.trade(BID, 1_000, 13_900)
+    floor.marks(139)
+    assert floor.anna.lots == 0 and not floor.anna.account.waiting
+
+
+def test_an_index_trigger_of_a_perpetual() -> None:
+    floor = Floor()
+    stop = floor.waits(ASK, 14_000, lots=10, by=INDEX)
+    floor.carl.trade(BID, 1_000, 13_990)
+    floor.pit.price(140.01)
+    floor.pit.exchange.advance(0)
+    assert floor.end(stop.order_id).status is PENDING
+    floor.marks(140)
+    assert floor.end(stop.order_id).executed_lots == 10
