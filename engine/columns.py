@@ -99,6 +99,7 @@ _MOST_ATOMS = 1 << 61
 _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
 _HELD, _LENT, _OWED = range(3)
 _RECEIVABLE = account_id(AccountKind.RECEIVABLE)
+_REVALUING = (JournalKind.FUNDING, JournalKind.LOSS_SHARED)
 _AVAILABLE, _POSITION = int(AccountKind.AVAILABLE), int(AccountKind.POSITION)
 _KINDS = frozenset(
     (
@@ -165,17 +166,20 @@ class Columns:
         """Rows read since the last sweep."""
 
     def note(self, outcome: Outcome) -> None:
-        """Remember whom a command touched; what a batch moved is added to the columns at once."""
+        """Remember whom a command touched; what a tick, funding or a shared loss moved is added to the columns at once."""
         stale = self._stale
         for entry in outcome.journal:
             for account, _asset, _atoms in entry.postings:
                 if account >> OWNER_BITS in _KINDS:
                     stale[account & OWNER_MASK] = None
             for batch in entry.batches:
-                self._add_batch(batch)
-                if entry.kind != JournalKind.SETTLEMENT:
-                    # It changed what rows are worth that nobody is going to read again.
+                if entry.kind in _REVALUING:
+                    # It changes what rows are worth that nobody is going to read again.
                     self.start_anew()
+                elif entry.kind != JournalKind.SETTLEMENT:
+                    self.forget(batch.owners.tolist())
+                    continue
+                self._add_batch(batch)
         for event in outcome.events:
             if isinstance(event, SettingsChanged):
                 stale[event.subaccount_id] = None
@@ -407,8 +411,6 @@ class Columns:
     def _add_batch(self, batch: PostingBatch) -> None:
         """Add what a batch of USDC or of costs moved; a row beyond what int64 adds up is read again."""
         kind, asset_id, owners, atoms = batch.account_kind, batch.asset, batch.owners, batch.atoms
-        if kind not in _KINDS:
-            return
         column: npt.NDArray[np.int64] | None = None
         if kind == _AVAILABLE and asset_id == self.state.usdc and asset_id in self._all.assets:
             column = self._all.assets[asset_id].exact

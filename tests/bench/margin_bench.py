@@ -157,9 +157,10 @@ def liquidation_sweep(subaccounts: int) -> list[Row]:
     what = f"new marks of {len(markets)} perpetuals to who of {subaccounts:,} is to be liquidated: {len(found):,}"
     rows = [Row(f"{what}, all swept", *_spread(times, 1, "s"), beside=f"at most 0.3 s; filling: {filling:.1f} s")]
 
-    # From here nobody is over: what is liquidated has been.
-    for number, _sums in found:
-        state.balances[available((number - 1) % made + 1) << ASSET_BITS | USDC] = -(10**15)
+    # From here nobody is over or on the threshold: what is to be liquidated has been.
+    for number in range(1, made + 1):
+        if number % 1_000 in (1, 2, 3):
+            state.balances[available(number) << ASSET_BITS | USDC] = -(10**15)
     move(0.0, is_down=False)
     columns.forget(range(1, subaccounts + 1))
     columns.in_liquidation(at_us)
@@ -168,7 +169,7 @@ def liquidation_sweep(subaccounts: int) -> list[Row]:
     def quiet() -> None:
         move(1e-6 * (1 + len(seconds) % 7), is_down=len(seconds) % 2 == 0)
         seconds.append(0.0)
-        columns.in_liquidation(at_us)
+        assert not columns.in_liquidation(at_us)
 
     times = _times(quiet)
     assert columns.swept == full, "a price moved too far for the nearest to be enough"
