@@ -144,8 +144,8 @@ def test_splitting_a_tick_in_two_gives_the_same_balances(trades: Any, middle: An
     assert not once.state.unsettled and not twice.state.unsettled
 
 
-LOANS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 500, 10**6])), min_size=SIZE, max_size=SIZE)
-"""Of each: does not lend, lends what it holds, lends always; and how much."""
+LOANS = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0, 1, 500, 10**6])), min_size=SIZE, max_size=SIZE)
+"""Of each: does not lend, lends what it holds, lends always, owes and repays always, never borrows; and how much."""
 
 
 @settings(max_examples=120, deadline=None)
@@ -186,8 +186,15 @@ def lenders(funds: list[int], loans: Any, drained: int) -> Crowd:
         if mode == 2:
             account.auto_lend = True
             crowd.state.automatic[number] = None
-        if mode and lent:
+        account.auto_borrow_settlements = mode != 4
+        if mode in (1, 2) and lent:
             crowd.lends(number, lent)
+    for number, (mode, owed) in enumerate(loans, 1):
+        if mode == 3:
+            crowd.state.subaccounts[number].auto_repay_borrows = True
+            crowd.state.automatic[number] = None
+            if min(owed, crowd.idle()):
+                crowd.borrows(number, min(owed, crowd.idle()))
     if min(drained, crowd.idle()):
         crowd.borrows(SIZE + 1, min(drained, crowd.idle()))
     return crowd
