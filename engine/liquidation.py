@@ -80,7 +80,10 @@ def find(state: State, command: Command, outcome: Outcome, *, is_order: bool) ->
     else:
         found = _touched_in_liquidation(state, outcome)
     for number, sums in found:
-        if number not in state.liquidations and is_priced(state, state.subaccounts[number]):
+        subaccount = state.subaccounts[number]
+        if number in state.liquidations or not is_priced(state, subaccount):
+            continue
+        if has_anything_to_liquidate(state, subaccount, outcome.at_us):
             _start(state, outcome, number, sums, int(isinstance(command, Liquidate)))
             note_due(state)
 
@@ -98,6 +101,13 @@ def is_priced(state: State, subaccount: Subaccount) -> bool:
             if has_any or state.held(subaccount.subaccount_id, asset_id):
                 return False
     return True
+
+
+def has_anything_to_liquidate(state: State, subaccount: Subaccount, at_us: int) -> bool:
+    """Whether it has a position or a debt, or lacks USDC. If not, gains that the next tick settles pay what it owes,
+    and only until then what it owes asks for margin by M-1.
+    """
+    return _has_exposure(subaccount) or insurance.own_usdc(state, subaccount, at_us) < 0
 
 
 def note_due(state: State) -> None:

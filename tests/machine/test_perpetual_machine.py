@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine import genesis, lending, margin, snapshot
+from engine import genesis, lending, liquidation, margin, snapshot
 from engine.clock import due
 from engine.commands import (
     BorrowLend,
@@ -245,6 +245,8 @@ class Perpetuals(RuleBasedStateMachine):
         state = self.state
         for number, account in state.subaccounts.items():
             if number in state.liquidations or not margin.sums(state, account, state.at_us).is_in_liquidation:
+                continue
+            if not liquidation.has_anything_to_liquidate(state, account, state.at_us):
                 continue
             unpriced = [asset for asset in account.asset_ids if not has_price(state, asset)]
             unpriced += [held.market for held in account.positions.values() if not held.market.pricing.has_data]
