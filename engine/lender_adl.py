@@ -68,13 +68,12 @@ def recover(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: As
 def borrowers(state: State, asset_id: AssetId) -> list[int]:
     """Who owes a pool: the largest debt first, then by id. Of one asset debt × mark orders as debt shares do.   [L-8]
 
-    Built when it is needed: what a standing order would cost at every loan is paid where a pool has no idle left.
+    Put in order when it is needed: a standing order would cost at every loan what is asked where no idle is left.
     """
-    share = debt_share(asset_id)
+    share, balances = debt_share(asset_id), state.balances
     found = [
-        (-state.balances.get(balance_key(borrowed(number), share), 0), number)
-        for number, subaccount in state.subaccounts.items()
-        if asset_id in subaccount.debts
+        (-balances.get(balance_key(borrowed(number), share), 0), number)
+        for number in state.pools[asset_id].borrowers
     ]
     return [number for _shares, number in sorted(found)]
 

@@ -25,6 +25,7 @@ from ledger.chart import (
 from ledger.journal import JournalTransaction, Posting, PostingBatch, residues
 
 _AVAILABLE = int(AccountKind.AVAILABLE)
+_BORROWED = int(AccountKind.BORROWED)
 _CUSTODY = int(AccountKind.CUSTODY)
 _POSITION = int(AccountKind.POSITION)
 _UNSETTLED = int(AccountKind.UNSETTLED)
@@ -106,6 +107,12 @@ def _move(state: State, outcome: Outcome, postings: list[Posting]) -> int:
             coins_moved(state, account, asset, before, before + atoms)
         elif kind_of_account == _UNSETTLED:
             move_unsettled(state, account & OWNER_MASK, -atoms)
+        elif kind_of_account == _BORROWED:
+            borrowers = state.pools[underlying(asset)].borrowers
+            if before + atoms:
+                borrowers[account & OWNER_MASK] = None
+            else:
+                borrowers.pop(account & OWNER_MASK, None)
     return total
 
 

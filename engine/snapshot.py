@@ -636,6 +636,8 @@ def _load_asset_ids(state: State) -> None:
             subaccount.asset_ids[underlying(key & _ASSET_MASK)] = None
             if account >> OWNER_BITS == AccountKind.RECEIVABLE:
                 subaccount.receivables[key & _ASSET_MASK] = None
+            elif account >> OWNER_BITS == AccountKind.BORROWED and state.balances[key]:
+                state.pools[underlying(key & _ASSET_MASK)].borrowers[account & OWNER_MASK] = None
 
 
 def _load_yields(state: State) -> None:

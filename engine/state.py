@@ -426,6 +426,7 @@ class Pool:
     __slots__ = (
         "accrued_ms",
         "asset_id",
+        "borrowers",
         "bound",
         "carry",
         "closes_ms",
@@ -474,6 +475,8 @@ class Pool:
         """Closed period → ρ, 1e-27 atoms per share and ms; only periods with a yield.   [Y-3]"""
         self.rate_prefix = 0
         """Σ ρ × length of all closed periods: what a share earned that was always there.   [Y-3]"""
+        self.borrowers: dict[int, None] = {}
+        """Subaccounts that owe it; follows from the balances.   [L-8]"""
         self.write_downs: dict[int, WriteDown] = {}
         """Debts that were written down, by number from 0.   [L-7]"""
         self.next_write_down = 0
@@ -688,7 +691,7 @@ class State:
         self.has_yields = False
         """Whether any yield was ever shared out: if not, nobody has one to collect. Follows from the pools.   [Y-3]"""
         self.has_recoveries = False
-        """Whether any debt was ever written down: if so, lenders may have to collect. Follows from the pools.   [L-7]"""
+        """Whether any debt was ever written down: lenders may have to collect. Follows from the pools.   [L-7]"""
         self.small_debts: dict[tuple[int, AssetId], None] = {}
         """(subaccount, asset) of debts that a repayment left under one lot: judged at the hourly tick.   [S-3]"""
         self.deposits: dict[tuple[int, str, int], DepositView] = {}
