@@ -166,7 +166,7 @@ class Columns:
         """Rows read since the last sweep."""
 
     def note(self, outcome: Outcome) -> None:
-        """Remember whom a command touched; what a tick, funding or a shared loss moved is added to the columns at once."""
+        """Remember whom a command touched; what a tick, funding or a shared loss moved is added to the columns."""
         stale = self._stale
         for entry in outcome.journal:
             for account, _asset, _atoms in entry.postings:
@@ -176,10 +176,12 @@ class Columns:
                 if entry.kind in _REVALUING:
                     # It changes what rows are worth that nobody is going to read again.
                     self.start_anew()
-                elif entry.kind != JournalKind.SETTLEMENT:
-                    self.forget(batch.owners.tolist())
+                if batch.account_kind not in _KINDS:
                     continue
-                self._add_batch(batch)
+                if entry.kind in _REVALUING or entry.kind == JournalKind.SETTLEMENT:
+                    self._add_batch(batch)
+                else:
+                    self.forget(batch.owners.tolist())
         for event in outcome.events:
             if isinstance(event, SettingsChanged):
                 stale[event.subaccount_id] = None
