@@ -282,3 +282,31 @@ async def test_the_funds_behind_liquidations_are_public(running: Venue) -> None:
     found = reply.json
     assert reply.status == 200 and found["liquidating"] == 0
     assert all(hole["hole"] == "0" and hole["recoveryRatio"] == "1" for hole in found["holes"])
+
+
+async def test_virtual_pnl_stays_in_a_claim_until_it_is_closed(running: Venue) -> None:
+    """V-1, V-4, W-10: the gain earns in the pool, counts in net equity, and becomes USDC when the position closes."""
+    lender = await running.trader(USDC="100000")
+    loan = {"symbol": "USDC", "side": "Lend", "quantity": "50000"}
+    assert (await lender.send("POST", "/api/v1/borrowLend", "borrowLendExecute", loan)).status == 200
+    alice, bob = await traded(running)
+    assert (await alice.send("PATCH", "/api/v1/account", "accountUpdate", {"autoRealizePnl": False})).status == 200
+    assert (await ask(alice, "/api/v1/account", "accountQuery"))["autoRealizePnl"] is False
+    before = await usdc(alice)
+    await dev(running, "prices", {"SOL": "103"})
+    await dev(running, "clock", {"advanceMs": 10_000})
+    assert await usdc(alice) == before
+    capital = await ask(alice, "/api/v1/capital/collateral", "collateralQuery")
+    assert Decimal(capital["unsettledEquity"]) == 30 and capital["pnlUnrealized"] == "0"
+    assert Decimal(capital["netEquity"]) == before + 30
+    row = await position(alice)
+    assert (row["pnlRealized"], row["pnlUnrealized"]) == ("29.5", "0")
+    (tick,) = await ask(alice, "/wapi/v1/history/settlement", "settlementHistoryQueryAll", source="RealizePnl")
+    assert tick["quantity"] == "30" and tick["positionId"] == row["positionId"]
+
+    assert (await bob.place(PERP, "Bid", "103", "10")).status == 200
+    assert (await alice.place(PERP, "Ask", "103", "10")).json["status"] == "Filled"
+    await dev(running, "clock", {"advanceMs": 10_000})
+    assert Decimal("29.48") < await usdc(alice) - before <= Decimal("29.485"), "30 less the fee of 0.515"
+    moved = await ask(alice, "/wapi/v1/history/settlement", "settlementHistoryQueryAll", source="CulledRealizePnl")
+    assert [row["source"] for row in moved] == ["CulledRealizePnlAuto"]
