@@ -310,3 +310,49 @@ async def test_virtual_pnl_stays_in_a_claim_until_it_is_closed(running: Venue) -
     assert Decimal("29.48") < await usdc(alice) - before <= Decimal("29.485"), "30 less the fee of 0.515"
     moved = await ask(alice, "/wapi/v1/history/settlement", "settlementHistoryQueryAll", source="CulledRealizePnl")
     assert [row["source"] for row in moved] == ["CulledRealizePnlAuto"]
+
+
+async def test_a_liquidation_is_visible_in_every_stream_and_history(running: Venue) -> None:
+    """L-3, L-10, W-6: why, at which prices, what was taken; fills by their type; whom the exchange closed."""
+    alice, bob = await running.trader(USDC="200"), await running.trader(USDC="100000")
+    limit = {"leverageLimit": "20"}
+    assert (await alice.send("PATCH", "/api/v1/account", "accountUpdate", limit)).status == 200
+    assert (await bob.place(PERP, "Ask", "100", "30")).status == 200
+    assert (await alice.place(PERP, "Bid", "100", "30")).json["status"] == "Filled"
+    assert (await bob.place(PERP, "Bid", "95.5", "40")).status == 200
+    price = Decimal((await position(alice))["estLiquidationPrice"])
+    now = str(time.time_ns() // 1_000_000)
+    text = f"instruction=subscribe&timestamp={now}&window=5000"
+    signature = [alice.key, b64encode(alice.private.sign(text.encode())).decode(), now, "5000"]
+    streams = ["account.orderUpdate", "liquidation", f"liquidation.{PERP}"]
+    async with running.http.ws_connect("/") as socket:
+        await socket.send_json({"method": "SUBSCRIBE", "params": streams, "signature": signature})
+        await dev(running, "prices", {"SOL": str(price.quantize(Decimal("0.01")) - Decimal("0.05"))})
+        await dev(running, "clock", {"advanceMs": 15_000})
+        update = await stream_of(socket, "account.orderUpdate")
+        assert (update["O"], update["S"], update["r"]) == ("LIQUIDATION_AUTOCLOSE", "Ask", True)
+        closed = await stream_of(socket, f"liquidation.{PERP}")
+        assert (closed["S"], closed["p"], closed["q"]) == ("Ask", "95.50", "3.00"), "a tenth of 30 at a time"
+        assert set(closed) == set("e E q p S s T".split())
+    steps = await ask(alice, "/satchel/v1/history/liquidations", "liquidationHistoryQueryAll", sortDirection="Asc")
+    assert steps[0]["stage"] == "started"
+    assert Decimal(steps[0]["maintenanceMargin"]) >= Decimal(steps[0]["netEquity"])
+    books = [step for step in steps if step["stage"] == "book"]
+    assert books and all((step["symbol"], step["quantity"], step["price"]) == (PERP, "-3", "95.5") for step in books)
+    assert steps[-1]["stage"] == "ended", "it has margin again"
+    fills = await ask(alice, "/wapi/v1/history/fills", "fillHistoryQueryAll", fillType="BookLiquidation")
+    assert len(fills) == len(books) and {row["systemOrderType"] for row in fills} == {"LiquidatePositionOnBook"}
+    users = await ask(alice, "/wapi/v1/history/fills", "fillHistoryQueryAll", fillType="User")
+    assert len(users) == 1 and "systemOrderType" not in users[0]
+    orders = await ask(alice, "/wapi/v1/history/orders", "orderHistoryQueryAll")
+    assert {row.get("systemOrderType") for row in orders} == {"LiquidatePositionOnBook", None}
+    (row,) = await ask(alice, "/wapi/v1/history/position", "positionHistoryQueryAll")
+    assert Decimal(row["liquidated"]) == 3 * len(books) == Decimal(row["closedVolume"])
+    fees = sum(Decimal(step["fee"]) for step in books)
+    assert Decimal(row["liquidationFees"]) == fees > 0
+    fund = (await running.get("/satchel/v1/insurance")).json["insuranceFund"]
+    assert Decimal(fund["USDC"]) >= fees
+    system = await ask(alice, "/wapi/v1/history/settlement", "settlementHistoryQueryAll", source="TradingFeesSystem")
+    assert sum(Decimal(row["quantity"]) for row in system) == -fees
+    everything = await ask(alice, "/wapi/v1/history/settlement", "settlementHistoryQueryAll", limit=1000)
+    assert sum(Decimal(row["quantity"]) for row in everything) == await usdc(alice) - 200
