@@ -193,6 +193,8 @@ class OrderExecutePayload(Request):
     trigger_by: TriggerName | None | UnsetType = UNSET
     trigger_price: str | None | UnsetType = UNSET
     trigger_quantity: str | None | UnsetType = UNSET
+    triggered_by: TriggerName | None | UnsetType = UNSET
+    """What bpx-py calls triggerBy."""
 
 
 class OrderCancelPayload(Request):

@@ -163,6 +163,7 @@ _CONDITIONAL = frozenset(
         "triggerBy",
         "triggerPrice",
         "triggerQuantity",
+        "triggeredBy",
     }
 )
 """What only some orders ask for: one look tells that a plain order has none of it."""
@@ -224,8 +225,10 @@ def _with_conditions(order: PlaceOrder, fields: Fields, market: MarketParameters
         raise bad_request(TRIGGER_IN_PART)
     if "triggerPrice" in fields:
         changed |= _trigger(fields, market, state)
-    elif "triggerBy" in fields:
+    elif "triggerBy" in fields or "triggeredBy" in fields:
         raise bad_request(TRIGGER_IN_PART)
+    if "triggerBy" in fields and fields.get("triggeredBy", fields["triggerBy"]) != fields["triggerBy"]:
+        raise bad_request("triggerBy and triggeredBy differ", "INVALID_ORDER")
     return structs.replace(order, **changed)
 
 
@@ -233,17 +236,21 @@ def _trigger(fields: Fields, market: MarketParameters, state: State) -> dict[str
     """When it triggers and over how much: a quantity, or a percentage of the position as in `80%`.   [S-9]"""
     if "quoteQuantity" in fields:
         raise bad_request("A trigger order has a triggerQuantity, not a quoteQuantity", "INVALID_ORDER")
-    if fields.get("quantity", fields["triggerQuantity"]) != fields["triggerQuantity"]:
-        raise bad_request("quantity of a trigger order is its triggerQuantity or left out", "INVALID_ORDER")
+    # bpx-py says triggeredBy.
+    by = "triggerBy" if "triggerBy" in fields else "triggeredBy"
     changed: dict[str, Any] = {
-        "trigger_by": _choice(fields, "triggerBy", _TRIGGERS, TriggerBy.LAST),
+        "trigger_by": _choice(fields, by, _TRIGGERS, TriggerBy.LAST),
         "trigger_price_ticks": _price_ticks(fields["triggerPrice"], market),
     }
     quantity = fields["triggerQuantity"]
     if quantity.endswith("%"):
-        percent = _percent(quantity[:-1], "triggerQuantity", "INVALID_QUANTITY")
-        return changed | {"trigger_percent": percent, "lots": 0}
-    return changed | {"lots": _lots(quantity, market, state)}
+        changed |= {"trigger_percent": _percent(quantity[:-1], "triggerQuantity", "INVALID_QUANTITY"), "lots": 0}
+    else:
+        changed["lots"] = _lots(quantity, market, state)
+    # bpx-py always sends a quantity too.
+    if "quantity" in fields and _lots(fields["quantity"], market, state) != changed["lots"]:
+        raise bad_request("quantity of a trigger order is its triggerQuantity or left out", "INVALID_ORDER")
+    return changed
 
 
 def _bracket(fields: Fields, name: str, market: MarketParameters) -> Bracket | None:

@@ -23,8 +23,9 @@ ADDED_FIELDS = {
     ("BorrowLendMarket", "rateOptimal"),
     ("BorrowLendMarket", "rateMax"),
     ("FuturePositionWithMargin", "adlQuantile"),
+    ("OrderExecutePayload", "triggeredBy"),
 }
-"""What W-10 adds to the contract."""
+"""What W-10 adds to the contract, and what bpx-py calls `triggerBy`."""
 
 OPEN_LISTS = {
     "Blockchain",
