@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from engine import margin, snapshot
+from engine import liquidation, margin, snapshot
 from engine.commands import (
     BorrowLend,
     ConfigureMarket,
@@ -50,9 +50,12 @@ def steps(outcomes: list[Outcome]) -> list[JournalTransaction]:
 
 
 def nobody_is_missed(state: State, at_us: int) -> bool:
-    """Everybody whom `margin.sums` finds in liquidation is known to be."""
+    """Everybody whom `margin.sums` finds in liquidation, and who has anything to liquidate, is known to be."""
     exact = [
-        number for number, each in state.subaccounts.items() if margin.sums(state, each, at_us).is_in_liquidation
+        number
+        for number, each in state.subaccounts.items()
+        if margin.sums(state, each, at_us).is_in_liquidation
+        and liquidation.has_anything_to_liquidate(state, each, at_us)
     ]
     return all(number in state.liquidations for number in exact)
 
