@@ -27,7 +27,16 @@ from engine.commands import (
     SubmitRfq,
     TimeInForce,
 )
-from engine.events import ExpiryReason, LendingSource, OrderStatus, Outcome, QuoteView, RfqChanged, RfqView
+from engine.events import (
+    ExpiryReason,
+    LendingSource,
+    OrderStatus,
+    Outcome,
+    QuoteView,
+    RfqChanged,
+    RfqView,
+    SettlementMoved,
+)
 from engine.fees import HOUR_US, add_volume
 from engine.formulas.fees import volume_usd
 from engine.parameters import BookState, MarketParameters
@@ -368,6 +377,8 @@ def _fill(state: State, outcome: Outcome, market: Market, rfq: Rfq, quoted: Quot
             perpetuals.record_fill(
                 state, outcome, leg.subaccount, market, leg.lots, lot_price, leg.fee, Origin.USER
             )
+            if leg.fee:
+                outcome.events.append(SettlementMoved(leg.subaccount.subaccount_id, "fee", -leg.fee))
     rfq.view = view = structs.replace(view, fill_price_ticks=price, filled_lots=lots, status=_FILLED)
     filled = structs.replace(quoted, status=_FILLED)
     del rfq.quotes[quoted.quote_id]

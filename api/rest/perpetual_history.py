@@ -55,7 +55,7 @@ _FILTERS: dict[contract.SettlementFilterName, tuple[tuple[int, ...], tuple[str, 
     "CulledRealizePnlBookUtilization": ((MOVED,), ("unsettled",)),
     "FundingPayment": ((FUNDING,), ()),
     "RealizePnl": ((TICK,), ()),
-    "TradingFees": ((FEE,), ()),
+    "TradingFees": ((FEE, MOVED), ("fee",)),
     "TradingFeesSystem": ((MOVED,), ("liquidation",)),
 }
 """The contract's filter → kinds of rows, and which of those that were reported one by one."""
