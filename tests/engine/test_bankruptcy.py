@@ -5,16 +5,27 @@ from __future__ import annotations
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine import bankruptcy, insurance, lending, margin, recoveries, snapshot
-from engine.commands import BorrowLend, LendingSide, OrderType, PlaceOrder, Side
+from engine.commands import (
+    BorrowLend,
+    CancelAllOrders,
+    LendingSide,
+    OrderType,
+    PlaceOrder,
+    Side,
+    TimeInForce,
+    UpdateAccount,
+)
 from engine.events import LiquidationChanged
 from engine.outcome import Outcome
 from engine.parameters import PRICE_SCALE
 from engine.posting import post
 from engine.state import Liquidation, State, Subaccount
 from ledger.chart import POOL_YIELD, available, unsettled
-from ledger.journal import JournalKind
+from ledger.invariants import RunningTotals
+from ledger.journal import JournalKind, seal
 from tests.engine.ladder import Arena, Member, entries, is_whole, parts
 from tests.engine.perps import USDC
 
@@ -291,3 +302,121 @@ def test_nothing_is_unaccounted_for(claims: list[int], share: int, insured: int,
         assert abs(usdc * sum(held) - (paid - in_kind) * before) <= 3 * sum(held)
         assert abs(lent_by(each) * sum(held) - before * sum(map(lent_by, people))) <= 3 * sum(held)
     assert is_whole(arena)
+
+
+# --- ruin: short sellers and lenders on an exchange where prices leap -----------------------------------------------
+
+
+people = st.integers(0, 3)
+
+
+class Ruin(RuleBasedStateMachine):
+    """Traders who sell what they borrowed, lend what they hold, and are liquidated by the real ladder.   [L-1 … L-9]"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arena = Arena()
+        self.totals = RunningTotals()
+        self.seen = 0
+
+    @initialize(insured=st.sampled_from((0, 2_000)))
+    def begin(self, insured: int) -> None:
+        arena = self.arena
+        arena.price(3_000, "ETH")
+        self.lenders = [arena.member(f"l{n}", 20_000, SOL=40 * SOL, ETH=2 * SOL) for n in range(2)]
+        self.traders = [arena.member(f"t{n}", 1_500 + n, SOL=n * SOL + SOL, ETH=SOL * n // 4 + SOL) for n in range(4)]
+        self.buyer = arena.member("buyer", 10**6, SOL=10 * SOL)
+        for each in self.lenders:
+            lends(each, 40 * SOL)
+            lends(each, 2 * SOL, "ETH")
+            lends(each, 9_000 * USDC, "USDC")
+        if insured:
+            arena.insure(insured)
+        self.traders[1].does(UpdateAccount(self.traders[1].subaccount, auto_realize_pnl=False))
+        for n in range(4):
+            self.short(n, 8 + n)
+            self.position(n, n % 2 == 0, 1_000)
+            self.lend(n, "ETH", 50)
+
+    @rule(n=people, sol=st.integers(1, 30))
+    def short(self, n: int, sol: int) -> None:
+        """Sell borrowed SOL to whoever bids at the mark."""
+        market = self.arena.exchange.market("SOL_USDC")
+        ticks = self.arena.state.marks[self.arena.base] * 100 // PRICE_SCALE
+        bid = PlaceOrder(
+            self.buyer.subaccount, market, Side.BID, OrderType.LIMIT, price_ticks=ticks, lots=sol * 100
+        )
+        ask = PlaceOrder(
+            self.traders[n].subaccount, market, Side.ASK, OrderType.LIMIT, price_ticks=ticks, lots=sol * 100,
+            auto_borrow=True, auto_lend_redeem=True, time_in_force=TimeInForce.IOC,
+        )  # fmt: skip
+        if self.buyer.tries(bid).rejection is None:
+            self.traders[n].tries(ask)
+            self.buyer.tries(CancelAllOrders(self.buyer.subaccount))
+
+    @rule(n=people, is_long=st.booleans(), lots=st.integers(10, 3_000))
+    def position(self, n: int, is_long: bool, lots: int) -> None:
+        ticks = self.arena.book_market.mark // self.arena.book_market.parameters.tick_price
+        self.buyer.trade(Side.ASK if is_long else Side.BID, lots, ticks)
+        self.traders[n].trade(Side.BID if is_long else Side.ASK, lots, ticks, time_in_force=TimeInForce.IOC)
+        self.buyer.tries(CancelAllOrders(self.buyer.subaccount))
+
+    @rule(n=people, symbol=st.sampled_from(("SOL", "ETH", "USDC")), share=st.integers(1, 100))
+    def lend(self, n: int, symbol: str, share: int) -> None:
+        trader, asset_id = self.traders[n], self.arena.exchange.asset(symbol)
+        step = self.arena.state.assets[asset_id].step_atoms
+        atoms = self.arena.state.free(trader.subaccount, asset_id) * share // 100 // step * step
+        if atoms > 0:
+            trader.tries(BorrowLend(trader.subaccount, asset_id, LendingSide.LEND, atoms))
+
+    @rule(n=st.integers(0, 1), symbol=st.sampled_from(("SOL", "ETH", "USDC")), share=st.integers(1, 100))
+    def redeem(self, n: int, symbol: str, share: int) -> None:
+        lender, asset_id = self.lenders[n], self.arena.exchange.asset(symbol)
+        step = self.arena.state.assets[asset_id].step_atoms
+        atoms = lent_by(lender, symbol) * share // 100 // step * step
+        if atoms > 0:
+            lender.tries(BorrowLend(lender.subaccount, asset_id, LendingSide.BORROW, atoms))
+
+    @rule(symbol=st.sampled_from(("SOL", "ETH")))
+    def run_dry(self, symbol: str) -> None:
+        """The buyer takes what is idle."""
+        state, asset_id = self.arena.state, self.arena.exchange.asset(symbol)
+        idle = lending.totals(state, state.pools[asset_id], self.arena.exchange.at_us).idle
+        if idle > 0 and self.buyer.subaccount not in state.liquidations:
+            out, into = Outcome(state.sequence, self.arena.exchange.at_us), lending.Movements()
+            lending.borrow(state, out, into, self.buyer.account, asset_id, idle, lending.LendingSource.MANUAL)
+            lending.post_alone(state, out, into)
+            self.arena.exchange.outcomes.append(out)
+
+    @rule(percent=st.sampled_from((40, 70, 90, 99, 101, 110, 150, 220)), symbol=st.sampled_from(("SOL", "SOL", "ETH")),
+          seconds=st.sampled_from((1, 5, 10, 30)))  # fmt: skip
+    def leap(self, percent: int, symbol: str, seconds: int) -> None:
+        price = self.arena.state.prices[self.arena.exchange.asset(symbol)] * percent // 100 / PRICE_SCALE
+        self.arena.price(min(20_000, max(20, round(price, 2))), symbol)
+        self.arena.exchange.advance(seconds)
+
+    @invariant()
+    def all_is_conserved(self) -> None:
+        """What a block checks, and what the lenders lack: value is paid, filled, or a hole.   [A-13, L-7]"""
+        outcomes, state = self.arena.exchange.outcomes, self.arena.state
+        for outcome in outcomes[self.seen :]:
+            self.totals.add(seal(bytes(32), 1, 1, 1, entry) for entry in outcome.journal)
+        self.seen = len(outcomes)
+        assert not self.totals.violations()
+        for asset_id, pool in state.pools.items():
+            assert lending.totals(state, pool, self.arena.exchange.at_us).idle >= 0
+            lacking = sum(each.hole for each in pool.write_downs.values())
+            assert lacking == state.holes.get(asset_id, 0) and all(each.hole >= 0 for each in pool.write_downs.values())
+        waiting = sum(recoveries.uncollected(state, each) for each in state.subaccounts.values())
+        assert waiting <= -self.arena.balance(POOL_YIELD, "USDC")
+
+    @invariant()
+    def a_snapshot_gives_the_same_state(self) -> None:
+        content = snapshot.dump(self.arena.state)
+        assert snapshot.dump(snapshot.load(content)) == content
+
+
+TestRuin = Ruin.TestCase
+TestRuin.settings = settings(
+    max_examples=12, stateful_step_count=25, deadline=None, phases=(Phase.explicit, Phase.generate)
+)
