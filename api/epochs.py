@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from api.forked import Forked
 from api.recount import require_recount
-from engine import liabilities
+from engine import lending, liabilities
 from engine.events import EpochClosed
+from engine.formulas.lending import claim_atoms
 from engine.liabilities import perpetuals
 from engine.parameters import PRICE_SCALE, USD_SCALE
 from engine.pricing import has_price, mark_price
@@ -297,11 +298,15 @@ def kind_name(kind: int) -> str:
 
 
 def insurance_value(state: State) -> int:
-    """What the insurance fund holds, in 1e-8 USD at mark prices, rounded down per asset.   [R-7]"""
+    """What the insurance fund holds, what it lends included, in 1e-8 USD at mark prices, rounded down.   [R-7, L-8]"""
     value = 0
     for asset_id in state.assets:
         price = mark_price(state, asset_id)
         atoms = -state.balances.get(balance_key(INSURANCE_FUND, asset_id), 0)
+        shares = -state.balances.get(balance_key(INSURANCE_FUND, lend_share(asset_id)), 0)
+        if shares:
+            now = lending.totals(state, state.pools[asset_id], state.at_us)
+            atoms += claim_atoms(shares, now.lent, now.lend_shares)
         value += mul_div_down(atoms, price, 10 ** state.assets[asset_id].decimals * (PRICE_SCALE // USD_SCALE))
     return max(0, value)
 

@@ -148,12 +148,7 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
 
 def pool_holes(state: State) -> dict[str, int]:
     """Symbol of an asset → USDC that its pool's lenders still lack of the value of debts written down.   [L-7, R-7]"""
-    found = {}
-    for asset_id in sorted(state.pools):
-        hole = sum(each.value - each.paid for each in state.pools[asset_id].write_downs.values())
-        if hole:
-            found[state.assets[asset_id].symbol] = hole
-    return found
+    return {state.assets[asset_id].symbol: state.holes[asset_id] for asset_id in sorted(state.holes)}
 
 
 def collateral_parameters(state: State) -> str:

@@ -68,12 +68,17 @@ def moved_atoms(kind: int, memo: Sequence[Any], account: AccountId, share: Asset
     found: list[tuple[int, int]] = [
         (signs[one[2]] * int(one[5]), signs[one[2]] * one[4])
         for one in movements
-        if len(one) == _MOVEMENT_LENGTH and tuple(one[:2]) == (owner, asset) and one[2] in signs
+        if _is_movement(one) and tuple(one[:2]) == (owner, asset) and one[2] in signs
     ]
     exact = [atoms for moved, atoms in found if moved == shares]
     if exact:
         return exact[0]
     return sum(atoms for _shares, atoms in found) if found else None
+
+
+def _is_movement(fact: Any) -> bool:
+    """A memo may end with a list of something else."""
+    return isinstance(fact, list | tuple) and len(fact) == _MOVEMENT_LENGTH
 
 
 def pools_after(
