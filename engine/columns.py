@@ -586,9 +586,12 @@ class _Sums:
     def part(self, start: int, stop: int) -> _Sums:
         """Views of some rows."""
         found = _Sums(0)
-        for name in self.__slots__:
+        for name in _SUMMED:
             setattr(found, name, getattr(self, name)[start:stop])
         return found
+
+
+_SUMMED = ("gained", "gross", "maintenance", "owed", "value")
 
 
 class _Screen:

@@ -360,6 +360,19 @@ def test_a_gap_through_all_of_the_equity_skips_the_book() -> None:
     assert case.anna.usdc == 0
 
 
+def test_at_the_auto_close_fraction_the_book_is_skipped() -> None:
+    """MF is 9.55 of 810, under half of the account's 2.5 %, and E is above zero: the next rung's.   [M-8, L-3]"""
+    case = Case(at=13_490)
+    case.falls(135.1)
+    sums = case.anna.sums()
+    assert sums.equity > 0 and 2 * sums.equity > sums.maintenance, "still the book's"
+    case = Case(at=13_490)
+    case.falls(135)
+    sums = case.anna.sums()
+    assert 0 < 2 * sums.equity <= sums.maintenance
+    assert [event.stage for event in stages(case.passes(0))][0] == "adl"
+
+
 def test_a_market_that_takes_no_orders_is_not_asked() -> None:
     case = Case()
     parameters = structs.replace(case.arena.book_market.parameters, state=BookState.CANCEL_ONLY)
@@ -412,6 +425,22 @@ def test_what_is_owed_is_bought_back_a_tenth_at_a_time() -> None:
     assert short.owed < owed
     told = stages(short.arena.exchange.advance(20))
     assert told[-1].stage == "ended" and not short.arena.state.liquidations
+    assert is_whole(short.arena)
+
+
+def test_what_is_held_of_an_owed_asset_pays_it_first() -> None:
+    """L-2: no order is needed for that, and the pool needs no idle."""
+    short = Short()
+    owed = short.owed
+    short.arena.exchange.deposit(short.anna.subaccount, "SOL", 2 * SOL)
+    short.arena.price(215)
+    told = stages(short.arena.exchange.advance(0))
+    assert (told[0].stage, told[0].asset_id, told[0].quantity) == ("netted", short.arena.base, -2 * SOL)
+    assert short.owed in range(owed - 2 * SOL, owed - 2 * SOL + 10**6)
+    (entry,) = [
+        entry for outcome in short.arena.exchange.outcomes for entry in entries(outcome, JournalKind.NETTED)
+    ]
+    assert entry.memo[:4] == (short.anna.subaccount, short.arena.base, 2 * SOL, 0)
     assert is_whole(short.arena)
 
 
