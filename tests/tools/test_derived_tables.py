@@ -12,8 +12,21 @@ import sqlalchemy as sa
 
 from api.history import schema
 from api.history.following import History
-from engine.commands import BorrowLend, CloseEpoch, Command, ConvertDust, LendingSide, SetPrices
-from engine.parameters import PRICE_SCALE
+from engine.commands import (
+    AcceptQuote,
+    BorrowLend,
+    CloseEpoch,
+    Command,
+    ConvertDust,
+    CreateStrategy,
+    LendingSide,
+    SetPrices,
+    Side,
+    SubmitQuote,
+    SubmitRfq,
+)
+from engine.parameters import PRICE_SCALE, MarketParameters
+from ledger.amounts import format_decimal
 from ledger.database import database_url, open_engine
 from ledger.signing import Signer
 from ledger.store import Store
@@ -60,8 +73,30 @@ async def write(data: Path, database: str | None = None) -> None:
     await lend(exchange, ALICE, LendingSide.BORROW, 1_000_000_000)
     await exchange.bring(prices)
     await signed(exchange, MALLORY, "convertDust", {}, ConvertDust(exchange.subaccounts[MALLORY.public_key][1]))
+    await conditions(exchange)
     await exchange.bring(CloseEpoch(0))
     await exchange.close()
+
+
+async def conditions(exchange: Exchange) -> None:
+    """A strategy that runs, and a request for quotes that a quote fills.   [S-7]"""
+    market = next(iter(exchange.sequencer.state.markets.values())).parameters
+    alice, bob = (exchange.subaccounts[key.public_key][1] for key in (ALICE, BOB))
+    strategy = CreateStrategy(alice, market.market_id, Side.BID, 1, 1_000, 1_000, client_id=7)
+    fields = {"symbol": market.symbol, "side": "Bid", "strategyType": "Scheduled", "clientStrategyId": "7"}
+    sizes = {"quantity": step(market, exchange), "duration": "1000", "interval": "1000"}
+    await signed(exchange, ALICE, "strategyCreate", fields | sizes, strategy)
+    fields = {"symbol": market.symbol, "side": "Bid", "quantity": step(market, exchange)}
+    await signed(exchange, ALICE, "rfqSubmit", fields, SubmitRfq(alice, market.market_id, Side.BID, 1))
+    price = format_decimal(10_000 * market.tick_price, 12)
+    fields = {"rfqId": "1", "bidPrice": price, "askPrice": price}
+    await signed(exchange, BOB, "quoteSubmit", fields, SubmitQuote(bob, 1, 10_000, 10_000))
+    await signed(exchange, ALICE, "quoteAccept", {"quoteId": "1"}, AcceptQuote(alice, 1))
+
+
+def step(market: MarketParameters, exchange: Exchange) -> str:
+    """One lot as the wire says it."""
+    return format_decimal(market.lot_atoms, exchange.sequencer.state.assets[market.base_asset_id].decimals)
 
 
 async def lend(exchange: Exchange, key: Signer, side: LendingSide, atoms: int) -> None:
@@ -131,6 +166,10 @@ def test_what_the_node_derived_is_what_replay_makes(whole: Path, satchel: Satche
         ("history_loan", "closed_at_us = NULL, last_period = 5", "last_period 5"),
         ("history_pool", "borrow_rate = '1'", "borrow_rate '1'"),
         ("history_dust", "usdc_atoms = '9'", "usdc_atoms '9'"),
+        ("history_strategy", "market_id = 99", "market_id 99"),
+        ("history_rfq", "status = 1", "status 1"),
+        ("history_quote", "view = '[]'", "view '[]'"),
+        ("history_rfq_fill", "side = 2", "side 2"),
     ],
 )
 def test_a_changed_history_row_is_named(data: Path, satchel: Satchel, table: str, change: str, named: str) -> None:
