@@ -24,6 +24,10 @@ from ledger.amounts import mul_div_down, mul_div_up
 from ledger.chart import INSURANCE_FUND, AssetId, available, contracts
 from ledger.journal import JournalKind, Posting
 
+MOST_FILLS = 100
+"""A step takes no more makers than this; the rest of its slice waits a second. Or a book full of orders of one lot
+would hold up everybody for as long as a slice has lots."""
+
 _TAKING = (BookState.OPEN, BookState.LIMIT_ONLY)
 _SOURCE = LendingSource.LIQUIDATION
 
@@ -185,7 +189,7 @@ def _close(
     fills: list[tuple[int, int]] = []
     fees = 0
     bound = _bound(state, market, item.side)
-    while bound and lots and not is_cured(state, subaccount, at_us):
+    while bound and lots and len(fills) < MOST_FILLS and not is_cured(state, subaccount, at_us):
         maker = _best(market, item.side, bound)
         if maker is None:
             break
@@ -215,7 +219,7 @@ def _buy_back(
     bound = _bound(state, market, item.side)
     rate = spot_rates(state, subaccount.user, at_us // HOUR_US).taker_rate
     lots = max(_lots_for(atoms, parameters.lot_atoms, rate), parameters.min_lots)
-    while bound and lots and not is_cured(state, subaccount, at_us):
+    while bound and lots and len(fills) < MOST_FILLS and not is_cured(state, subaccount, at_us):
         maker = _best(market, item.side, bound)
         if maker is None:
             break

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from engine import liquidation, margin, snapshot
+from engine import book_stage, liquidation, margin, snapshot
 from engine.commands import (
     BorrowLend,
     ConfigureMarket,
@@ -305,6 +305,19 @@ def test_orders_are_cancelled_first_and_new_risk_is_refused() -> None:
     assert case.anna.trade(ASK, 5, 13_700, reduce_only=True).rejection is None
 
 
+def test_a_book_of_single_lots_does_not_hold_up_everybody() -> None:
+    """T-132: a step takes a hundred makers at most."""
+    arena = Arena()
+    anna, bert, maker = arena.member("anna", 1_000), arena.member("bert", 100_000), arena.member("maker", 1_000_000)
+    cross(anna, bert, 6_000, 15_000)
+    for _ in range(150):
+        assert maker.trade(BID, 1, 13_640).rejection is None
+    arena.price(136.5)
+    (first, *_rest) = stages(arena.exchange.advance(0))
+    assert first.quantity == -100 == -book_stage.MOST_FILLS
+    assert is_whole(arena)
+
+
 def test_a_short_is_bought_back() -> None:
     arena = Arena()
     anna, bert, maker = arena.member("anna", 100), arena.member("bert", 100_000), arena.member("maker", 1_000_000)
@@ -370,7 +383,7 @@ def test_at_the_auto_close_fraction_the_book_is_skipped() -> None:
     case.falls(135)
     sums = case.anna.sums()
     assert 0 < 2 * sums.equity <= sums.maintenance
-    assert [event.stage for event in stages(case.passes(0))][0] == "adl"
+    assert stages(case.passes(0))[0].stage == "adl"
 
 
 def test_a_market_that_takes_no_orders_is_not_asked() -> None:
