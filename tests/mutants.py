@@ -34,6 +34,8 @@ YIELDS = "tests/engine/test_yields.py"
 PRICING = "tests/engine/test_pricing.py"
 PERPETUAL_PRICES = "tests/engine/test_pricing_perpetuals.py"
 FUNDING = "tests/engine/test_funding.py"
+TICK = "tests/engine/test_tick.py"
+CONVERSIONS = "tests/engine/test_conversions.py"
 POOLS = "tests/por/test_pools.py"
 LEAVES = "tests/engine/test_liabilities.py"
 TRADERS = "tests/engine/test_perpetual_liabilities.py"
@@ -45,6 +47,15 @@ MARGIN = "tests/engine/test_margin.py"
 SPOT_MARGIN = "tests/engine/test_spot_margin.py"
 MARGIN_MACHINE = "tests/machine/test_margin_machine.py"
 ATTACKS = "tests/engine/test_attacks_on_margin.py"
+TRIGGERS = "tests/engine/test_triggers.py"
+STRATEGIES = "tests/engine/test_strategies.py"
+RFQ = "tests/engine/test_rfq.py"
+FILL_OR_KILL = "tests/engine/test_fill_or_kill.py"
+WAITING = "tests/engine/test_waiting_snapshot.py"
+ADL = "tests/engine/test_deleveraging.py"
+BACKSTOP = "tests/engine/test_backstop.py"
+INSURANCE = "tests/engine/test_insurance.py"
+LADDER_FORMULAS = "tests/engine/formulas/test_liquidation.py"
 TIMEOUT_SECONDS = 300
 
 
@@ -342,6 +353,33 @@ MUTANTS = (
            "waiting = sum([", "waiting = 0 * sum([", ("tests/ledger/test_perpetual_invariants.py",)),
     Mutant("the fund's shares need not be its users' claims", "ledger/invariants.py",
            "            if held != claimed:", "            if False:", ("tests/ledger/test_perpetual_invariants.py",)),
+    # Settlement   [S-10 … S-15]
+    Mutant("a tick forgets what was traded since the last", "engine/tick.py",
+           "            net[ids] += costs\n", "", (TICK,)),
+    Mutant("whoever is owed pays in cash first", "engine/tick.py",
+           "own = min(atoms, max(0, subaccount.unsettled + self.unsettled.get(number, 0)))", "own = 0", (TICK,)),
+    Mutant("winners are paid what was not collected", "engine/tick.py",
+           "paid = owed_to if payable == want else _shares_of(owed_to, payable, want)", "paid = owed_to", (TICK,)),
+    Mutant("64 bits are thought to be enough", "engine/tick.py",
+           "    return most < _SAFE\n", "    return True\n", (TICK,)),
+    Mutant("a new holder is not put into the columns", "engine/tick.py",
+           "    is_new = ~is_known\n", "    is_new = is_known & False\n", (TICK,)),
+    Mutant("a pool pays out what it does not have", "engine/tick.py",
+           "        missing = -lending.totals(state, state.pools[usdc], self.outcome.at_us).idle\n", "        missing = 0\n", (TICK,)),
+    Mutant("the tick does not see who moved USDC since", "engine/posting.py",
+           "                cash_moved[account & OWNER_MASK] = None\n", "                pass\n", (TICK,)),
+    Mutant("what is locked pays losses", "engine/tick.py",
+           "known.held[losers] - known.reserved[losers]", "known.held[losers] - 0", (TICK,)),
+    Mutant("money that comes in does not pay what is owed", "engine/transition.py",
+           "            tick.pay_unsettled(state, outcome)\n", "            pass\n", (TICK,)),
+    Mutant("ticks in between are left out", "engine/clock.py",
+           "(tick.is_awaited(state) or state.taken) else horizon\n", "False else horizon\n", (TICK,)),
+    Mutant("settlement comes before funding", "engine/clock.py",
+           "if state.funding_due_us and funding_us <= horizon and", "if state.funding_due_us and not settles and funding_us <= horizon and", (TICK,)),
+    Mutant("collateral is sold below the index floor", "engine/conversions.py",
+           "max(1, sell_impact_bound(best, parameters.bands.impact_min), least)", "max(1, sell_impact_bound(best, parameters.bands.impact_min))", (CONVERSIONS,)),
+    Mutant("more collateral is sold than is owed", "engine/conversions.py",
+           "    low, high = 0, 2 * mul_div_up(missing, 1, price_atoms) + 1\n", "    return 2 * mul_div_up(missing, 1, price_atoms)\n", (CONVERSIONS,)),
     # Which chain pays   [D-1]
     Mutant("coins that are not final pay withdrawals", "engine/state.py",
            "self.hot + max(0, self.unswept - self.provisional) - self.paying", "self.hot + self.unswept - self.paying", (CHAINS_PAY,)),
@@ -353,6 +391,79 @@ MUTANTS = (
            "        and token.withdraw_enabled\n", "", (CHAINS_PAY,)),
     Mutant("a loaded state forgets what a chain can pay", "engine/snapshot.py",
            "    liquidity.count(state)\n", "", (CHAINS_PAY,)),
+    # Trigger orders, strategies, requests for quotes   [S-7, S-9]
+    Mutant("a trigger fires a tick early", "engine/triggers.py",
+           "while heap and heap[0][0] <= key:", "while heap and heap[0][0] <= key + 1:", (TRIGGERS,)),
+    Mutant("the farthest trigger enters first", "engine/triggers.py",
+           "key=lambda order: (abs(", "key=lambda order: (-abs(", (TRIGGERS,)),
+    Mutant("a trigger at the present price is taken", "engine/triggers.py",
+           "if now.floor == ticks == now.ceiling:", "if now.floor == ticks == now.ceiling + 1:", (TRIGGERS,)),
+    Mutant("a percentage of the position is rounded up", "engine/firing.py",
+           "abs(held.lots) * terms.trigger_percent // RATE_SCALE", "-(-abs(held.lots) * terms.trigger_percent // RATE_SCALE)", (TRIGGERS,)),
+    Mutant("both brackets enter", "engine/firing.py",
+           "for other in others:", "for other in others[:0]:", (TRIGGERS,)),
+    Mutant("a bracket sells what the fee took", "engine/firing.py",
+           "lots = min(lots, free // parameters.lot_atoms)", "lots = max(lots, free // parameters.lot_atoms)", (TRIGGERS,)),
+    Mutant("brackets do not grow with further fills", "engine/triggers.py",
+           "order.lots += lots", "order.lots += 0", (TRIGGERS,)),
+    Mutant("slippage bounds nobody", "engine/orders.py",
+           "bound_key = min(bound_key, slippage_key)", "bound_key = max(bound_key, slippage_key)", (TRIGGERS,)),
+    Mutant("slices come too early", "engine/strategies.py",
+           "strategy.next_us + view.interval_ms * 1_000", "strategy.next_us + view.interval_ms * 999", (STRATEGIES,)),
+    Mutant("what a slice leaves is lost", "engine/strategies.py",
+           "lots = rest // left", "lots = view.lots // (left + 1)", (STRATEGIES,)),
+    Mutant("a strategy goes on without money", "engine/strategies.py",
+           "if strategy.stopped_by not in _PASSING:", "if False:", (STRATEGIES,)),
+    Mutant("any quote may be accepted", "engine/rfq.py",
+           "if best is not view:", "if best is None:", (RFQ,)),
+    Mutant("value leaves by a quoted price", "engine/rfq.py",
+           "margin.require_outflow(state, subaccount, at_us, changes)", "pass", (RFQ,)),
+    Mutant("a filled request moves the last price", "engine/rfq.py",
+           "    del rfq.quotes[quoted.quote_id]\n    _cancel_quotes", "    market.last_price_ticks = price\n    del rfq.quotes[quoted.quote_id]\n    _cancel_quotes", (RFQ,)),
+    Mutant("fill or kill counts on every maker", "engine/fill_or_kill.py",
+           "return after.equity - loss - _SLACK_USD > after.initial", "return True", (FILL_OR_KILL,)),
+    Mutant("fill or kill counts a maker's orders one by one", "engine/fill_or_kill.py",
+           "account.lots += signed", "account.lots = signed", (FILL_OR_KILL,)),
+    Mutant("a loaded state forgets what was triggered", "engine/snapshot.py",
+           "state.triggered = {number: waiting[number] for number in image.triggered}", "state.triggered = {}", (WAITING,)),
+    Mutant("a loaded state forgets when slices are due", "engine/snapshot.py",
+           "strategies.note_due(state)", "pass", (WAITING,)),
+    # The end of the ladder   [L-4 … L-6]
+    Mutant("ladder: a bankruptcy price is rounded against the counterparty", "engine/formulas/liquidation.py",
+           "return max(1, mul_div_half_even(mark * below - above, 1, below * quantum)) * quantum",
+           "return max(1, (mark * below - above) // (below * quantum)) * quantum", (LADDER_FORMULAS,)),
+    Mutant("ladder: losers with leverage are closed last", "engine/formulas/liquidation.py",
+           "return profit * equity, entry * notional", "return profit * notional, entry * equity", (LADDER_FORMULAS,)),
+    Mutant("ladder: a counterparty falls under its maintenance", "engine/deleveraging.py",
+           "return after.is_in_liquidation or after.is_unpriced", "return after.is_unpriced", (ADL,)),
+    Mutant("ladder: debts bear nothing of E", "engine/deleveraging.py",
+           "if holding.owed and holding.maintenance:", "if False:", (ADL,)),
+    Mutant("ladder: who is in liquidation closes at the bankruptcy price", "engine/deleveraging.py",
+           "if counterparty.subaccount_id in state.liquidations or", "if", (ADL,)),
+    Mutant("ladder: a loss is charged to the side that lost", "engine/deleveraging.py",
+           "is_long_side = liquidation.sides[market.parameters.market_id] < 0",
+           "is_long_side = liquidation.sides[market.parameters.market_id] > 0", (ADL,)),
+    Mutant("ladder: reduce-only orders keep their size", "engine/deleveraging.py",
+           "    _shrink_reducing(state, outcome, counterparty, market)\n", "", (ADL,)),
+    Mutant("ladder: collateral passes to the fund for nothing", "engine/deleveraging.py",
+           'insurance.move(state, outcome, subaccount, "collateral", paid, asset_id, bought)',
+           'insurance.move(state, outcome, subaccount, "collateral", 0, asset_id, bought)', (ADL,)),
+    Mutant("ladder: a provider pays nothing for what it receives", "engine/backstop.py",
+           "quote_atoms_up(mul_div_up(max(0, equity), risk.backstop_share, RATE_SCALE), unit, usd)", "0", (BACKSTOP,)),
+    Mutant("ladder: a provider is bound without its own margin", "engine/backstop.py",
+           "after.equity - margin.open_order_loss(state, provider) > after.initial", "True", (BACKSTOP,)),
+    Mutant("ladder: an owner takes over their own account", "engine/backstop.py",
+           "and state.subaccounts[number].user is not subaccount.user", "", (BACKSTOP,)),
+    Mutant("ladder: a claim is converted that went to a provider", "engine/backstop.py",
+           "market.mark_lot, 0, Origin.BACKSTOP, True)", "market.mark_lot, 0, Origin.BACKSTOP)", (BACKSTOP,)),
+    Mutant("ladder: the fund's incentive is not asked for", "engine/backstop.py",
+           "if taken.incentive > insurance.balance(state):", "if False:", (BACKSTOP,)),
+    Mutant("ladder: crumbs are taken from who owes nothing", "engine/insurance.py",
+           "    if lacking <= 0:\n        return True\n    _take_crumbs", "    _take_crumbs", (INSURANCE,)),
+    Mutant("ladder: a write-off takes more than is waited for", "engine/losses.py",
+           "atoms = min(atoms, -subaccount.unsettled, total)", "atoms = min(2 * atoms, total)", (INSURANCE,)),
+    Mutant("ladder: the fund sells at any price", "engine/fund_sales.py",
+           "if not bound or market.book.bids.best_price_ticks() < bound:", "if not bound:", (INSURANCE,)),
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -25,6 +25,8 @@ from tests.engine.crowd import TICK_US, Crowd
 from tests.engine.perps import Pit, cross
 
 SIZE = 8
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+"""Without shrinking: each example opens an exchange, so making one smaller takes minutes."""
 TRADES = st.lists(
     st.tuples(st.integers(0, 2), st.integers(1, SIZE), st.integers(1, SIZE), st.integers(1, 50), st.integers(1, 2_000)),
     max_size=12,
@@ -90,7 +92,7 @@ class Reference:
         self.rounding_unsettled -= paid - out
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, phases=PHASES)
 @given(FUNDS, st.lists(st.tuples(TRADES, MARKS), min_size=1, max_size=4), st.sampled_from([1, 1, 10**13]))
 def test_a_tick_does_what_the_rules_do_account_by_account(
     funds: list[int], rounds: list[tuple[Any, Any]], scale: int
@@ -122,7 +124,36 @@ def test_a_tick_does_what_the_rules_do_account_by_account(
             assert tick._held(market).lots.tolist() == [market.holders[n].lots for n in sorted(market.holders)]
 
 
-@settings(max_examples=60, deadline=None)
+MANY = 60
+FEW_TRADES = st.lists(st.tuples(st.integers(1, MANY), st.integers(1, MANY), st.integers(1, 3)), max_size=3)
+
+
+@settings(max_examples=40, deadline=None, phases=PHASES)
+@given(st.lists(st.tuples(FEW_TRADES, st.integers(1, 2_000)), min_size=2, max_size=6), st.sampled_from([1, 10**13]))
+def test_a_few_trades_among_many_holders_are_put_in_their_places(rounds: Any, scale: int) -> None:
+    """Who is new, who has more, who has closed: the kept columns are what reading everybody would give.   [S-14]"""
+    crowd = Crowd(MANY)
+    market = crowd.markets[0]
+    market.mark_lot = 1_000
+    for number in range(1, MANY + 1):
+        crowd.fund(number, 10**20 * scale)
+        if 10 < number <= 30:
+            crowd.trade(market, number, number + 20, 1, 1_000)
+    crowd.tick()
+    for trades, mark in rounds:
+        for buyer, seller, lots in trades:
+            if buyer != seller:
+                crowd.trade(market, buyer, seller, lots * scale, 1_000)
+        market.mark_lot = mark
+        gains = crowd.gains()
+        before = {number: crowd.held(number) for number in crowd.state.subaccounts}
+        crowd.tick()
+        assert {number: crowd.held(number) - before[number] for number in before} == gains
+        assert tick._held(market).ids.tolist() == sorted(market.holders)
+        assert tick._held(market).lots.tolist() == [market.holders[n].lots for n in sorted(market.holders)]
+
+
+@settings(max_examples=60, deadline=None, phases=PHASES)
 @given(TRADES, MARKS, MARKS)
 def test_splitting_a_tick_in_two_gives_the_same_balances(trades: Any, middle: Any, last: Any) -> None:
     """As long as everybody can pay.   [S-10]"""
@@ -148,7 +179,7 @@ LOANS = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0, 1, 500, 10**6]
 """Of each: does not lend, lends what it holds, lends always, owes and repays always, never borrows; and how much."""
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, phases=PHASES)
 @given(FUNDS, LOANS, st.integers(0, 10**6), st.lists(st.tuples(TRADES, MARKS), min_size=1, max_size=4))
 def test_whatever_the_pool_has_nobody_gains_or_loses_but_x(
     funds: list[int], loans: Any, drained: int, rounds: Any
@@ -157,7 +188,7 @@ def test_whatever_the_pool_has_nobody_gains_or_loses_but_x(
     follow(lenders(funds, loans, drained), rounds, slack=4)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, phases=PHASES)
 @given(
     FUNDS,
     LOANS,
@@ -298,6 +329,24 @@ def test_who_cannot_pay_owes_and_winners_wait_pro_rata_until_money_comes() -> No
     assert [crowd.held(n) for n in (1, 2, 3, 4)] == [5_000, 5_300, 5_000, 10_000 - 299]
 
 
+def test_what_open_orders_lock_pays_no_loss() -> None:
+    """A bid's lock is an encumbrance: the loser borrows or owes rather than take it.   [S-1, S-12 (1), A-13]"""
+    pit = Pit()
+    debtor, other = pit.member("debtor", 1_000), pit.member("other", 10_000)
+    debtor.does(UpdateAccount(debtor.subaccount, auto_borrow_settlements=False))
+    cross(debtor, other, 1_000, 15_000)
+    pit.exchange.advance(10)
+    perpetual, pit.market = pit.market, pit.exchange.market("SOL_USDC")
+    debtor.buys(600, 14_000)
+    pit.market = perpetual
+    locked = debtor.account.reserved[pit.exchange.state.usdc]
+    free = debtor.usdc - locked
+    pit.price(130)
+    pit.exchange.advance(10)
+    assert 100 * 10**6 < free < 200 * 10**6
+    assert debtor.usdc == locked and debtor.account.unsettled == free - 200 * 10**6
+
+
 def test_a_loser_gives_up_what_it_is_owed_first() -> None:
     """Own positive unsettled equity passes to the winners before cash is taken.   [S-12 (0)]"""
     crowd = standing(5_000, 0, lots=100)
@@ -420,6 +469,8 @@ def test_what_falls_due_together_runs_in_its_order() -> None:
     pit.exchange.advance(10)
     hour = (pit.exchange.at_us // 3_600_000_000 + 1) * 3_600
     pit.exchange.advance(hour - 5 - pit.exchange.at_us // 1_000_000)
+    # With something to settle already: funding comes first all the same, and is in the same settlement.
+    pit.price(152)
     at_the_hour = [name for second, name in commands_of(pit, 6) if second == hour]
     wanted = ["SampleMarks", "AccrueInterest", "ChargeFunding", "SettlePositions", "UpdateThrottle", "CloseEpoch"]
     assert [name for name in at_the_hour if name in wanted] == wanted
@@ -452,17 +503,15 @@ def test_replaying_the_commands_gives_the_same_bytes() -> None:
     other = load(dump(pit.exchange.state))
     for price in (140, 165, 151):
         pit.price(price)
-        start = len(pit.exchange.outcomes)
-        before_us = pit.exchange.at_us
-        replayed_at, commands = before_us, []
-        until_us = before_us + 20_000_000
+        began_us, commands = pit.exchange.at_us, []
+        until_us = began_us + 20_000_000
         while (scheduled := due(pit.exchange.state, until_us)) is not None:
             pit.exchange.at_us, command = scheduled
             pit.exchange.do(command)
             commands.append((pit.exchange.at_us, command))
         pit.exchange.at_us = until_us
-        outcome = apply(other, other.sequence + 1, replayed_at, SetPrices(((pit.base, price * PRICE_SCALE),)))
-        assert outcome.rejection is None and start
+        outcome = apply(other, other.sequence + 1, began_us, SetPrices(((pit.base, price * PRICE_SCALE),)))
+        assert outcome.rejection is None
         for at_us, command in commands:
             assert apply(other, other.sequence + 1, at_us, command).rejection is None
         assert dump(other) == dump(pit.exchange.state)
