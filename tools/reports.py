@@ -21,6 +21,8 @@ from ledger.chart import (
     account_id,
     account_name,
     asset_symbol,
+    contracts,
+    cost,
     is_of_market,
     kind_of,
     market_of,
@@ -28,6 +30,7 @@ from ledger.chart import (
 )
 from ledger.decoding import EncodingError, decode_header
 from ledger.journal import JournalKind, decode_memo
+from ledger.positions import POSITION_AMOUNTS, POSITION_QUANTITIES, position_periods
 from ledger.receipts import ReceiptError, make_receipt, verify_receipt
 from ledger.store import Store
 from tools import keys
@@ -91,6 +94,8 @@ def statement(
     for title in ("opening", "closing"):
         held = [_holding_in_words(row) for row in document[title]]
         print(f"{title}: {', '.join(held) or 'nothing'}")
+    for each in document["positions"]:
+        print(_position_in_words(each))
     if document["interestPostedTo"]:
         posted = [f"{time} ({asset})" for asset, time in document["interestPostedTo"].items()]
         print(f"interest posted to {', '.join(posted)}: what has accrued since is in no worth above")
@@ -166,8 +171,32 @@ def _statement(
         "opening": _holdings(engine, accounts, listed, first - 1) if first > 0 else [],
         "lines": lines,
         "closing": closing,
+        "positions": _positions(engine, subaccount, listed, first, last),
         "interestPostedTo": _interest_posted(engine, listed, closing, last),
     }
+
+
+def _positions(
+    engine: sa.Engine, subaccount: int, listed: Mapping[AssetId, Asset], first: int, last: int
+) -> list[dict[str, str]]:
+    """What became of each perpetual position in the period.   [C-5, S-10]"""
+    if first > last:
+        return []
+    rows = []
+    for period in position_periods(engine, subaccount, first, last):
+        base, quote = listed[contracts(period.market_id)], listed[cost(period.market_id)]
+        row = {"market": base.symbol}
+        row |= {name: format_decimal(getattr(period, name), base.decimals) for name in POSITION_QUANTITIES}
+        row |= {name: format_decimal(getattr(period, name), quote.decimals) for name in POSITION_AMOUNTS}
+        rows.append(row)
+    return rows
+
+
+def _position_in_words(row: Mapping[str, str]) -> str:
+    market = row["market"]
+    quantities = f"{row['opening']} + {row['bought']} − {row['sold']} = {row['closing']}"
+    parts = ", ".join(f"{name} {row[name]}" for name in ("traded", "funding", "shared", "marked"))
+    return f"position in {market}: {quantities}; {parts}; settled {row['settled']}, not settled yet {row['cost']}"
 
 
 def _interest_posted(

@@ -36,6 +36,7 @@ from ledger.chart import (
     underlying,
 )
 from ledger.journal import JournalKind, SealedTransaction
+from ledger.positions import POSITION_AMOUNTS, POSITION_QUANTITIES, PositionPeriod, position_periods
 from ledger.receipts import make_receipt
 
 _HELD = (
@@ -81,6 +82,35 @@ class StatementRow(Wire):
     """Of a balance in shares (`SOL.lend`, `SOL.debt`, `SOL_USDC_PERP.claim`): what it is worth in their asset then, of
     claims in USDC; a debt is below zero.
     """
+
+
+class PositionPeriodsQuery(Query):
+    from_block: UInt64 = 0
+    to_block: UInt64 | None = None
+
+
+class PositionPeriodRow(Wire):
+    """What became of a perpetual position in a range of blocks: what it gained in it, and what was not settled before,
+    is `settled` or still `cost`.   [C-5, S-10]
+    """
+
+    symbol: str
+    opening: Decimal
+    """Below zero short; so is `closing`."""
+    bought: Decimal
+    sold: Decimal
+    closing: Decimal
+    traded: Decimal
+    """What its fills gained over the mark that was last settled then, in the quote asset, as all that follows."""
+    funding: Decimal
+    shared: Decimal
+    """Losses of others that its side of the market was charged.   [L-6]"""
+    marked: Decimal
+    """Σ quantity × (mark − mark before) over the settlement ticks."""
+    settled: Decimal
+    """What settlement ticks made USDC, claims or unsettled equity of."""
+    cost: Decimal
+    """Gained or lost and not settled yet, without what the mark has moved since the last tick."""
 
 
 class AsOfBalance(Wire):
@@ -184,6 +214,22 @@ async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     return rows
 
 
+async def get_positions(call: Call) -> list[PositionPeriodRow]:
+    """What became of the signer's perpetual positions in a range of blocks, market by market.   [A-12, S-10]"""
+    query: PositionPeriodsQuery = call.query
+    state, reader, number = call.state, call.node.store.engine, call.key.subaccount_id
+    periods = await _as_of(lambda: position_periods(reader, number, query.from_block, query.to_block))
+
+    def row(period: PositionPeriod) -> PositionPeriodRow:
+        counts = {POSITION_QUANTITIES: contracts(period.market_id), POSITION_AMOUNTS: cost(period.market_id)}
+        amounts = {
+            name: _amount(state, asset, getattr(period, name)) for names, asset in counts.items() for name in names
+        }
+        return PositionPeriodRow(symbol=_symbol(state, contracts(period.market_id)), **amounts)
+
+    return [row(period) for period in periods]
+
+
 def _named(state: State, symbol: str) -> tuple[AssetId, ...]:
     """What a symbol stands for in statements: an asset and the shares in it, or all that a perpetual is made of."""
     for market_id, market in state.markets.items():
@@ -254,6 +300,17 @@ ROUTES = [
         query=StatementQuery,
         answer=list[StatementRow],
         paged=True,
+        statuses=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/satchel/v1/statement/positions",
+        handler=get_positions,
+        summary="What became of the signer's perpetual positions in a range of blocks",
+        tag="Ledger",
+        instruction="statementQuery",
+        query=PositionPeriodsQuery,
+        answer=list[PositionPeriodRow],
         statuses=(404,),
     ),
     Route(

@@ -91,6 +91,14 @@ async def test_a_traders_statement_balances_and_receipts(tmp_path: Path) -> None
         assert now[PERP]["held"] == "23" and bob_now[PERP]["held"] == "-23"
         ticks = [line for line in lines if line["kind"] == "SETTLEMENT" and line["symbol"] == "USDC"]
         assert sum(Decimal(line["quantity"]) for line in ticks) > 80
+        (period,) = await ask(alice, "/satchel/v1/statement/positions", "statementQuery")
+        assert [period[name] for name in ("opening", "bought", "sold", "closing")] == ["0", "30", "7", "23"]
+        assert Decimal(period["settled"]) == sum(Decimal(line["quantity"]) for line in ticks)
+        gained = sum(Decimal(period[name]) for name in ("traded", "funding", "shared", "marked"))
+        assert gained == Decimal(period["settled"]) + Decimal(period["cost"]) and Decimal(period["funding"])
+        height = running.node.sequencer.chain.height
+        nothing = await ask(alice, "/satchel/v1/statement/positions", "statementQuery", fromBlock=height + 1)
+        assert [nothing[0][name] for name in ("opening", "bought", "sold", "closing")] == ["23", "0", "0", "23"]
         claims = [line for line in bobs if line["symbol"] == f"{PERP}.claim-debt"]
         assert claims and Decimal(claims[-1]["worth"]) < -60
         assert Decimal(bob_now["USDC"]["claims"]) < -60
@@ -105,6 +113,8 @@ async def test_a_traders_statement_balances_and_receipts(tmp_path: Path) -> None
     data = ["--data", str(tmp_path / "data")]
     told = json.loads(satchel("statement", str(bob.subaccount_id), "--json", *data))
     closing = {row["asset"]: row for row in told["closing"]}
+    (own_position,) = told["positions"]
+    assert (own_position["market"], own_position["sold"], own_position["closing"]) == (PERP, "30", "-23")
     assert closing[PERP] == {"account": "position", "asset": PERP, "balance": "-23"}
     assert Decimal(closing[f"{PERP}.claim-debt"]["worth"]) == Decimal(bob_now["USDC"]["claims"])
     trial = json.loads(satchel("trial-balance", "--json", *data))

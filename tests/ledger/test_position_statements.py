@@ -26,6 +26,7 @@ from ledger.chart import (
     unsettled,
 )
 from ledger.journal import JournalKind, PostingBatch
+from ledger.positions import position_periods
 from ledger.receipts import ReceiptError, make_receipt, verify_receipt
 from ledger.store import Store
 from tests.ledger.logs import OLD_KEY, SOL, USDC, LogBuilder, deposit, stored, transaction
@@ -65,7 +66,9 @@ def perpetuals() -> list[Block]:
     paid = [-30_000_000, 30_000_000 - 4 * (TRADERS - 2), *[4] * (TRADERS - 2)]
     settled = PostingBatch.of(AccountKind.AVAILABLE, USDC, range(1, TRADERS + 1), paid)
     costs = PostingBatch.of(AccountKind.POSITION, COST, [ALICE, BOB], [2_500_000, -2_500_000])
-    log.add("tick", transaction(JournalKind.SETTLEMENT, [], ("marks",), (costs, settled)))
+    # A lot is a hundredth of a SOL: five SOL gain 27.5 USDC when a lot gains 0.055.
+    marks = (10, ((MARKET, 1_000_000, 1_055_000),), ())
+    log.add("tick", transaction(JournalKind.SETTLEMENT, [], marks, (costs, settled)))
     blocks.append(log.commit())
     log.add(
         "claims",
@@ -75,8 +78,10 @@ def perpetuals() -> list[Block]:
             (claim(ALICE), CLAIMS, -200 * ONE), (LIQUIDITY_FUND, CLAIMS, 200 * ONE),
             (unsettled(ALICE), USDC, -7), (unsettled(BOB), USDC, 7),
             (position(BOB), COST, 1), (ROUNDING, COST, -1), (INSURANCE_FUND, USDC, -1), (available(BOB), USDC, 1),
-        ]),
+        ], (20, (), ())),
     )  # fmt: skip
+    legs = [(position(ALICE), COST, 3), (ROUNDING, COST, -3)]
+    log.add("hour", transaction(JournalKind.FUNDING, legs, (0, ())))
     blocks.append(log.commit())
     return blocks
 
@@ -112,6 +117,7 @@ def test_a_statement_shows_quantity_cost_and_the_rows_of_a_tick(engine: sa.Engin
         (JournalKind.PERPETUAL_TRADE, -5 * 10**9, -5 * 10**9),
         (JournalKind.PERPETUAL_TRADE, -2_500_000, -2_500_000),
         (JournalKind.SETTLEMENT, 2_500_000, 0),
+        (JournalKind.FUNDING, 3, 3),
     ]
     assert cash == [(JournalKind.DEPOSIT, -(10**9), -(10**9)), (JournalKind.SETTLEMENT, -30_000_000, -1_030_000_000)]
 
@@ -134,9 +140,25 @@ def test_holdings_have_positions_unsettled_equity_and_claims(engine: sa.Engine) 
 
     assert after_trade[AccountKind.POSITION, QUANTITY] == 5 * 10**9
     assert after_trade[AccountKind.POSITION, COST] == 2_500_000
-    assert (AccountKind.POSITION, COST) not in now and now[AccountKind.CLAIM, USDC] == 400
+    assert now[AccountKind.POSITION, COST] == -3 and now[AccountKind.CLAIM, USDC] == 400
     assert now[AccountKind.UNSETTLED, USDC] == 7
     assert subaccount_balances(engine, BOB)[AccountKind.UNSETTLED, USDC] == -7
+
+
+def test_a_period_says_what_each_market_gave_and_took(engine: sa.Engine) -> None:
+    """S-10, C-5: what a tick settled follows from its marks and from what was held."""
+    (whole,) = position_periods(engine, ALICE)
+    (late,) = position_periods(engine, ALICE, 2, 2)
+    (before,) = position_periods(engine, ALICE, 0, 1)
+
+    assert (whole.opening, whole.bought, whole.sold, whole.closing) == (0, 5 * 10**9, 0, 5 * 10**9)
+    assert (whole.traded, whole.marked, whole.settled) == (2_500_000, 27_500_000, 30_000_000)
+    assert (whole.funding, whole.cost, whole.mark) == (-3, -3, 1_055_000)
+    assert (late.opening, late.traded, late.settled, late.cost) == (5 * 10**9, 0, 30_000_000, 0)
+    assert (before.settled, before.cost, before.mark) == (0, 2_500_000, 0)
+    for each in (whole, before):
+        assert each.traded + each.funding + each.shared + each.marked == each.settled + each.cost
+    assert position_periods(engine, TRADERS) == []
 
 
 @pytest.mark.parametrize("who", [ALICE, BOB, 1_500, TRADERS])
