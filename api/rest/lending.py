@@ -18,7 +18,7 @@ from api.contract import Decimal, Wire
 from api.errors import bad_request
 from api.requests import asset_of, borrow_lend
 from api.rest.route import Call, Route
-from engine import lending, limits, margin
+from engine import bankruptcy, lending, limits, margin
 from engine.commands import LendingSide
 from engine.formulas import lending as formulas
 from engine.formulas.margin import LINE_ONE, leverage_fraction, line_fractions, notional_usd
@@ -53,6 +53,31 @@ class RateCurve(Wire):
     now: RatePoint
     points: list[RatePoint]
     """Every hundredth, and the optimal utilization."""
+
+
+class WrittenDown(Wire):
+    """One debt that nobody could buy back, and what its pool's lenders were paid for it; values in USDC.   [L-7]"""
+
+    timestamp: str
+    quantity: Decimal
+    mark_price: Decimal
+    """Frozen."""
+    value: Decimal
+    paid: Decimal
+    filled: Decimal
+    """By the pool's fees, in its own asset."""
+    hole: Decimal
+
+
+class Recovery(Wire):
+    """What lenders of a money market are due for debts that were written down, and what they lack.   [L-7, R-7]"""
+
+    symbol: str
+    recovery_ratio: Decimal
+    """1 when nothing is lacking, or nothing was ever written down."""
+    value: Decimal
+    hole: Decimal
+    written_down: list[WrittenDown]
 
 
 async def get_lending_markets(call: Call) -> list[contract.BorrowLendMarket]:
@@ -115,6 +140,35 @@ async def get_apy(call: Call) -> contract.ApyRates:
 async def execute_borrow_lend(call: Call) -> None:
     """Lend, after repaying what is owed of the asset; or borrow, after redeeming what is lent.   [B-8, B-10]"""
     await call.perform("borrowLendExecute")
+
+
+async def get_recovery(call: Call) -> Recovery:
+    """The lenders' recovery ratio, and every debt that was written down.   [L-7]"""
+    state, symbol = call.state, call.query.symbol
+    asset_id = asset_of(symbol, state)
+    pool = state.pools.get(asset_id)
+    if pool is None:
+        raise bad_request(f"{symbol} has no money market", "INVALID_ASSET")
+    found, due = bankruptcy.recovery(state, asset_id)
+    decimals, places = state.assets[asset_id].decimals, state.assets[state.usdc].decimals
+    return Recovery(
+        symbol=symbol,
+        recovery_ratio=annual_rate(mul_div_half_even(formulas.RATE_ONE, found, due) if due else formulas.RATE_ONE),
+        value=format_decimal(due, places),
+        hole=format_decimal(due - found, places),
+        written_down=[
+            WrittenDown(
+                timestamp=naive_iso(each.at_us),
+                quantity=format_decimal(each.atoms, decimals),
+                mark_price=price_in_usd(each.mark),
+                value=format_decimal(each.value, places),
+                paid=format_decimal(each.paid, places),
+                filled=format_decimal(each.filled, places),
+                hole=format_decimal(each.hole, places),
+            )
+            for _number, each in sorted(pool.write_downs.items())
+        ],
+    )
 
 
 async def get_rate_curve(call: Call) -> RateCurve:
@@ -274,6 +328,15 @@ ROUTES = [
         instruction="borrowLendExecute",
         body=contract.BorrowLendExecutePayload,
         changes=True,
+    ),
+    Route(
+        method="GET",
+        path="/satchel/v1/lending/recovery",
+        handler=get_recovery,
+        summary="Debts of a money market that were written down, and what its lenders were paid",
+        tag="Borrow and lend",
+        query=contract.SymbolQuery,
+        answer=Recovery,
     ),
     Route(
         method="GET",

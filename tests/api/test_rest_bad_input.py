@@ -290,6 +290,8 @@ async def test_a_batch_with_bad_orders_does_the_good_ones(running: Venue, alice:
         ("/api/v1/borrowLend/apy?tierId=none", 400),
         ("/satchel/v1/lending/curve", 400),
         ("/satchel/v1/lending/curve?symbol=ROWAN", 400),
+        ("/satchel/v1/lending/recovery", 400),
+        ("/satchel/v1/lending/recovery?symbol=ROWAN", 400),
         ("/satchel/v1/collateral/curve?symbol=NO", 400),
         ("/satchel/v1/collateral/curve?symbol=SOL&quantity=-1", 400),
         ("/satchel/v1/collateral/curve?symbol=SOL&quantity=0.0000000001", 400),

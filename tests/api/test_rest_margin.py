@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from engine import lending, limits, margin, snapshot
+from engine import lending, limits, margin, recoveries, snapshot
 from engine.commands import ConfigureAsset, ConfigureMarket, ReceiveYield
 from engine.formulas.lending import RATE_ONE, borrow_rate, lend_rate
 from engine.formulas.margin import LINE_ONE, line_fractions, margin_line
-from engine.parameters import BookState, LendingState
+from engine.parameters import PRICE_SCALE, BookState, LendingState
 from engine.state import Subaccount
 from ledger.amounts import format_decimal, parse_decimal
 from tests.api.edge import SOMEWHERE, Reply, Trader, Venue, request, venue
@@ -155,6 +155,21 @@ async def test_capital_and_positions_are_the_engines_figures_with_interest_up_to
     assert balances["SOL"]["available"] == "2004.995" or Fraction(balances["SOL"]["available"]) > 2_000
     locked = await ask(bob, "/api/v1/capital", "balanceQuery")
     assert locked["USDC"]["locked"] == "900"
+
+
+async def test_lenders_see_what_written_down_debts_brought_them(running: Venue) -> None:
+    """L-7, R-7"""
+    await market_of_two(running)
+    nothing = (await running.get("/satchel/v1/lending/recovery?symbol=USDC")).json
+    assert nothing == {"symbol": "USDC", "recoveryRatio": "1", "value": "0", "hole": "0", "writtenDown": []}
+    state = running.node.state
+    found = recoveries.write_down(state, USDC, running.node.now_us(), 3 * 10**6, PRICE_SCALE, 3 * 10**6)
+    recoveries.pay(found, 2 * 10**6)
+
+    told = (await running.get("/satchel/v1/lending/recovery?symbol=USDC")).json
+
+    assert (told["recoveryRatio"], told["value"], told["hole"]) == ("0.666666666666666667", "3", "1")
+    assert [(each["quantity"], each["paid"], each["markPrice"]) for each in told["writtenDown"]] == [("3", "2", "1")]
 
 
 async def test_money_markets_now_and_over_the_whole_curve(running: Venue) -> None:
