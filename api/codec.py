@@ -489,6 +489,12 @@ class Codec:
             close=UNSET if row.close_price_ticks is None else market.price(row.close_price_ticks),
         )
 
+    def price_kline(self, row: KlineRow) -> contract.Kline:
+        """A candle of a mark or an index: its prices are in PRICE_SCALE, and nothing is traded at it."""
+        prices = (row.open_price_ticks, row.high_price_ticks, row.low_price_ticks, row.close_price_ticks)
+        said = (UNSET if price is None else price_in_usd(price) for price in prices)
+        return contract.Kline(seconds_iso(row.start_s), seconds_iso(row.end_s), "0", "0", "0", *said)
+
     def ticker(self, row: TickerRow) -> contract.Ticker:
         """`priceChangePercent` is a fraction of the first price, to nine decimals, ties to even."""
         market = self.market(row.market_id)

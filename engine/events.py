@@ -514,6 +514,13 @@ class MarksChanged(_Fact):
     market_ids: tuple[int, ...] = ()
 
 
+class MarketsPriced(_Fact):
+    """Mark and index of these markets as they stand now, in PRICE_SCALE USD: one of them has moved.   [P-1, P-2]"""
+
+    rows: tuple[tuple[int, int, int], ...]
+    """(market, mark, index); a spot market's are its base asset's."""
+
+
 class DustConverted(_Fact):
     """Dust of `asset_id` became `usdc_atoms` (negative: a dust debt was bought back).   [S-3]"""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from engine import funding
 from engine.commands import FeedQuotes, Quote, SampleMarks, SetPrices
-from engine.events import MarksChanged, Outcome, PricesSet
+from engine.events import MarketsPriced, MarksChanged, Outcome, PricesSet
 from engine.fees import USDC
 from engine.formulas import prices as formulas
 from engine.formulas.funding import premium as premium_of
@@ -325,7 +325,7 @@ def _remark(state: State, asset_ids: Iterable[int], outcome: Outcome) -> None:
         if _set_mark(state, one, _mark(one, outcome.at_us <= one.live_until_us)):
             moved.assets.append(asset_id)
         _remark_perpetuals(state, perpetuals.get(asset_id, ()), outcome.at_us, moved)
-    _report(state, moved, outcome)
+    _report(state, moved, outcome, asset_ids)
 
 
 def _remark_perpetuals(state: State, markets: Iterable[Market], at_us: int, moved: _Moved) -> None:
@@ -337,12 +337,26 @@ def _remark_perpetuals(state: State, markets: Iterable[Market], at_us: int, move
                 funding.start(state, market, at_us)
 
 
-def _report(state: State, moved: _Moved, outcome: Outcome) -> None:
+def _report(state: State, moved: _Moved, outcome: Outcome, indexed: Iterable[int] = ()) -> None:
+    """`indexed`: assets whose index was set, whether their marks moved or not."""
     # The bands follow the index and the means, which move also where no mark does.
     state.valuations.bounds.clear()
     if moved.assets or moved.markets:
         state.marks_version += 1
         outcome.events.append(MarksChanged(tuple(sorted(moved.assets)), tuple(sorted(moved.markets))))
+    bases, markets = {*moved.assets, *indexed}, set(moved.markets)
+    rows = tuple(
+        (number, _mark_of(state, market), index_price(state, market.parameters.base_asset_id))
+        for number, market in state.markets.items()
+        if (market.parameters.base_asset_id in bases or number in markets) and _mark_of(state, market)
+    )
+    if rows:
+        outcome.events.append(MarketsPriced(rows))
+
+
+def _mark_of(state: State, market: Market) -> int:
+    parameters = market.parameters
+    return mark_price(state, parameters.base_asset_id) if parameters.perpetual is None else market.mark
 
 
 def _set_mark(state: State, one: _Subject, mark: int) -> bool:

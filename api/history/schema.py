@@ -407,6 +407,21 @@ rfq_fill = sa.Table(
 
 QUOTES = (strategy, rfq, quote, rfq_fill)
 
-PERPETUALS = (position, position_change, funding, tick, settlement, shared_loss, liquidation)
+price = sa.Table(
+    "history_price",
+    metadata,
+    _key("market_id"),
+    _key("is_index"),
+    _key("period_s"),
+    _key("start_s"),
+    _digits("open"),
+    _digits("high"),
+    _digits("low"),
+    _digits("close"),
+)
+"""Candles of a minute and of an hour of a market's mark (`is_index` 0) and index (1), in PRICE_SCALE USD; none where
+neither moved."""
+
+PERPETUALS = (position, position_change, funding, tick, settlement, shared_loss, liquidation, price)
 
 TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, *PERPETUALS, *QUOTES, cursor)

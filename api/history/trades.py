@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from api.candles import HOUR, MINUTE, SECOND, Candle, Series, add_up, base_period
+from api.candles import HOUR, MINUTE, SECOND, Candle, Series, add_up, base_period, bounds
 from api.history import schema
 from api.history.following import History
+from api.history.prices import price_candle
 from api.history.records import candle_from, trade_from
 from api.market_data import KEEP, MAX_KLINES, RECENT_TRADES, MarketData
 from api.rows import KlineRow, Page, TradeRow
@@ -25,6 +26,34 @@ async def read_klines(history: History, market_id: int, interval: str, start_s: 
     def read(connection: sa.Connection) -> list[KlineRow]:
         candles = _candles_between(connection, market_id, period_s, start_s, end_s)
         return add_up(candles, interval, start_s, end_s, MAX_KLINES)
+
+    return await history.read(read)
+
+
+async def read_prices(
+    history: History, market_id: int, is_index: bool, interval: str, start_s: int, end_s: int
+) -> list[KlineRow]:
+    """Candles that begin in [start_s, end_s), oldest first; a price that stood still is a flat one.   [W-3]"""
+    period_s = max(MINUTE, base_period(interval))
+    table = schema.price
+    wanted = (
+        table.c.market_id == market_id,
+        table.c.is_index == int(is_index),
+        table.c.period_s == period_s,
+    )
+    place = bounds(interval, start_s)
+    first_s = place.start_s if place.start_s >= start_s else place.end_s
+    inside = (
+        sa.select(table).where(*wanted, table.c.start_s >= first_s, table.c.start_s < end_s).order_by(table.c.start_s)
+    )
+    before = sa.select(table).where(*wanted, table.c.start_s < first_s).order_by(table.c.start_s.desc()).limit(1)
+
+    def read(connection: sa.Connection) -> list[KlineRow]:
+        candles = [price_candle(row) for row in connection.execute(inside)]
+        last = connection.execute(before).first()
+        if last is not None and (not candles or candles[0].start_s > first_s):
+            candles.insert(0, Candle(first_s, int(last.close)))
+        return _filled(add_up(candles, interval, start_s, end_s, MAX_KLINES))
 
     return await history.read(read)
 
@@ -99,3 +128,14 @@ def _first_trade_at(connection: sa.Connection, market_id: int, at_us: int) -> in
         else:
             high = middle
     return low
+
+
+def _filled(rows: list[KlineRow]) -> list[KlineRow]:
+    """Where nothing moved, the price is what it was."""
+    filled: list[KlineRow] = []
+    for row in rows:
+        if row.close_price_ticks is None:
+            price = filled[-1].close_price_ticks
+            row = KlineRow(row.start_s, row.end_s, price, price, price, price, 0, 0, 0)
+        filled.append(row)
+    return filled

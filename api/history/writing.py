@@ -11,6 +11,7 @@ from api.candles import HOUR, MINUTE, Candle
 from api.history import schema
 from api.history.loans import Loan, Movement, moved_loans, running_periods
 from api.history.positions import Change, Position, changed_positions
+from api.history.prices import PriceCandles
 from api.history.records import (
     candle_from,
     candle_row,
@@ -39,6 +40,7 @@ from engine.events import (
     LendingMoved,
     LiquidationChanged,
     LossShared,
+    MarketsPriced,
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
@@ -86,6 +88,7 @@ class Writer:
             self._newest = _newest_candles(connection)
             self._closed_periods = running_periods(connection)
             self._newest_ticks = _newest_ticks(connection)
+            self._prices = PriceCandles(connection)
             if self._postgresql:
                 for table in schema.TABLES:
                     connection.exec_driver_sql(
@@ -103,7 +106,7 @@ class Writer:
                 batch.loans = moved_loans(self._connection, batch.movements)
             if batch.changes:
                 batch.positions = changed_positions(self._connection, batch.changes)
-            for table, rows in batch.rows():
+            for table, rows in (*batch.rows(), (schema.price, self._prices.take())):
                 if rows:
                     self._upsert(table, rows)
             self._upsert(schema.cursor, [(1, taken[-1][0])])
@@ -135,6 +138,8 @@ class Writer:
             elif kind is DustConverted:
                 batch.dust.append(dust_row(event, outcome.seq, conversions, outcome.at_us))
                 conversions += 1
+            elif kind is MarketsPriced:
+                self._prices.add(event.rows, outcome.at_us)
             elif kind is StrategyChanged:
                 batch.strategies[event.strategy.strategy_id] = event.strategy
             elif kind is RfqChanged:

@@ -7,7 +7,7 @@ from typing import Any
 from api import contract
 from api.codec import MARKET_TYPE_NAMES
 from api.errors import bad_request, not_found, not_implemented
-from api.history.trades import read_klines, read_trades
+from api.history.trades import read_klines, read_prices, read_trades
 from api.requests import market_of
 from api.rest.route import Answer, Call, Route, page_of, paged
 from engine.parameters import BookState
@@ -79,17 +79,24 @@ async def get_depth(call: Call) -> contract.Depth:
 
 
 async def get_klines(call: Call) -> list[contract.Kline]:
-    """Candles that begin in [startTime, endTime), seconds; without endTime up to now.   [W-3]"""
+    """Candles that begin in [startTime, endTime), seconds; without endTime up to now. Those of marks and indexes have
+    no volume; they are kept by the minute, so there are none of a second.   [W-3]
+    """
     query: contract.KlinesQuery = call.query
     market_id = market_of(query.symbol, call.state).market_id
-    if query.price_type not in (None, "Last"):
-        raise not_implemented(f"priceType {query.price_type}")
     start = query.start_time
     end = call.state.at_us // 1_000_000 + 1 if query.end_time is None else query.end_time
     candles = (end - start) // INTERVAL_SECONDS[query.interval]
     if start < 0 or candles > MAX_CANDLES:
         asked = f"{start} to {end} is {candles} candles of {query.interval}"
         raise bad_request(f"{asked}, at most {MAX_CANDLES}", "INVALID_RANGE")
+    if query.price_type not in (None, "Last"):
+        if query.interval == "1s":
+            raise not_implemented("interval 1s of marks and indexes")
+        end = min(end, call.node.now_us() // 1_000_000 + 1)
+        is_index = query.price_type == "Index"
+        rows = await read_prices(call.node.history, market_id, is_index, query.interval, start, end)
+        return [call.codec.price_kline(row) for row in rows]
     source = call.node.market_data
     if source.remembers(market_id, query.interval, start):
         rows = source.klines(market_id, query.interval, start, end)

@@ -356,3 +356,35 @@ async def test_a_liquidation_is_visible_in_every_stream_and_history(running: Ven
     assert sum(Decimal(row["quantity"]) for row in system) == -fees
     everything = await ask(alice, "/wapi/v1/history/settlement", "settlementHistoryQueryAll", limit=1000)
     assert sum(Decimal(row["quantity"]) for row in everything) == await usdc(alice) - 200
+
+
+async def test_candles_of_the_mark_and_the_index(running: Venue) -> None:
+    """P-2, W-3: what moved within a minute; a price that stood still is a flat candle; the mark follows its book."""
+    start = running.node.now_us() // 1_000_000
+    start += -start % 60
+    for price, wait in (("101", 70_000), ("105", 10_000), ("99", 10_000), ("102", 200_000)):
+        await dev(running, "prices", {"SOL": price})
+        await dev(running, "clock", {"advanceMs": wait})
+    path = f"/api/v1/klines?symbol={PERP}&startTime={start}&priceType="
+    for kind in ("Index", "Mark"):
+        rows = (await running.get(f"{path}{kind}&interval=1m")).json
+        assert len(rows) == (running.node.now_us() // 1_000_000 - start) // 60 + 1
+        assert [rows[0][name] for name in ("open", "high", "low", "close")] == ["101", "101", "101", "101"]
+        assert [rows[1][name] for name in ("open", "high", "low", "close")] == ["105", "105", "99", "102"]
+        assert {(row["open"], row["close"], row["volume"]) for row in rows[2:]} == {("102", "102", "0")}
+        longer = (await running.get(f"{path.replace(str(start), str(start - start % 3600))}{kind}&interval=1h")).json
+        assert [(row["open"], row["high"], row["low"], row["close"]) for row in longer] == [("100", "105", "99", "102")]
+    later = (await running.get(f"{path}Mark&interval=1m&endTime={start + 60}")).json
+    assert len(later) == 1
+    spot = (await running.get(f"/api/v1/klines?symbol=SOL_USDC&startTime={start}&priceType=Mark&interval=5m")).json
+    assert spot and spot[-1]["close"] == "102"
+    assert (await running.get(f"{path}Mark&interval=1s")).json["code"] == "NOT_IMPLEMENTED"
+    # Open, high, low, close: at 10 ticks off the index a book of its own moves the mark, not the index.
+    maker = await running.trader(USDC="10000")
+    for side, price in (("Bid", "102.2"), ("Ask", "102.4")):
+        assert (await maker.place(PERP, side, price, "1")).status == 200
+    await dev(running, "clock", {"advanceMs": 120_000})
+    last = {
+        kind: (await running.get(f"{path}{kind}&interval=1m")).json[-1]["close"] for kind in ("Index", "Mark")
+    }
+    assert last["Index"] == "102" and Decimal("102") < Decimal(last["Mark"]) < Decimal("102.3")
