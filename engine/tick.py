@@ -160,7 +160,10 @@ def _settle(state: State, outcome: Outcome, second: int) -> None:
         return
     marks = tuple((market.parameters.market_id, market.settled, market.mark_lot) for market in gains.markets)
     post_batch(state, outcome, JournalKind.SETTLEMENT, (second, marks, tuple(till.into.memos)), postings, columns)
-    outcome.settled = np.union1d(gains.ids, [gain.subaccount_id for gain in gains.virtual]).astype(np.int64)
+    outcome.settled = gains.ids
+    if gains.virtual:
+        claimed = np.array([gain.subaccount_id for gain in gains.virtual], dtype=np.int64)
+        outcome.settled = np.union1d(gains.ids, claimed)
     for held in gains.closed:
         drop_position(held)
     till.report("realize")

@@ -24,7 +24,7 @@ class Hall(Pit):
         self.bidder = self.member("bidder", 10_000_000)
         self.spot = {name: self.exchange.market(f"{name}_USDC") for name in ("SOL", "ETH")}
 
-    def bids(self, name: str, ticks: int, lots: int) -> None:
+    def bids_for(self, name: str, ticks: int, lots: int) -> None:
         self.market = self.spot[name]
         self.bidder.buys(lots, ticks)
         self.market = self.perpetual
@@ -58,7 +58,7 @@ def hall() -> Hall:
 
 def test_the_fewest_lots_that_cover_the_loss_with_their_fee_are_sold(hall: Hall) -> None:
     debtor = short_of_usdc(hall, SOL=40 * SOL)
-    hall.bids("SOL", 14_850, 100_000)
+    hall.bids_for("SOL", 14_850, 100_000)
     before = debtor.usdc
     hall.price(148)
     outcomes = hall.exchange.advance(10)
@@ -76,7 +76,7 @@ def test_the_fewest_lots_that_cover_the_loss_with_their_fee_are_sold(hall: Hall)
 def test_lent_collateral_is_redeemed_for_it(hall: Hall) -> None:
     debtor = short_of_usdc(hall, SOL=40 * SOL)
     debtor.does(UpdateAccount(debtor.subaccount, auto_lend=True))
-    hall.bids("SOL", 14_850, 100_000)
+    hall.bids_for("SOL", 14_850, 100_000)
     hall.price(148)
     outcomes = hall.exchange.advance(10)
     assert hall.conversions(outcomes) and debtor.account.unsettled == 0
@@ -85,7 +85,7 @@ def test_lent_collateral_is_redeemed_for_it(hall: Hall) -> None:
 def test_nothing_is_sold_below_the_index_floor(hall: Hall) -> None:
     """Best bid 144, index 148: 0.98 × 148 = 145.04 is more than anybody bids.   [S-12 (4)]"""
     debtor = short_of_usdc(hall, SOL=40 * SOL)
-    hall.bids("SOL", 14_400, 100_000)
+    hall.bids_for("SOL", 14_400, 100_000)
     hall.price(148)
     outcomes = hall.exchange.advance(10)
     assert hall.conversions(outcomes) == []
@@ -96,7 +96,7 @@ def test_nothing_is_sold_below_the_index_floor(hall: Hall) -> None:
     ]
     assert {(each.side, each.price_ticks) for each in orders} == {(Side.ASK, 14_504)}
     # Retried at each tick: when somebody bids enough, it is paid.
-    hall.bids("SOL", 14_800, 100_000)
+    hall.bids_for("SOL", 14_800, 100_000)
     hall.exchange.advance(10)
     assert debtor.account.unsettled == 0
 
@@ -105,7 +105,7 @@ def test_the_asset_of_the_greater_weight_and_value_goes_first(hall: Hall) -> Non
     debtor = short_of_usdc(hall, SOL=2 * SOL, ETH=ETH)
     weights = {name: hall.exchange.state.assets[hall.exchange.asset(name)].weight for name in ("SOL", "ETH")}
     for name, ticks in (("SOL", 14_850), ("ETH", 299_000)):
-        hall.bids(name, ticks, 10_000)
+        hall.bids_for(name, ticks, 10_000)
     hall.price(148)
     sold = hall.conversions(hall.exchange.advance(10))
     first = max(("SOL", "ETH"), key=lambda name: (weights[name], {"SOL": 296, "ETH": 3_000}[name]))
@@ -115,8 +115,8 @@ def test_the_asset_of_the_greater_weight_and_value_goes_first(hall: Hall) -> Non
 
 def test_what_one_asset_does_not_cover_the_next_does(hall: Hall) -> None:
     debtor = short_of_usdc(hall, SOL=SOL, ETH=ETH)
-    hall.bids("ETH", 299_000, 1)
-    hall.bids("SOL", 14_850, 10_000)
+    hall.bids_for("ETH", 299_000, 1)
+    hall.bids_for("SOL", 14_850, 10_000)
     hall.price(148)
     sold = hall.conversions(hall.exchange.advance(10))
     assert {market for market, _price, _lots in sold} == set(hall.spot.values())
@@ -128,7 +128,7 @@ def test_who_borrows_for_settlements_sells_nothing_while_the_pool_lends(hall: Ha
     lender.does(UpdateAccount(lender.subaccount, auto_lend=True))
     debtor = short_of_usdc(hall, SOL=40 * SOL)
     debtor.does(UpdateAccount(debtor.subaccount, auto_borrow_settlements=True))
-    hall.bids("SOL", 14_850, 100_000)
+    hall.bids_for("SOL", 14_850, 100_000)
     hall.price(148)
     assert hall.conversions(hall.exchange.advance(10)) == []
     assert hall.exchange.state.usdc in debtor.account.debts and debtor.account.unsettled == 0
