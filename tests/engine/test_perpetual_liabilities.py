@@ -14,11 +14,12 @@ import pytest
 from api.epochs import continued, image_of
 from api.node import balance_totals
 from engine import liabilities, margin
-from engine.commands import BorrowLend, CloseEpoch, LendingSide, UpdateAccount
+from engine.commands import BorrowLend, CancelAllOrders, CloseEpoch, LendingSide, Side, UpdateAccount
 from engine.events import EpochClosed
 from engine.state import State
 from ledger.chart import contracts, cost
 from ledger.invariants import RunningTotals
+from ledger.journal import JournalKind
 from por import verifier
 from por.epochs import Epoch, build_epoch
 from por.log import Log
@@ -155,3 +156,51 @@ def test_the_epoch_has_the_ledgers_own_sums(pit: Pit) -> None:
     assert not any(atoms for (_kind, asset), atoms in totals.items() if asset == contracts(market))
     users = sum(atoms for (kind, asset), atoms in totals.items() if asset == cost(market) and kind == 20)
     assert next(each for each in epoch.header.markets if each.market == PERP).cost == users == 0
+
+
+def crashed(seed: int, gap: float) -> tuple[Pit, list[Member]]:
+    """Traders at high leverage in both modes, lenders and borrowers of SOL and USDC, a gap on a thin book, a minute of
+    the ladder."""
+    random = Random(seed)
+    pit = Pit()
+    bank = pit.member("bank", 300_000, SOL=500 * 10**9)
+    for asset, atoms in ((pit.state.usdc, 200_000 * USDC), (pit.base, 400 * 10**9)):
+        bank.does(BorrowLend(bank.subaccount, asset, LendingSide.LEND, atoms))
+    members = [pit.member(f"member {number}", random.randrange(2_000, 4_000)) for number in range(8)]
+    for member in members[:3]:
+        member.does(UpdateAccount(member.subaccount, auto_realize_pnl=False))
+    for member in members[3:5]:
+        member.does(BorrowLend(member.subaccount, pit.base, LendingSide.BORROW, random.randrange(5, 14) * 10**9))
+    members[7].does(UpdateAccount(members[7].subaccount, auto_lend=True))
+    for _trade in range(10):
+        buyer, seller = random.sample(members, 2)
+        lots = random.randrange(100, 9_000)
+        if seller.trade(Side.ASK, lots, 15_000).rejection is None:
+            buyer.trade(Side.BID, lots, 15_000)
+        for each in (buyer, seller):
+            each.tries(CancelAllOrders(each.subaccount))
+    pit.exchange.advance(20)
+    bank.trade(Side.BID, 700, round(15_000 * (1 + gap)) or 1)
+    pit.price(150 * (1 + gap))
+    pit.exchange.advance(61)
+    return pit, [bank, *members]
+
+
+@pytest.mark.parametrize("gap", [-0.6, -0.3, 0.3, 0.8])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_epoch_after_a_gap_balances_and_everybody_verifies_it(seed: int, gap: float) -> None:
+    """Whatever the ladder did: bankrupt accounts, the fund's holdings, holes, what waits, is all in it.   [R-6, R-7]"""
+    pit, members = crashed(seed, gap)
+    epoch = epoch_of(pit)
+
+    assert RunningTotals(balance_totals(pit.state)).violations() == []
+    assert epoch.header.pool_holes == {
+        pit.state.assets[asset_id].symbol: atoms for asset_id, atoms in pit.state.holes.items()
+    }
+    kinds = {entry.kind for outcome in pit.exchange.outcomes for entry in outcome.journal}
+    assert JournalKind.LIQUIDATION_STARTED in kinds
+    log = Log([epoch.header])
+    for member in members:
+        verifier.verify(proof_of(log, epoch, member.subaccount))
+        shown, sums = leaf(pit.state, member), member.sums()
+        assert (signed(shown, "net_equity"), shown["maintenance_margin"]) == (sums.equity, sums.maintenance)
