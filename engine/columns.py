@@ -151,6 +151,8 @@ class Columns:
         """Subaccounts that the columns cannot describe; asked exactly at every sweep."""
         self.swept = 0
         """Full sweeps so far."""
+        self.looked_at = 0
+        """Rows that the last sweep looked at."""
         self.nearest = nearest
         """How many rows every sweep looks at."""
         self._rows = 0
@@ -259,6 +261,7 @@ class Columns:
         assert near is not None
         rows, unseen = self._look_again()
         numbers = list(self._watched)
+        self.looked_at = len(numbers) + len(unseen)
         doubtful = [numbers[at] for at in _unsafe(self._bounds(screen, rows, len(numbers)))]
         if unseen:
             others = self._all.take(np.array(unseen, dtype=np.int64))
@@ -288,9 +291,11 @@ class Columns:
     def _sweep(self, screen: _Screen) -> list[int]:
         """All rows; remembers which are nearest to their threshold."""
         self.swept += 1
+        self.looked_at = self._rows
         self._unseen = {}
         bounds = self._bounds(screen, self._all, self._rows)
-        farthest, numbers = _FARTHEST, range(1, self._rows)
+        farthest = _FARTHEST
+        numbers = list(range(1, self._rows))
         if self._rows > self.nearest + 1:
             reach = self._reach(bounds, screen)
             reach[0] = np.inf

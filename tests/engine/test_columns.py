@@ -292,7 +292,7 @@ def test_a_sweep_after_small_moves_looks_at_few_and_finds_all(seed: int) -> None
     assert swept.swept <= 25
 
 
-def test_a_quiet_sweep_looks_at_the_nearest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_sweep_looks_at_the_nearest_only() -> None:
     accounts = Accounts(Random(3), assets=6)
     state, market = accounts.state, accounts.state.markets[accounts.markets[0]]
     market.settled = market.mark_lot = 10**8
@@ -301,19 +301,11 @@ def test_a_quiet_sweep_looks_at_the_nearest_only(monkeypatch: pytest.MonkeyPatch
         accounts.add_positions(subaccount, Positions({accounts.markets[0]: (1, 0)}, {}, 0, True))
     swept = Columns(state, nearest=10)
     rows: list[int] = []
-    screened = Columns._bounds
-
-    def noted(self: Columns, *given: Any) -> columns.Bounds:
-        rows.append(given[2])
-        return screened(self, *given)
-
-    monkeypatch.setattr(Columns, "_bounds", noted)
-    swept.in_liquidation(accounts.at_us)
-    market.mark_lot -= 10**5
-    state.marks_version += 1
-    swept.in_liquidation(accounts.at_us)
-    market.mark_lot -= 10**8 // 2
-    state.marks_version += 1
+    for fall in (0, 10**5, 10**8 // 2):
+        market.mark_lot -= fall
+        state.marks_version += 1
+        swept.in_liquidation(accounts.at_us)
+        rows.append(swept.looked_at)
     assert swept.in_liquidation(accounts.at_us) == one_by_one(state, accounts.at_us) != []
     assert rows == [101, 10, 101] and swept.swept == 2
 
