@@ -215,6 +215,9 @@ def audit(
 @app.command()
 def receipt(
     seq: Annotated[int | None, typer.Argument(help="Journal transaction; leave out with --verify.")] = None,
+    subaccount: Annotated[
+        int | None, typer.Option("--subaccount", help="Prove this subaccount's rows of its columns too.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the receipt to this file.")] = None,
     verify: Annotated[Path | None, typer.Option("--verify", help="Verify this receipt, offline.")] = None,
     public_key: Annotated[
@@ -227,7 +230,7 @@ def receipt(
     """Write the offline receipt of a journal transaction, or verify one."""
     from tools import reports
 
-    _end(lambda: reports.receipt(data, database, seq, out, verify, public_key, json), json)
+    _end(lambda: reports.receipt(data, database, seq, subaccount, out, verify, public_key, json), json)
 
 
 @app.command()

@@ -106,12 +106,16 @@ def receipt(
     data: Path,
     database: str | None,
     seq: int | None,
+    subaccount: int | None,
     out: Path | None,
     verify: Path | None,
     public_key: str | None,
     as_json: bool,
 ) -> int:
-    """Write a journal transaction's receipt, or verify one without any database.   [A-4]"""
+    """Write a journal transaction's receipt, or verify one without any database.   [A-4]
+
+    Of a transaction in columns (a settlement tick) it proves the rows of `subaccount`.   [S-14]
+    """
     if (seq is None) == (verify is None):
         raise CannotRun("nothing to do", "give the number of a journal transaction, or --verify FILE")
     if verify is not None:
@@ -119,7 +123,8 @@ def receipt(
     assert seq is not None
     with reading(data, database) as engine:
         try:
-            document = make_receipt(Store(engine), seq)
+            store = Store(engine)
+            document = make_receipt(store, seq, *([] if subaccount is None else _with_rows(store, seq, subaccount)))
         except ReceiptError as problem:
             raise CannotRun(str(problem), "`satchel statement SUBACCOUNT` lists the numbers") from None
     if out is None:
@@ -131,6 +136,17 @@ def receipt(
     else:
         say(f"receipt of journal transaction {seq} written to {out}")
     return FINE
+
+
+def _with_rows(store: Store, seq: int, subaccount: int) -> list[AccountId]:
+    """Those of the subaccount's accounts that have a row in the transaction's columns."""
+    accounts = [account_id(kind, subaccount) for kind in STATEMENT_KINDS]
+    batches = [batch for entry in store.journal(seq, seq) for batch in entry.batches]
+    return [
+        account
+        for account in accounts
+        if any(batch.account_kind == kind_of(account) and batch.atoms_of(subaccount) for batch in batches)
+    ]
 
 
 # Statements.

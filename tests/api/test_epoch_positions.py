@@ -125,3 +125,5 @@ async def test_a_traders_statement_balances_and_receipts(tmp_path: Path) -> None
     key = base64.b64encode(proven.header.public_key).decode()
     words = satchel("receipt", "--verify", str(file), "--public-key", key, *data)
     assert f"subaccount/{alice.subaccount_id}/available" in words
+    mine = satchel("receipt", str(ticks[0]["journal"]), "--subaccount", str(alice.subaccount_id), *data)
+    assert json.loads(mine) == receipt
