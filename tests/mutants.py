@@ -54,6 +54,9 @@ FILL_OR_KILL = "tests/engine/test_fill_or_kill.py"
 WAITING = "tests/engine/test_waiting_snapshot.py"
 ADL = "tests/engine/test_deleveraging.py"
 BACKSTOP = "tests/engine/test_backstop.py"
+VIRTUAL = "tests/engine/test_virtual.py"
+DEBTS = "tests/engine/test_bankruptcy.py"
+LENDER_ADL = "tests/engine/test_lender_adl.py"
 INSURANCE = "tests/engine/test_insurance.py"
 LADDER_FORMULAS = "tests/engine/formulas/test_liquidation.py"
 TIMEOUT_SECONDS = 300
@@ -422,8 +425,8 @@ MUTANTS = (
            "    del rfq.quotes[quoted.quote_id]\n    _cancel_quotes", "    market.last_price_ticks = price\n    del rfq.quotes[quoted.quote_id]\n    _cancel_quotes", (RFQ,)),
     Mutant("fill or kill counts on every maker", "engine/fill_or_kill.py",
            "return after.equity - loss - _SLACK_USD > after.initial", "return True", (FILL_OR_KILL,)),
-    Mutant("fill or kill counts a maker's orders one by one", "engine/fill_or_kill.py",
-           "account.lots += signed", "account.lots = signed", (FILL_OR_KILL,)),
+    Mutant("fill or kill counts a maker's fees one by one", "engine/fill_or_kill.py",
+           "account.fee += fee_atoms(", "account.fee = fee_atoms(", (FILL_OR_KILL,)),
     Mutant("a loaded state forgets what was triggered", "engine/snapshot.py",
            "state.triggered = {number: waiting[number] for number in image.triggered}", "state.triggered = {}", (WAITING,)),
     Mutant("a loaded state forgets when slices are due", "engine/snapshot.py",
@@ -464,6 +467,33 @@ MUTANTS = (
            "atoms = min(atoms, -subaccount.unsettled, total)", "atoms = min(2 * atoms, total)", (INSURANCE,)),
     Mutant("ladder: the fund sells at any price", "engine/fund_sales.py",
            "if not bound or market.book.bids.best_price_ticks() < bound:", "if not bound:", (INSURANCE,)),
+    Mutant("debts: losers' claims are paid from cash that the pool has not", "engine/virtual.py",
+           "    lacking = max(0, losses - room)",
+           "    lacking = max(0, losses - room - 1_000_000)", (VIRTUAL,)),
+    Mutant("debts: a gain leaves the claim's debt as it is", "engine/virtual.py",
+           "        repaid = min(atoms, owed)",
+           "        repaid = 0", (VIRTUAL,)),
+    Mutant("debts: what is owed at a close is rounded down", "engine/virtual.py",
+           "min(-whole, mul_div_up(-whole, closed, held))",
+           "min(-whole, mul_div_down(-whole, closed, held))", (VIRTUAL,)),
+    Mutant("debts: shares of an ended claim stay with the fund", "engine/virtual.py",
+           "                pool[lend_share(self.usdc)] -= lent_more",
+           "                pool[lend_share(self.usdc)] -= max(lent_more, 0)", (VIRTUAL,)),
+    Mutant("debts: who lends after a write-down is paid for it", "engine/yields.py",
+           "seen=pool.next_write_down",
+           "seen=0", (DEBTS,)),
+    Mutant("debts: the mark of a debt is not frozen", "engine/bankruptcy.py",
+           "        if asset_id not in liquidation.frozen and mark",
+           "        if mark", (DEBTS,)),
+    Mutant("debts: fees fill a hole twice", "engine/bankruptcy.py",
+           "    found.filled += worth",
+           "    found.filled += 2 * worth", (DEBTS,)),
+    Mutant("debts: lent collateral is given back for a little less", "engine/lender_adl.py",
+           "    left = mul_div_up(atoms, mark * usdc_unit, unit * usd)",
+           "    left = mul_div_up(atoms, mark * usdc_unit, unit * usd) * 999 // 1_000", (LENDER_ADL,)),
+    Mutant("debts: the smallest borrower is asked first", "engine/lender_adl.py",
+           "        (-balances.get(balance_key(borrowed(number), share), 0), number)",
+           "        (balances.get(balance_key(borrowed(number), share), 0), number)", (LENDER_ADL,)),
 )  # fmt: skip
 
 

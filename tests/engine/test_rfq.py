@@ -246,6 +246,28 @@ def test_who_gives_value_away_off_the_mark_satisfies_m12(parlour: Parlour) -> No
     assert parlour.desk.is_balanced()
 
 
+def test_off_the_mark_counts_at_the_worst_of_three_prices(parlour: Parlour) -> None:
+    """SOL was at 180 for most of five minutes: a short that M-5 lets be at 150 may give nothing away.   [M-12]"""
+    exchange = parlour.desk.exchange
+    sol, usdc = exchange.asset("SOL"), exchange.asset("USDC")
+    exchange.do(SetPrices(((sol, 180 * PRICE_SCALE),)))
+    exchange.advance(200)
+    exchange.do(SetPrices(((sol, 150 * PRICE_SCALE),)))
+    exchange.advance(1)
+    dora = parlour.desk.trader("dora", usdc=20_000 * 10**6, sol=0)
+    for asset, atoms in ((sol, 5 * 10**12), (usdc, 5 * 10**11)):
+        parlour.carol.does(BorrowLend(parlour.carol.subaccount, asset, LendingSide.LEND, atoms))
+    parlour.carol.buys(50_000, at=15_000)
+    dora.sells(50_000, at=15_000, auto_borrow=True)
+    rfq = parlour.asks(BID, 100, dora)
+    off = parlour.quotes(parlour.bob, rfq, 14_990, 15_001)
+    rejection = dora.tries(AcceptQuote(dora.subaccount, off.quote_id)).rejection
+    assert rejection is not None and rejection.reason is RejectReason.INSUFFICIENT_MARGIN
+    assert rejection.facts["at_worst_prices"] == 1
+    near = parlour.quotes(parlour.bob, rfq, 14_990, 15_000)
+    assert parlour.accepts(near, dora).status is FILLED
+
+
 def test_a_perpetual_is_filled_by_a_quote() -> None:
     room = Parlour("SOL_USDC_PERP")
     rfq = room.asks(BID, 100)

@@ -67,6 +67,7 @@ def hall() -> Hall:
 def test_slices_enter_at_the_beginning_of_each_interval(hall: Hall) -> None:
     created = hall.creates()
     assert created.status == "Running" and hall.slices(0) == [10]
+    assert hall.desk.state.slice_due_us == created.created_at_us + 60_000_000
     assert hall.slices(59) == [] and hall.slices(1) == [10]
     assert hall.slices(8 * 60) == [10] * 8
     view = hall.ended(created.strategy_id)
