@@ -136,15 +136,15 @@ def test_where_the_fund_cannot_no_provider_is_bound() -> None:
 
 def test_nobody_takes_over_an_account_of_their_own_nor_while_in_liquidation() -> None:
     pit, long, _short = ring()
-    other = pit.member("other", 50_000)
+    other, own = pit.member("other", 50_000), pit.member("own", 50_000)
     register(other, 100_000)
+    register(own, 100_000)
     pit.state.liquidations[other.subaccount] = Liquidation(0)
-    pit.state.backstops[long.subaccount] = None
-    long.account.backstop_usd = 10**15
+    own.account.user = long.account.user
 
-    done, _outcome = pit.step(backstop.take_over, long)
+    done, outcome = pit.step(backstop.take_over, long)
 
-    assert not done and long.lots == 10_000
+    assert not done and not outcome.journal and long.lots == 10_000
 
 
 def test_lent_holdings_and_debts_pass_as_shares() -> None:

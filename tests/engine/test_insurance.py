@@ -190,8 +190,9 @@ def test_what_the_fund_took_is_sold_at_a_tick_and_fills_its_purse() -> None:
     spot = pit.exchange.market("SOL_USDC")
     bid = PlaceOrder(buyer.subaccount, spot, Side.BID, OrderType.LIMIT, price_ticks=6_500, lots=500)
     buyer.does(bid)
-    pit.exchange.advance(10)
+    ran = pit.exchange.advance(10)
     assert pit.state.taken == {sol: 10**9} and pit.insurance == funds
+    assert not any(entries(outcome, JournalKind.INSURANCE) for outcome in ran)
 
     buyer.does(msgspec.structs.replace(bid, price_ticks=12_900, lots=80))
     pit.exchange.advance(10)
