@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from api.epochs import continued, image_of
+from api.epochs import continued, image_of, insurance_value
 from api.node import balance_totals
 from engine import liabilities, margin
 from engine.commands import BorrowLend, CancelAllOrders, CloseEpoch, LendingSide, Side, UpdateAccount
-from engine.events import EpochClosed
+from engine.events import EpochClosed, Outcome
+from engine.posting import post
 from engine.state import State
-from ledger.chart import contracts, cost
+from ledger.chart import INSURANCE_FUND, contracts, cost, lend_share, lent
 from ledger.invariants import RunningTotals
 from ledger.journal import JournalKind
 from por import verifier
@@ -204,3 +205,20 @@ def test_an_epoch_after_a_gap_balances_and_everybody_verifies_it(seed: int, gap:
         verifier.verify(proof_of(log, epoch, member.subaccount))
         shown, sums = leaf(pit.state, member), member.sums()
         assert (signed(shown, "net_equity"), shown["maintenance_margin"]) == (sums.equity, sums.maintenance)
+
+
+def test_what_the_insurance_fund_was_left_with_of_a_loan_is_its_own_and_worth_something(pit: Pit) -> None:
+    """[L-8, R-7] Shares that pass to the fund are no user's claim any more; they cover deficits."""
+    bank = pit.member("bank", 1_000)
+    bank.does(BorrowLend(bank.subaccount, pit.state.usdc, LendingSide.LEND, 600 * USDC))
+    share, passed = lend_share(pit.state.usdc), 200 * USDC * 10**9
+    before = insurance_value(pit.state)
+    outcome = Outcome(pit.state.sequence, pit.exchange.at_us)
+    legs = [(lent(bank.subaccount), share, passed), (INSURANCE_FUND, share, -passed)]
+    post(pit.state, outcome, JournalKind.COLLATERAL_TAKEN, (), legs)
+
+    epoch = epoch_of(pit)
+
+    assert insurance_value(pit.state) - before == 200 * 10**8 == epoch.header.insurance_atoms - before
+    assert epoch.header.total("USDC.lent") == 400 * USDC
+    verifier.verify(proof_of(Log([epoch.header]), epoch, bank.subaccount))
