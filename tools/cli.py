@@ -249,6 +249,19 @@ def statement(
     _end(lambda: reports.statement(data, database, subaccount, since, until, as_of, json), json)
 
 
+@app.command()
+def liquidations(
+    subaccount: Annotated[int, typer.Argument(help="Subaccount id.")],
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """An account's liquidations step by step, every figure computed again from the log."""
+    from tools import recomputing
+
+    _end(lambda: recomputing.liquidations(data, database, subaccount, json), json)
+
+
 @app.command("trial-balance")
 def trial_balance(
     as_of: Annotated[int | None, typer.Option("--as-of", help="As it stood after this block.")] = None,
