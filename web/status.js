@@ -16,6 +16,8 @@ const state = {
   trades: [],
   candles: new Map(),
   ticker: null,
+  mark: null,
+  openInterest: null,
   socket: null,
   clockSkewMs: 0,
   dirty: false,
@@ -50,18 +52,24 @@ async function choose(market) {
   state.sizeDecimals = places(market.filters.quantity.stepSize);
   state.trades = [];
   state.candles = new Map();
-  state.ticker = null;
+  state.ticker = state.mark = state.openInterest = null;
   for (const tab of $("markets").children) {
     tab.setAttribute("aria-selected", String(tab.dataset.symbol === market.symbol));
   }
   history.replaceState(null, "", `#${market.symbol}`);
   listCommands();
-  if (before) send("UNSUBSCRIBE", streams(before.symbol));
+  if (before) send("UNSUBSCRIBE", streams(before));
   await load();
 }
 
-function streams(symbol) {
-  return [`depth.200ms.${symbol}`, `trade.${symbol}`, `ticker.${symbol}`, `kline.1m.${symbol}`];
+function streams({ symbol, marketType }) {
+  const ofAll = [`depth.200ms.${symbol}`, `trade.${symbol}`, `ticker.${symbol}`, `kline.1m.${symbol}`];
+  return marketType === "PERP" ? [...ofAll, `markPrice.${symbol}`, `openInterest.${symbol}`] : ofAll;
+}
+
+/** `SOL_USDC_PERP` as people read it. */
+function title({ symbol }) {
+  return symbol.replace(/_PERP$/, " perp").replace("_", " / ");
 }
 
 /** Subscribe first, then take the snapshots: nothing falls between. */
@@ -70,7 +78,7 @@ async function load() {
   const symbol = encodeURIComponent(market.symbol);
   const book = new Book(state.priceDecimals, state.sizeDecimals);
   state.book = book;
-  send("SUBSCRIBE", streams(market.symbol));
+  send("SUBSCRIBE", streams(market));
   const since = Math.floor(now() / 1000) - CANDLES * MINUTE;
   const [depth, trades, ticker, klines] = await Promise.all([
     get(`/api/v1/depth?symbol=${symbol}&limit=1000`),
@@ -119,6 +127,8 @@ function take(message) {
   if (data.e === "ticker") {
     state.ticker = { first: data.o, last: data.c, high: data.h, low: data.l, base: data.v, quote: data.V, trades: data.n };
   }
+  if (data.e === "markPrice") state.mark = { mark: data.p, index: data.i, rate: data.f, next: data.n };
+  if (data.e === "openInterest") state.openInterest = data.o;
   if (data.e === "kline") addCandle(data.t, data.o, data.h, data.l, data.c);
   state.dirty = true;
 }
@@ -179,6 +189,7 @@ function frame() {
     drawBook();
     drawTrades();
     drawTicker();
+    drawPerpetual();
     drawChart();
     drawAges();
   }
@@ -242,7 +253,7 @@ function drawTrades() {
 function drawTicker() {
   const { ticker, market } = state;
   const last = state.trades[0]?.price ?? ticker?.last;
-  say($("symbol"), market.symbol.replace("_", " / "));
+  say($("symbol"), title(market));
   say($("last"), last ? grouped(last) : "–");
   const change = ticker && last ? changeOf(ticker.first, last) : null;
   say($("change"), change ? `${change.sign} ${change.percent} %` : "");
@@ -253,6 +264,27 @@ function drawTicker() {
   say($("turnover"), ticker ? `${grouped(ticker.quote)} ${market.quoteSymbol}` : "–");
   say($("count"), ticker ? grouped(String(ticker.trades)) : "–");
   document.title = last ? `${grouped(last)} ${market.symbol} – Satchel` : "Satchel – status";
+}
+
+/** What only a perpetual has: its mark beside the index, what the running interval costs longs, what is open. */
+function drawPerpetual() {
+  const { mark, market, openInterest } = state;
+  const isPerpetual = market.marketType === "PERP";
+  for (const line of document.querySelectorAll(".perpetual")) line.hidden = !isPerpetual;
+  if (!isPerpetual) return;
+  say($("mark"), mark ? grouped(mark.mark) : "–");
+  say($("index"), mark ? grouped(mark.index) : "–");
+  say($("funding"), mark ? `${percent(mark.rate)} % in ${minutes(mark.next - now())}` : "–");
+  say($("open-interest"), openInterest ? `${grouped(openInterest)} ${market.baseSymbol}` : "–");
+}
+
+/** A rate in 1e-9 as percent, exact. */
+function percent(rate) {
+  return padded(units(rate, 9), 7);
+}
+
+function minutes(ms) {
+  return `${Math.max(0, Math.ceil(ms / 60_000))} min`;
 }
 
 /** The change in percent with two decimals, toward zero. */
@@ -360,7 +392,7 @@ function buildTabs() {
     tab.type = "button";
     tab.role = "tab";
     tab.dataset.symbol = market.symbol;
-    tab.textContent = market.symbol.replace("_", " / ");
+    tab.textContent = title(market);
     tab.addEventListener("click", () => choose(market));
     $("markets").append(tab);
   }

@@ -84,7 +84,8 @@ async def test_public_answers(tmp_path: Path, contract: Contract) -> None:
     assert health.json == {"status": "Ok", "message": None}
     assert {market["marketType"] for market in spot} == {"SPOT"}
     assert both == markets and {market["marketType"] for market in markets} == {"SPOT", "PERP"}
-    assert one["orderBookState"] == "Closed"
+    assert one["orderBookState"] == "Open" and one["fundingInterval"] == 3_600_000
+    assert one["imfFunction"]["type"] == "sqrt" and one["filters"]["price"]["meanPremiumBand"]["tolerancePct"]
     assert [row["symbol"] for row in status] == ["SOL_USDC"]
     assert ticker["firstPrice"] == "100" and ticker["lastPrice"] == "101.5" and ticker["priceChangePercent"] == "0.015"
     assert (ticker["volume"], ticker["quoteVolume"], ticker["trades"]) == ("1.5", "150.75", "2")

@@ -190,18 +190,32 @@ async def test_another_market_is_a_click_away(visit: Visit, exchange: Exchange) 
     await exchange.place(exchange.maker, "Bid", "50000.1", "0.0123", "BTC_USDC")
     page = visit.page
     await page.goto("/")
-    await page.get_by_role("tab", name="BTC / USDC").click()
+    await page.get_by_role("tab", name="BTC / USDC", exact=True).click()
 
     await expect(page.locator("#symbol")).to_have_text("BTC / USDC", timeout=PATIENCE_MS)
     await expect(page.locator("#bids tr").first).to_contain_text("50,000.1", timeout=PATIENCE_MS)
     await expect(page.locator("#commands")).to_contain_text("symbol=BTC_USDC")
     await exchange.place(exchange.maker, "Ask", "50001.1", "0.5", "BTC_USDC")
     await expect(page.locator("#spread")).to_contain_text("spread ", timeout=PATIENCE_MS)
+    await expect(page.locator("#mark")).to_be_hidden()
 
     await page.reload()
     await expect(page.locator("#symbol")).to_have_text("BTC / USDC", timeout=PATIENCE_MS)
     await exchange.maker.request("orderCancelAll", symbol="BTC_USDC")
     await expect(page.locator("#spread")).to_have_text("waiting for orders", timeout=PATIENCE_MS)
+
+
+async def test_a_perpetual_shows_its_mark_funding_and_open_interest(visit: Visit, exchange: Exchange) -> None:
+    """W-6, P-22"""
+    await exchange.anybody.tell("/dev/v1/prices", {"USDC": "1", "ETH": "2500"})
+    page = visit.page
+    await page.goto("/#ETH_USDC_PERP")
+
+    await expect(page.locator("#symbol")).to_have_text("ETH / USDC perp", timeout=PATIENCE_MS)
+    await expect(page.locator("#mark")).to_have_text("2,500", timeout=PATIENCE_MS)
+    await expect(page.locator("#index")).to_have_text("2,500")
+    await expect(page.locator("#funding")).to_contain_text("% in ")
+    await expect(page.locator("#open-interest")).to_have_text("0.000 ETH", timeout=PATIENCE_MS)
 
 
 async def test_the_theme_is_chosen_once(visit: Visit) -> None:
