@@ -153,6 +153,28 @@ def test_without_funds_the_rest_is_a_hole_that_later_income_fills_for_those_who_
     assert is_whole(arena)
 
 
+def test_the_pools_fees_become_its_lenders_and_make_the_hole_that_much_smaller() -> None:
+    arena = Arena()
+    lender, buyer = arena.member("lender", 0, SOL=60 * SOL), arena.member("buyer", 10**5)
+    short = arena.member("short", 2_000)
+    lends(lender, 60 * SOL)
+    shorts(short, buyer, 40)
+    arena.exchange.advance(86_400)
+    arena.price(400)
+    pool, at_us = arena.state.pools[arena.base], arena.exchange.at_us + 1
+    fees, own = lending.totals(arena.state, pool, at_us).fees, short.usdc
+    mark = arena.state.marks[arena.base]
+
+    outcome = write_down(arena, short)
+
+    (entry,) = entries(outcome, JournalKind.HOLE_FILLED)
+    worth = fees * mark * USDC // (SOL * PRICE_SCALE)
+    value = entries(outcome, JournalKind.DEBT_WRITTEN_DOWN)[0].memo[4]
+    assert fees > 0 and entry.memo == (arena.base, 0, "fees", fees, worth, value - own - worth)
+    assert arena.state.holes == {arena.base: value - own - worth}
+    assert lending.totals(arena.state, pool, arena.exchange.at_us).fees == 0 and is_whole(arena)
+
+
 def test_a_debt_of_all_that_is_lent_ends_the_shares_and_whoever_lends_next_begins_anew() -> None:
     arena = Arena()
     lender, buyer, short = arena.member("lender", 0, SOL=40 * SOL), arena.member("buyer", 10**5), arena.member("s", 900)

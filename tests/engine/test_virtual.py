@@ -197,6 +197,22 @@ def test_closing_with_a_loss_pays_from_what_is_there_and_owes_the_rest_itself(pi
     assert not anna.account.claims and not fund_breaks(pit)
 
 
+def test_a_third_of_a_debt_is_rounded_up_and_a_third_of_a_gain_down(pit: Pit) -> None:
+    """V-4"""
+    bank, anna, boris = pit.member("bank", 1_000_000), pit.member("anna", 1_000), pit.member("boris", 1_000)
+    lends(bank, 1_000)
+    for each in (anna, boris):
+        goes_virtual(each)
+    moves(pit, bank, [(anna, 100), (boris, -100)])
+
+    for each in (anna, boris):
+        outcome = Outcome(pit.state.sequence, pit.exchange.at_us)
+        virtual.close_part(pit.state, outcome, each.account, pit.market, 1, 3)
+
+    assert (anna.usdc, boris.usdc) == (1_000 * USDC + 33, 1_000 * USDC - 34)
+    assert (claim_of(anna), claim_of(boris)) == (67, -66)
+
+
 def test_switching_back_converts_every_claim(pit: Pit) -> None:
     bank, anna = pit.member("bank", 1_000_000), pit.member("anna", 1_000)
     lends(bank, 1_000)
