@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from msgspec import structs
 
 from engine import lending, orders, triggers
@@ -11,6 +13,8 @@ from engine.parameters import RATE_SCALE
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import AUTO_BORROW, AUTO_LEND_REDEEM, Order, State
 from engine.terms import command_of
+
+AT_ONCE = 500
 
 _REASONS = {
     RejectReason.INSUFFICIENT_FUNDS: ExpiryReason.INSUFFICIENT_FUNDS,
@@ -38,15 +42,16 @@ _REASONS = {
 
 
 def fire(state: State, _command: FireTriggers, outcome: Outcome) -> None:
-    """Let every triggered order enter, in the order they were triggered; one that is refused fails.   [S-9]
+    """Let triggered orders enter, in the order they were triggered; one that is refused fails.   [S-9]
 
-    What their own trades trigger enters with the next command.
+    At most AT_ONCE of them: a block stays small however many wait at one price. The others, and what their own trades
+    trigger, enter with the next command, at the same exchange time.
     """
     require(bool(state.triggered), RejectReason.TICK_OUT_OF_ORDER, triggered=0)
 
     # From here the command succeeds.
     touched: orders.Touched = {}
-    for order in list(state.triggered.values()):
+    for order in list(islice(state.triggered.values(), AT_ONCE)):
         # A bracket that entered has cancelled the other one.
         if triggers.is_waiting(order):
             _enter(state, outcome, order, touched)

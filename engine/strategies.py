@@ -25,7 +25,7 @@ from engine.events import (
     StrategyView,
     Trade,
 )
-from engine.firing import expiry_of
+from engine.firing import AT_ONCE, expiry_of
 from engine.parameters import MarketParameters
 from engine.rejections import Rejection, RejectReason, require
 from engine.state import Market, State, Strategy, Subaccount
@@ -181,12 +181,15 @@ def terminate_market(state: State, outcome: Outcome, market: Market) -> None:
 
 
 def run(state: State, _command: RunStrategies, outcome: Outcome) -> None:
-    """Every strategy whose time has come sends its next slice, by due time, then by id.   [S-7]"""
+    """Strategies whose time has come send their next slice, by due time, then by id; at most AT_ONCE, the others with
+    the next command, at the same exchange time.   [S-7]
+    """
     due = [strategy for strategy in state.strategies.values() if strategy.next_us <= outcome.at_us]
     require(bool(due), RejectReason.TICK_OUT_OF_ORDER, due_us=state.slice_due_us, at_us=outcome.at_us)
 
     # From here the command succeeds.
     due.sort(key=lambda strategy: (strategy.next_us, strategy.view.strategy_id))
+    del due[AT_ONCE:]
     touched: orders.Touched = {}
     counted = 0
     for strategy in due:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from engine import firing
 from engine.commands import (
     Bracket,
     CancelAllOrders,
@@ -183,6 +184,19 @@ def test_several_fire_nearest_the_old_price_first_then_by_sequence(room: Room) -
     room.maker.buys(1, at=14_000)
     room.other.places(room.other.order(BID, 15_060, 1), room.other.order(ASK, 14_000, 1))
     assert list(room.desk.state.triggered) == [above.order_id, near.order_id, second.order_id, far.order_id]
+
+
+def test_many_at_one_price_enter_in_several_commands_at_one_time(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firing, "AT_ONCE", 4)
+    room.maker.buys(100, at=13_900)
+    stops = [waits(room.alice, ASK, 14_000, lots=1) for _each in range(10)]
+    room.trade_at(14_000)
+    outcomes = room.fires()
+    assert [sum(isinstance(event, OrderAccepted) for event in outcome.events) for outcome in outcomes] == [4, 4, 2]
+    assert len({outcome.at_us for outcome in outcomes}) == 1
+    assert all(room.view(stop.order_id).status is FILLED for stop in stops)
 
 
 def test_what_fails_when_it_triggers_says_why(room: Room) -> None:
