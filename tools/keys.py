@@ -32,6 +32,7 @@ ROUTES = {
     "depositQueryAll": ("GET", "/wapi/v1/capital/deposits"),
     "dustHistoryQueryAll": ("GET", "/wapi/v1/history/dust"),
     "fillHistoryQueryAll": ("GET", "/wapi/v1/history/fills"),
+    "fundingHistoryQueryAll": ("GET", "/wapi/v1/history/funding"),
     "interestHistoryQueryAll": ("GET", "/wapi/v1/history/interest"),
     "maxBorrowQuantity": ("GET", "/api/v1/account/limits/borrow"),
     "maxOrderQuantity": ("GET", "/api/v1/account/limits/order"),
@@ -42,15 +43,36 @@ ROUTES = {
     "orderHistoryQueryAll": ("GET", "/wapi/v1/history/orders"),
     "orderQuery": ("GET", "/api/v1/order"),
     "orderQueryAll": ("GET", "/api/v1/orders"),
+    "positionHistoryQueryAll": ("GET", "/wapi/v1/history/position"),
+    "positionQuery": ("GET", "/api/v1/position"),
+    "quoteAccept": ("POST", "/api/v1/rfq/accept"),
+    "quoteFillHistoryQueryAll": ("GET", "/wapi/v1/history/quote/fill"),
+    "quoteHistoryQueryAll": ("GET", "/wapi/v1/history/quote"),
+    "quoteSubmit": ("POST", "/api/v1/rfq/quote"),
+    "rfqCancel": ("POST", "/api/v1/rfq/cancel"),
+    "rfqFillHistoryQueryAll": ("GET", "/wapi/v1/history/rfq/fill"),
+    "rfqHistoryQueryAll": ("GET", "/wapi/v1/history/rfq"),
+    "rfqQuery": ("GET", "/api/v1/rfqs"),
+    "rfqRefresh": ("POST", "/api/v1/rfq/refresh"),
+    "rfqSubmit": ("POST", "/api/v1/rfq"),
+    "settlementHistoryQueryAll": ("GET", "/wapi/v1/history/settlement"),
+    "strategyCancel": ("DELETE", "/api/v1/strategy"),
+    "strategyCancelAll": ("DELETE", "/api/v1/strategies"),
+    "strategyCreate": ("POST", "/api/v1/strategy"),
+    "strategyHistoryQueryAll": ("GET", "/wapi/v1/history/strategies"),
+    "strategyQuery": ("GET", "/api/v1/strategy"),
+    "strategyQueryAll": ("GET", "/api/v1/strategies"),
     "withdraw": ("POST", "/wapi/v1/capital/withdrawals"),
     "withdrawalQueryAll": ("GET", "/wapi/v1/capital/withdrawals"),
-    "positionQuery": ("GET", "/api/v1/position"),
     "alarmQueryAll": ("GET", "/satchel/v1/alarms"),
-    "liquidityQueryAll": ("GET", "/satchel/v1/liquidity"),
+    "backstopQuery": ("GET", "/satchel/v1/backstop"),
+    "backstopRegister": ("POST", "/satchel/v1/backstop"),
     "balanceAsOfQuery": ("GET", "/satchel/v1/balances"),
     "keyAdd": ("POST", "/satchel/v1/keys"),
     "keyQueryAll": ("GET", "/satchel/v1/keys"),
     "keyRevoke": ("DELETE", "/satchel/v1/keys"),
+    "liquidationHistoryQueryAll": ("GET", "/satchel/v1/history/liquidations"),
+    "liquidityQueryAll": ("GET", "/satchel/v1/liquidity"),
     "operatorExecute": ("POST", "/satchel/v1/operator"),
     "orderPreview": ("POST", "/satchel/v1/orders/preview"),
     "statementQuery": ("GET", "/satchel/v1/statement"),
@@ -64,7 +86,10 @@ server's own table takes half a second to load."""
 NUMBERED = frozenset({"proofQuery", "receiptQuery"})
 """Signed the same way; their path names an epoch or a journal transaction, so there is no curl line."""
 
-INTEGER_FIELDS = frozenset({"subaccountId", "toSubaccountId", "clientId", "limit", "offset", "from", "to"})
+INTEGER_FIELDS = frozenset(
+    {"subaccountId", "toSubaccountId", "clientId", "clientStrategyId", "duration", "interval", "limit", "offset"}
+    | {"from", "to"}
+)
 
 
 def keygen(out: Path | None, as_json: bool) -> int:
