@@ -102,7 +102,8 @@ _RECEIVABLE = account_id(AccountKind.RECEIVABLE)
 _REVALUING = (JournalKind.FUNDING, JournalKind.LOSS_SHARED)
 _AVAILABLE, _POSITION = int(AccountKind.AVAILABLE), int(AccountKind.POSITION)
 _KINDS = frozenset(
-    (
+    int(kind)
+    for kind in (
         AccountKind.AVAILABLE,
         AccountKind.LENT,
         AccountKind.BORROWED,
@@ -112,6 +113,7 @@ _KINDS = frozenset(
         AccountKind.CLAIM,
     )
 )
+"""Accounts whose owner is a subaccount that they change the worth of."""
 
 
 class Bounds(NamedTuple):
@@ -167,12 +169,15 @@ class Columns:
         self._unseen: dict[int, None] = {}
         """Rows read since the last sweep."""
 
-    def note(self, outcome: Outcome) -> None:
-        """Remember whom a command touched; what a tick, funding or a shared loss moved is added to the columns."""
-        stale = self._stale
+    def note(self, outcome: Outcome, *, is_order: bool = False) -> None:
+        """Remember whom a command touched; what a tick, funding or a shared loss moved is added to the columns.
+
+        An order's cancels and fills change no setting.
+        """
+        stale, kinds = self._stale, _KINDS
         for entry in outcome.journal:
             for account, _asset, _atoms in entry.postings:
-                if account >> OWNER_BITS in _KINDS:
+                if account >> OWNER_BITS in kinds:
                     stale[account & OWNER_MASK] = None
             for batch in entry.batches:
                 if entry.kind in _REVALUING:
@@ -184,9 +189,10 @@ class Columns:
                     self._add_batch(batch)
                 else:
                     self.forget(batch.owners.tolist())
-        for event in outcome.events:
-            if isinstance(event, SettingsChanged):
-                stale[event.subaccount_id] = None
+        if not is_order:
+            for event in outcome.events:
+                if isinstance(event, SettingsChanged):
+                    stale[event.subaccount_id] = None
 
     def forget(self, numbers: Iterable[int]) -> None:
         """These subaccounts have changed in some other way."""

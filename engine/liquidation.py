@@ -70,7 +70,7 @@ def find(state: State, command: Command, outcome: Outcome, *, is_order: bool) ->
     """
     columns: Columns | None = state.columns
     if columns is not None:
-        columns.note(outcome)
+        columns.note(outcome, is_order=is_order)
     if is_order:
         return
     if isinstance(command, _REVALUING) or any(isinstance(event, MarksChanged) for event in outcome.events):
