@@ -53,6 +53,15 @@ def main() -> None:
     seen["realized"] = sum(float(row["quantity"]) for row in moved)
 
     bob.create_order(SWAP, "limit", "buy", 10, 151)
+    by_mark = {"triggerBy": "MarkPrice", "reduceOnly": True}
+    stop = alice.create_order(SWAP, "market", "sell", 1, None, {"triggerPrice": 120, **by_mark})
+    seen["stop"] = [stop["triggerPrice"], [order["id"] for order in alice.fetch_open_orders(SWAP)] == [stop["id"]]]
+    alice.cancel_order(stop["id"], SWAP)
+    profit = alice.create_order(SWAP, "market", "sell", 1, None, {"triggerPrice": 152, **by_mark})
+    dev(world, "prices", {"SOL": "152.5"})
+    dev(world, "clock", {"advanceMs": 2_000})
+    fired = alice.fetch_order(profit["id"], SWAP)
+    seen["fired"] = [fired["status"], fired["filled"], alice.fetch_open_orders(SWAP)]
     closed = alice.create_order(SWAP, "market", "sell", 10, None, {"reduceOnly": True})
     seen["reduced"] = [closed["filled"], closed["reduceOnly"]]
     seen["nothing to reduce"] = refusal(

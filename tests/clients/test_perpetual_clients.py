@@ -42,9 +42,10 @@ async def test_ccxt_trades_perpetuals(ccxt_python: Path, tmp_path: Path) -> None
     assert (seen["rates"], seen["rates later"]) == (1, 2)
     assert seen["settled"] == [["SOL/USDC:USDC", "long", "4", "150", "151", "0", "3.7"]]
     assert seen["funding"] == ["SOL/USDC:USDC", True, True] and seen["realized"] == 4.0
-    assert seen["reduced"] == [4.0, True] and seen["nothing to reduce"] != "nothing"
+    assert seen["stop"] == [120.0, True] and seen["fired"] == ["closed", 1.0, []]
+    assert seen["reduced"] == [3.0, True] and seen["nothing to reduce"] != "nothing"
     assert seen["closed"] == [] and seen["history"] == ["SOL_USDC_PERP", "150", "151", "4"]
-    assert seen["fills"] == [["buy", 1.0, "USDC"], ["buy", 3.0, "USDC"], ["sell", 4.0, "USDC"]]
+    assert seen["fills"] == [["buy", 1.0, "USDC"], ["buy", 3.0, "USDC"], ["sell", 1.0, "USDC"], ["sell", 3.0, "USDC"]]
     assert seen["book"] == [[151.0, 6.0]] and seen["ticker"] == 151.0 and seen["candles"] == 8.0
 
 
