@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 from engine import (
     accounts,
@@ -305,7 +305,7 @@ def _perform(state: State, command: Command, request: SignedRequest | None, outc
         case CloseYieldPeriod():
             return yields.close_period(state, command, outcome)
         case _:
-            raise Rejection(RejectReason.NOT_SUPPORTED, command=type(command).__name__)
+            assert_never(command)
 
 
 def _first_answer(state: State, asked: bytes, request: SignedRequest) -> tuple[int, Any] | None:

@@ -29,6 +29,7 @@ CORE = (
     "ledger/merkle.py",
     "ledger/writing.py",
     "engine/accounts.py",
+    "engine/bands.py",
     "engine/book.py",
     "engine/clearing.py",
     "engine/clock.py",
@@ -46,6 +47,8 @@ CORE = (
     "engine/orders.py",
     "engine/outcome.py",
     "engine/outflows.py",
+    "engine/owed.py",
+    "engine/perpetuals.py",
     "engine/posting.py",
     "engine/pricing.py",
     "engine/rejections.py",
@@ -55,6 +58,7 @@ CORE = (
     "engine/spot_margin.py",
     "engine/state.py",
     "engine/transition.py",
+    "engine/triggers.py",
 )
 """What most of the time of `apply`, of hashing and of replay goes to. Modules whose structs are encoded stay Python."""
 
