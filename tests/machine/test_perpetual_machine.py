@@ -18,10 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engine import genesis, lending, liquidation, margin, snapshot
 from engine.clock import due
 from engine.commands import (
+    AcceptQuote,
     BorrowLend,
     Bracket,
     CancelAllOrders,
     Command,
+    CreateStrategy,
     CreditDeposit,
     FundCustody,
     FundInsurance,
@@ -32,8 +34,11 @@ from engine.commands import (
     RegisterBackstop,
     RegisterKey,
     RequestWithdrawal,
+    SelfTrade,
     SetPrices,
     Side,
+    SubmitQuote,
+    SubmitRfq,
     TimeInForce,
     TriggerBy,
     UpdateAccount,
@@ -142,6 +147,33 @@ class Perpetuals(RuleBasedStateMachine):
             command = PlaceOrder(user, self.markets["SOL_USDC_PERP"], side, OrderType.MARKET, TimeInForce.IOC,
                                  lots=lots, trigger_by=by, trigger_price_ticks=at, reduce_only=lots % 2 == 0)  # fmt: skip
             self.send(command, user)
+
+    @rule(user=users, side=sides, shift=shifts, lots=sizes, mode=st.sampled_from(list(SelfTrade)),
+          reduces=st.booleans())  # fmt: skip
+    def fill_or_kill(self, user: int, side: Side, shift: int, lots: int, mode: SelfTrade, reduces: bool) -> None:
+        """Whole or not at all, whatever the makers' margins are by then.   [S-7]"""
+        self.order(user, "SOL_USDC_PERP", side, shift, lots, TimeInForce.FOK, self_trade=mode, reduce_only=reduces)
+        if self.last.rejection is None:
+            assert self.last.reply.executed_lots in (0, lots), self.last.reply
+
+    @rule(user=users, side=sides, lots=sizes, shift=st.none() | shifts,
+          market=st.sampled_from(("SOL_USDC_PERP", "SOL_USDC")))  # fmt: skip
+    def schedule(self, user: int, side: Side, lots: int, shift: int | None, market: str) -> None:
+        ticks = 0 if shift is None else self.ticks(market, shift)
+        command = CreateStrategy(user, self.markets[market], side, 10 * lots, 10_000, 1_000, ticks, lots % 2 == 0)
+        self.send(command, user)
+
+    @rule(user=users, maker=users, side=sides, lots=sizes, shift=shifts,
+          market=st.sampled_from(("SOL_USDC_PERP", "SOL_USDC")))  # fmt: skip
+    def request_quotes(self, user: int, maker: int, side: Side, lots: int, shift: int, market: str) -> None:
+        """Asked, quoted at or off the mark, accepted if both can.   [S-7, M-12]"""
+        self.send(SubmitRfq(user, self.markets[market], side, lots), user)
+        if self.last.rejection is not None:
+            return
+        rfq_id, price = self.last.reply.rfq_id, self.ticks(market, shift)
+        self.send(SubmitQuote(maker, rfq_id, price, price, auto_borrow=True, auto_lend_redeem=True), maker)
+        if self.last.rejection is None:
+            self.send(AcceptQuote(user, self.last.reply.quote_id), user)
 
     @rule(user=users, asset=st.sampled_from((USDC, SOL)), side=st.sampled_from(list(LendingSide)),
           amount=st.integers(1, 300))  # fmt: skip
