@@ -214,7 +214,7 @@ async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     return rows
 
 
-async def get_positions(call: Call) -> list[PositionPeriodRow]:
+async def get_position_periods(call: Call) -> list[PositionPeriodRow]:
     """What became of the signer's perpetual positions in a range of blocks, market by market.   [A-12, S-10]"""
     query: PositionPeriodsQuery = call.query
     state, reader, number = call.state, call.node.store.engine, call.key.subaccount_id
@@ -305,7 +305,7 @@ ROUTES = [
     Route(
         method="GET",
         path="/satchel/v1/statement/positions",
-        handler=get_positions,
+        handler=get_position_periods,
         summary="What became of the signer's perpetual positions in a range of blocks",
         tag="Ledger",
         instruction="statementQuery",
