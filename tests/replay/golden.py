@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from engine import genesis, snapshot
+from engine.clock import due
 from engine.commands import (
     AddKey,
     CancelAllOrders,
@@ -37,6 +38,7 @@ from engine.commands import (
     Side,
     TimeInForce,
     Transfer,
+    TriggerBy,
     UpdateAccount,
     decode,
     encode,
@@ -138,6 +140,37 @@ def record() -> None:
     send(OrphanDeposit(1, "in3", 5))
     send(ReverseDeposit(1, "in3", 5))
     send(SettleWithdrawal(1, "out", 5, 5_000))
+
+    def pass_time(seconds: int) -> None:
+        nonlocal at_us
+        until = at_us + seconds * 1_000_000
+        while (tick := due(run.state, until)) is not None:
+            at_us = max(at_us, tick[0])
+            lines.append(Line(at_us, encode(tick[1]), 0))
+            run.feed(lines[-1])
+        at_us = until
+
+    # Positions, claims, a trigger, ticks, an hour of funding, then a fall that liquidates.
+    send(SetPrices(((5, 150 * 10**12),)))
+    send(UpdateAccount(2, auto_realize_pnl=False), 2)
+    for user in (1, 2, 3):
+        send(UpdateAccount(user, leverage_limit=20 * 10**9), user)
+    perpetual = 4
+    for step in range(60):
+        user, side = random.randint(1, USERS), random.choice(list(Side))
+        price, lots = 15_000 + random.randint(-20, 20), random.randint(1, 200) * (9_000 if step % 9 == 0 else 1)
+        send(PlaceOrder(user, perpetual, side, OrderType.LIMIT, price_ticks=price, lots=lots,
+                        reduce_only=step % 11 == 0), user)  # fmt: skip
+        if step % 20 == 19:
+            pass_time(11)
+            send(SetPrices(((5, random.choice((148, 149, 151, 152)) * 10**12),)))
+    send(PlaceOrder(1, perpetual, Side.ASK, OrderType.MARKET, TimeInForce.IOC, lots=10, trigger_by=TriggerBy.MARK,
+                    trigger_price_ticks=14_000), 1)  # fmt: skip
+    pass_time(3_700)
+    send(CancelAllOrders(4), 4)
+    for dollars in (139, 120, 60):
+        send(SetPrices(((5, dollars * 10**12),)))
+        pass_time(15)
 
     COMMANDS.write_text(
         "".join(
