@@ -365,8 +365,12 @@ def settle(state: State, swept: Columns) -> None:
     costs: dict[int, dict[int, int]] = {}
     usdc: dict[int, int] = {}
     for number, subaccount in state.subaccounts.items():
-        gained = sum(margin.unrealized_atoms(held) for held in subaccount.positions.values())
-        if not subaccount.auto_realize_pnl or state.held(number, 1) + gained < 0 or abs(gained) >= 2**60:
+        gains = [margin.unrealized_atoms(held) for held in subaccount.positions.values()]
+        gained = sum(gains)
+        # What int64 does not hold is not a batch's.
+        if not subaccount.auto_realize_pnl or max(map(abs, [*gains, gained])) >= 2**60:
+            continue
+        if state.held(number, 1) + gained < 0:
             continue
         usdc[number] = -gained
         for market_id, held in subaccount.positions.items():
