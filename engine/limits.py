@@ -12,6 +12,7 @@ from typing import NamedTuple
 from engine import clearing, lending, loans, margin, orders, outflows, owed, perpetuals
 from engine.commands import OrderType, PlaceOrder, Side
 from engine.formulas.fees import fee_atoms
+from engine.formulas.prices import mark_quantum
 from engine.matching import NO_LIMIT
 from engine.parameters import BookState, LendingState
 from engine.pricing import is_cancel_only, mark_price
@@ -115,28 +116,34 @@ def liquidation_price(
     state: State, subaccount: Subaccount, asset_id: AssetId, at_us: int, changes: margin.Changes = margin.NO_CHANGES
 ) -> int:
     """The mark of this asset, or of this perpetual (by its contracts), alone at which the account would be liquidated,
-    in PRICE_SCALE; 0 for none.   [M-6]
+    in PRICE_SCALE; 0 for none. A perpetual's is on the grid of its marks.   [M-6, P-2]
     """
     is_perpetual = is_of_market(asset_id)
-    mark = state.markets[market_of(asset_id)].mark if is_perpetual else mark_price(state, asset_id)
+    if is_perpetual:
+        market = state.markets[market_of(asset_id)]
+        unit, mark = mark_quantum(market.parameters), market.mark
+    else:
+        unit, mark = 1, mark_price(state, asset_id)
     if not mark:
         return 0
+    now = mark // unit
 
-    def is_liquidated(price: int) -> bool:
-        marks = {**state.marks, asset_id: price}
+    def is_liquidated(units: int) -> bool:
+        marks = {**state.marks, asset_id: units * unit}
         found = margin.sums(state, subaccount, at_us, changes, marks=marks)
         return found.equity < 0 or (found.maintenance > 0 and found.maintenance >= found.equity)
 
-    if is_liquidated(mark):
+    if is_liquidated(now):
         return mark
     lots = _lots_after(subaccount, asset_id, changes) if is_perpetual else 0
-    if lots <= 0 and is_liquidated(mark * HIGHEST_FACTOR):
+    found = 0
+    if lots <= 0 and is_liquidated(now * HIGHEST_FACTOR):
         # Owed or short: what is still safe above the mark ends one below the answer. A long one is not asked for it:
         # its maintenance grows faster than its worth at some height, but not from here.
-        return mark + 1 + _largest(lambda more: not is_liquidated(mark + more), mark * (HIGHEST_FACTOR - 1))
-    if lots >= 0 and is_liquidated(1):
-        return mark - 1 - _largest(lambda less: not is_liquidated(mark - less), mark - 1)
-    return 0
+        found = now + 1 + _largest(lambda more: not is_liquidated(now + more), now * (HIGHEST_FACTOR - 1))
+    elif lots >= 0 and is_liquidated(1):
+        found = now - 1 - _largest(lambda less: not is_liquidated(now - less), now - 1)
+    return found * unit
 
 
 def _lots_after(subaccount: Subaccount, asset_id: AssetId, changes: margin.Changes) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine import limits, margin
+from engine.formulas.prices import mark_quantum
 from ledger.chart import contracts
 from tests.api.edge import Reply, Trader, Venue, request, venue
 
@@ -225,7 +226,8 @@ async def test_the_estimated_liquidation_price_is_where_it_happens(running: Venu
     state = running.node.state
     market = next(each for each in state.markets.values() if each.parameters.symbol == PERP)
     item = contracts(market.parameters.market_id)
-    for trader, step in ((alice, 1), (bob, -1)):
+    quantum = mark_quantum(market.parameters)
+    for trader, step in ((alice, quantum), (bob, -quantum)):
         account = state.subaccounts[trader.subaccount_id]
         at = limits.liquidation_price(state, account, item, running.node.now_us())
         for price, expected in ((at, True), (at + step, False)):

@@ -8,6 +8,7 @@ import pytest
 
 from engine import limits, margin
 from engine.commands import PlaceOrder, Side, UpdateAccount
+from engine.formulas.prices import mark_quantum
 from engine.parameters import PRICE_SCALE, RATE_SCALE
 from engine.rejections import RejectReason
 from ledger.chart import contracts
@@ -112,7 +113,9 @@ def test_the_liquidation_price_is_the_first_at_which_it_happens(seed: int) -> No
     assert anna.trade(side, lots, 15_000).rejection is None
     item = contracts(pit.market)
     found = limits.liquidation_price(pit.state, anna.account, item, pit.exchange.at_us)
-    step = 1 if side is BID else -1
+    quantum = mark_quantum(pit.book_market.parameters)
+    assert found % quantum == 0
+    step = quantum if side is BID else -quantum
     for price, expected in ((found, True), (found - step, True), (found + step, False)):
         sums = margin.sums(pit.state, anna.account, pit.exchange.at_us, marks={**pit.state.marks, item: price})
         assert sums.is_in_liquidation is expected, (seed, price)
