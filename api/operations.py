@@ -18,6 +18,7 @@ from engine.commands import (
     ConfigureMarket,
     ConfigureToken,
     FeedQuotes,
+    FundInsurance,
     GrantTier,
     ReceiveYield,
     RegisterKey,
@@ -41,6 +42,7 @@ OPERATIONS: dict[str, type] = {
         ConfigureMarket,
         ConfigureToken,
         FeedQuotes,
+        FundInsurance,
         GrantTier,
         ReceiveYield,
         RegisterKey,
@@ -52,7 +54,7 @@ OPERATIONS: dict[str, type] = {
         UnstakeAssets,
     )
 }
-"""What operators may ask for: markets, parameters, prices, users, approvals, halts, staking and yields, a new key."""
+"""What operators may ask for: markets, parameters, prices, users, approvals, halts, yields, insurance, keys."""
 
 
 def operator_command(name: str, arguments: str) -> Command:

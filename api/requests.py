@@ -44,6 +44,7 @@ from engine.commands import (
     PlaceOrder,
     PlaceOrders,
     RefreshRfq,
+    RegisterBackstop,
     RequestWithdrawal,
     RevokeKey,
     SelfTrade,
@@ -470,6 +471,14 @@ def _convert_dust(fields: Fields, subaccount_id: int, _user_id: int, state: Stat
     return ConvertDust(subaccount_id, asset_of(fields["symbol"], state) if "symbol" in fields else 0)
 
 
+def _register_backstop(fields: Fields, subaccount_id: int, _user_id: int, _state: State) -> RegisterBackstop:
+    try:
+        notional = parse_decimal(_needed(fields, "notional"), 8)
+    except AmountError as error:
+        raise bad_request(f"notional: {error}") from None
+    return RegisterBackstop(subaccount_id, notional)
+
+
 def _open_subaccount(fields: Fields, _subaccount_id: int, user_id: int, _state: State) -> OpenSubaccount:
     return OpenSubaccount(user_id, public_key_of(_needed(fields, "publicKey")))
 
@@ -488,6 +497,7 @@ def _operate(fields: Fields, _subaccount_id: int, _user_id: int, _state: State) 
 
 _BUILDERS: dict[str, Callable[[Fields, int, int, State], Command]] = {
     "accountUpdate": _update_account,
+    "backstopRegister": _register_backstop,
     "borrowLendExecute": borrow_lend,
     "convertDust": _convert_dust,
     "keyAdd": _add_key,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.rest import (
     account,
     alarms,
+    backstop,
     blocks,
     capital,
     epochs,
@@ -39,6 +40,7 @@ ROUTES: list[Route] = [
     *lending.ROUTES,
     *lending_history.ROUTES,
     *subaccounts.ROUTES,
+    *backstop.ROUTES,
     *blocks.ROUTES,
     *statements.ROUTES,
     *epochs.ROUTES,

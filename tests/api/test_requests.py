@@ -23,6 +23,7 @@ from engine.commands import (
     OrderType,
     PlaceOrder,
     PlaceOrders,
+    RegisterBackstop,
     RequestWithdrawal,
     SelfTrade,
     SetPrices,
@@ -160,6 +161,7 @@ def test_a_batch_keeps_its_order_and_a_batch_of_one_is_the_order(state: State) -
         ("keyAdd", {"publicKey": KEY}, AddKey(3, bytes(range(32)))),
         ("keyAdd", {"publicKey": KEY, "subaccountId": "4"}, AddKey(4, bytes(range(32)))),
         ("subaccountOpen", {"publicKey": KEY}, OpenSubaccount(2, bytes(range(32)))),
+        ("backstopRegister", {"notional": "2500.5"}, RegisterBackstop(3, 250_050_000_000)),
         (
             "operatorExecute",
             {"command": "SetPrices", "arguments": '{"prices": [[5, 150000000000000]]}'},
