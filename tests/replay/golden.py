@@ -158,17 +158,21 @@ def record() -> None:
     perpetual = 4
     for step in range(60):
         user, side = random.randint(1, USERS), random.choice(list(Side))
-        price, lots = 15_000 + random.randint(-20, 20), random.randint(1, 200) * (9_000 if step % 9 == 0 else 1)
+        price, lots = 15_000 + random.randint(-20, 20), random.randint(1, 200) * (400 if step % 9 == 0 else 1)
         send(PlaceOrder(user, perpetual, side, OrderType.LIMIT, price_ticks=price, lots=lots,
                         reduce_only=step % 11 == 0), user)  # fmt: skip
         if step % 20 == 19:
             pass_time(11)
             send(SetPrices(((5, random.choice((148, 149, 151, 152)) * 10**12),)))
+    poor = send(RegisterKey(key_of(6))).reply.subaccount_id
+    send(CreditDeposit(1, "poor", 0, poor, poor, 1, 10**9, 7, "block", True))
+    send(PlaceOrder(4, perpetual, Side.ASK, OrderType.LIMIT, price_ticks=15_400, lots=4_000), 4)
+    send(PlaceOrder(poor, perpetual, Side.BID, OrderType.LIMIT, price_ticks=15_400, lots=4_000), poor)
     send(PlaceOrder(1, perpetual, Side.ASK, OrderType.MARKET, TimeInForce.IOC, lots=10, trigger_by=TriggerBy.MARK,
                     trigger_price_ticks=14_000), 1)  # fmt: skip
     pass_time(3_700)
     send(CancelAllOrders(4), 4)
-    for dollars in (139, 120, 60):
+    for dollars in (141, 136, 120, 60):
         send(SetPrices(((5, dollars * 10**12),)))
         pass_time(15)
 
