@@ -9,8 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 from msgspec import structs
 
+from api.history import schema
 from api.history.following import History
 from api.history.perpetuals import (
     FEE,
@@ -21,9 +25,10 @@ from api.history.perpetuals import (
     read_positions,
     read_settlements,
 )
+from api.history.records import fill_from, order_from
 from api.rows import Page
 from engine import clock
-from engine.commands import CancelAllOrders, SetPrices, Side
+from engine.commands import CancelAllOrders, Origin, SetPrices, Side
 from engine.events import LiquidationChanged, SettlementMoved
 from engine.formulas.funding import payment
 from engine.margin import lot_value
@@ -36,7 +41,7 @@ from engine.parameters import (
     MarketType,
     PerpetualParameters,
 )
-from ledger.database import open_engine, upgrade
+from ledger.database import migrations_dir, open_engine, upgrade
 from tests.api.exchange import ALICE, BOB, SOL, USDC, Exchange, genesis, limit
 from tools.stored_history import stored_history
 
@@ -212,3 +217,36 @@ def differences(engine: Any, pit: Pit) -> list[str]:
         for block, outcomes in pit.exchange.blocks:
             stored.take(block.header.height, outcomes)
         return stored.differences(pit.exchange.blocks[-1][0].header.height)
+
+
+def test_a_database_from_before_perpetuals_is_brought_up(database_url: str) -> None:
+    """A-14: its orders are plain and its fills a user's, and their columns stand where a new database has them."""
+    engine = open_engine(database_url)
+    moved_to(engine, "0005", command.upgrade)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO history_order VALUES "
+            "(1, NULL, 1, 1, 1, 1, 1, 5, 5, '0', 0, '0', 1, 1, false, false, 1, 7, NULL)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO history_fill VALUES (9, 0, 1, 1, 1, NULL, 1, 1, 5, 5, '25', 1, '0', false, 7)"
+        )
+    upgrade(engine)
+    with engine.connect() as connection:
+        order = order_from(connection.execute(sa.select(schema.order)).one())
+        fill = fill_from(connection.execute(sa.select(schema.fill)).one())
+    assert (order.order_id, order.terms, fill.trade_id, fill.origin) == (1, None, 1, Origin.USER)
+    inspector = sa.inspect(engine)
+    for table in schema.TABLES:
+        assert [column["name"] for column in inspector.get_columns(table.name)] == [column.name for column in table.c]
+    moved_to(engine, "0005", command.downgrade)
+    assert not sa.inspect(engine).has_table("history_position")
+    engine.dispose()
+
+
+def moved_to(engine: sa.Engine, revision: str, move: Any) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_dir()))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        move(config, revision)
