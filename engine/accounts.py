@@ -24,6 +24,8 @@ from ledger.amounts import INT64_MAX
 from ledger.journal import JournalKind
 
 MAX_LEVERAGE = 50 * RATE_SCALE
+NUMBERS_AHEAD = 10_000
+"""How far beyond the next free number a chosen one may be: columns over all subaccounts are as long as the highest."""
 
 
 def require_owner(state: State, command: Command, key: ApiKey) -> None:
@@ -74,6 +76,13 @@ def register_key(state: State, command: RegisterKey, outcome: Outcome) -> KeyAdd
         raise Rejection(RejectReason.NOT_OWNER, subaccount_id=command.subaccount_id, owner=subaccount.user.user_id)
     for name, number in (("user_id", command.user_id), ("subaccount_id", command.subaccount_id)):
         require(0 <= number < 1 << 31, RejectReason.INVALID_PARAMETERS, field=name, value=number)
+    most = state.next_subaccount_id + NUMBERS_AHEAD
+    require(
+        command.subaccount_id <= most,
+        RejectReason.INVALID_PARAMETERS,
+        subaccount_id=command.subaccount_id,
+        maximum=most,
+    )
     if user is not None:
         _require_key_room(state, user)
         if subaccount is None and command.subaccount_id:
@@ -238,6 +247,7 @@ def _open_user(state: State, user_id: int, outcome: Outcome) -> User:
 def _open_subaccount(state: State, user: User, subaccount_id: int, outcome: Outcome) -> Subaccount:
     subaccount = Subaccount(subaccount_id or state.next_subaccount_id, user, outcome.at_us)
     state.subaccounts[subaccount.subaccount_id] = subaccount
+    state.highest_subaccount_id = max(state.highest_subaccount_id, subaccount.subaccount_id)
     user.subaccount_ids.append(subaccount.subaccount_id)
     while state.next_subaccount_id in state.subaccounts:
         state.next_subaccount_id += 1

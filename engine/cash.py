@@ -36,7 +36,7 @@ class Cash:
 def cash(state: State) -> Cash:
     """The columns, up to date: only who moved since the last time is read.   [S-14]"""
     known: Cash | None = state.cash
-    size = state.next_subaccount_id
+    size = state.rows
     if known is None:
         known = state.cash = Cash(size)
         state.cash_moved = dict.fromkeys(state.subaccounts)

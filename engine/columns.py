@@ -248,7 +248,7 @@ class Columns:
     def refresh(self) -> None:
         """Read again the rows that were noted."""
         stale, self._stale = list(self._stale), {}
-        self._grow(self.state.next_subaccount_id)
+        self._grow(self.state.rows)
         for start in range(0, len(stale), BLOCK):
             self._read(stale[start : start + BLOCK])
         self._unseen.update(dict.fromkeys(stale))

@@ -125,6 +125,7 @@ def load(content: bytes) -> State:
         state.users[user.user_id] = _load_user(user)
     for entry in image.subaccounts:
         state.subaccounts[entry.subaccount_id] = _load_subaccount(state, entry)
+        state.highest_subaccount_id = max(state.highest_subaccount_id, entry.subaccount_id)
     state.api_keys = {key: ApiKey(user_id, subaccount_id) for key, user_id, subaccount_id in image.api_keys}
     state.balances = {
         account << ASSET_BITS | asset: join_atoms(high, atoms) for account, asset, high, atoms in image.balances

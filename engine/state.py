@@ -665,6 +665,8 @@ class State:
         self.next_order_id = 1
         self.next_user_id = 1
         self.next_subaccount_id = 1
+        self.highest_subaccount_id = 0
+        """Not part of the snapshot: it follows from `subaccounts`."""
         self.next_deposit_id = 1
         self.next_withdrawal_id = 1
         self.prices: dict[AssetId, int] = {}
@@ -759,6 +761,11 @@ class State:
             if subaccount.waiting:
                 subaccount.waiting.clear()
                 subaccount.client_ids.clear()
+
+    @property
+    def rows(self) -> int:
+        """How long a column over subaccounts has to be: a chosen number may be beyond the next free one.   [W-9]"""
+        return max(self.next_subaccount_id, self.highest_subaccount_id + 1)
 
     def held(self, subaccount_id: int, asset_id: AssetId) -> int:
         """Atoms the subaccount holds, those its orders lock included."""

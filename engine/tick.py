@@ -319,7 +319,7 @@ def _compute(state: State) -> _Gains | None:
     if not markets:
         return None
     parts = [(market, _held(market), *_costs(market)) for market in markets]
-    size = state.next_subaccount_id
+    size = state.rows
     net = np.zeros(size, dtype=np.int64 if _fits(parts) else object)
     columns: list[Columns] = []
     closed: list[Position] = []
