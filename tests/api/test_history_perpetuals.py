@@ -41,7 +41,8 @@ from engine.parameters import (
     MarketType,
     PerpetualParameters,
 )
-from ledger.database import migrations_dir, open_engine, upgrade
+from ledger.database import open_engine, upgrade
+from ledger.resources import migrations_dir
 from tests.api.exchange import ALICE, BOB, SOL, USDC, Exchange, genesis, limit
 from tools.stored_history import stored_history
 

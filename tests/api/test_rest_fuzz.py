@@ -33,6 +33,10 @@ async def test_the_fuzzer_finds_no_server_error(tmp_path: Path) -> None:
         alice = await running.trader(USDC="1000000", SOL="1000")
         prices = json.dumps({"USDC": "1", "SOL": "150", "ETH": "3000"})
         assert (await request(running.http, "POST", "/dev/v1/prices", data=prices)).status == 200
+        # A position on the book: what is asked about positions has something to say.
+        bob = await running.trader(USDC="100000")
+        for trader, side in ((bob, "Ask"), (alice, "Bid")):
+            assert (await trader.place("SOL_USDC_PERP", side, "150", "10")).status == 200
         described = (await running.get("/openapi.json")).json
         loop = asyncio.get_running_loop()
         seen: dict[int, int] = {}
