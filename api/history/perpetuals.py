@@ -19,6 +19,7 @@ from api.history.positions import position_from
 from api.history.records import funding_from, liquidation_from
 from api.rows import FundingPaymentRow, FundingRow, LiquidationRow, Page, PositionRow, SettlementRow
 from engine.formulas.funding import payment
+from engine.formulas.liquidation import shared_loss
 
 _FOREVER = 2**62
 """Later than every command."""
@@ -142,10 +143,10 @@ class _Loss(NamedTuple):
     per_lot: str
 
     def atoms(self, lots: int) -> int:
-        """What it took from a position, in atoms below zero, rounded up against it.   [L-6]"""
+        """What it took from a position, in atoms below zero.   [L-6]"""
         if (lots > 0) != self.is_long_side or not lots:
             return 0
-        return -abs(lots) * int(self.per_lot) // 10**12
+        return -shared_loss(int(self.per_lot), lots)
 
 
 def _position(row: Any) -> PositionRow:
@@ -187,6 +188,15 @@ def _during(table: sa.Table, spans: sa.Subquery) -> sa.ColumnElement[bool]:
         (table.c.market_id == spans.c.market_id)
         & (table.c.command_seq > spans.c.from_seq)
         & (table.c.command_seq <= spans.c.to_seq)
+    )
+
+
+def _after(table: sa.Table, spans: sa.Subquery) -> sa.ColumnElement[bool]:
+    """A loss is shared when its command has closed what it could: among those whose lots are left.   [L-6]"""
+    return (
+        (table.c.market_id == spans.c.market_id)
+        & (table.c.command_seq >= spans.c.from_seq)
+        & (table.c.command_seq < spans.c.to_seq)
     )
 
 
@@ -254,7 +264,7 @@ def _part(kind: int, subaccount_id: int, market_ids: Sequence[int], sources: Seq
                 command_seq=loss.c.command_seq, kind=numbered, place=loss.c.ordinal, atoms=loss.c.per_lot,
                 at_us=loss.c.at_us, **held,
             )
-            .join_from(loss, spans, _during(loss, spans))
+            .join_from(loss, spans, _after(loss, spans))
             .where((spans.c.lots > 0) == loss.c.is_long_side, spans.c.lots != 0)
         )
     tick = schema.tick

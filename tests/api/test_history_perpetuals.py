@@ -19,6 +19,7 @@ from api.history.following import History
 from api.history.perpetuals import (
     FEE,
     FUNDING,
+    LOSS,
     read_funding_payments,
     read_funding_rates,
     read_liquidations,
@@ -29,7 +30,7 @@ from api.history.records import fill_from, order_from
 from api.rows import Page
 from engine import clock
 from engine.commands import CancelAllOrders, Origin, SetPrices, Side
-from engine.events import LiquidationChanged, SettlementMoved
+from engine.events import LiquidationChanged, LossShared, SettlementMoved
 from engine.formulas.funding import payment
 from engine.margin import lot_value
 from engine.parameters import (
@@ -188,6 +189,19 @@ async def test_rates_and_liquidations_page_newest_first(url: str) -> None:
     assert total == 2 and rates[0].interval_end_us - rates[1].interval_end_us == 3_600_000_000
     assert count == 2 and [row.step for row in found] == steps[::-1]
     assert (moved[0].source, moved[0].atoms) == ("unsettled", 17)
+
+
+async def test_a_shared_loss_is_charged_to_the_lots_of_its_side(url: str) -> None:
+    """L-6: rounded up against whoever pays it; whose position was closed by then pays nothing."""
+    pit = Pit()
+    pit.trade(ALICE, BOB, 10_000, 100)
+    pit.say(LossShared(PERP, True, 1_000, 7 * 10**12 + 1))
+    pit.trade(BOB, ALICE, 10_000, 100)
+    pit.say(LossShared(PERP, True, 1_000, 7 * 10**12))
+    async with following(url, pit) as kept:
+        alices, _ = await read_settlements(kept, ALICE, Page(), pit.lot_values, kinds=(LOSS,))
+        bobs, _ = await read_settlements(kept, BOB, Page(), pit.lot_values, kinds=(LOSS,))
+    assert [(row.source, row.atoms) for row in alices] == [("loss", -701)] and bobs == []
 
 
 async def test_the_stored_rows_are_those_that_a_replay_makes(url: str) -> None:
