@@ -61,7 +61,7 @@ TRADERS = (1, 2, 3, 4)
 MAKER, PROVIDER = 5, 6
 users = st.sampled_from(TRADERS)
 sides = st.sampled_from(list(Side))
-sizes = st.one_of(st.integers(1, 3_000), st.sampled_from((1, 100, 800, 2_000)))
+sizes = st.one_of(st.integers(1, 3_000), st.sampled_from((1, 100, 2_000, 5_000, 9_000)))
 shifts = st.sampled_from((-200, -20, -3, 0, 0, 0, 3, 20, 200))
 """Tenths of a per mille from the mark."""
 
@@ -80,8 +80,11 @@ class Perpetuals(RuleBasedStateMachine):
         self.head, self.journal_seq = GENESIS_HASH, 0
         self.last: Outcome
 
-    @initialize(provides=st.booleans(), insures=st.booleans())
-    def begin(self, provides: bool, insures: bool) -> None:
+    @initialize(
+        provides=st.booleans(), insures=st.booleans(),
+        openings=st.tuples(*(st.sampled_from((0, 1, 3, 8, 15)) for _ in TRADERS)), longs=st.integers(0, 15),
+    )  # fmt: skip
+    def begin(self, provides: bool, insures: bool, openings: tuple[int, ...], longs: int) -> None:
         self.send(Genesis(genesis.load("devnet"), bytes(32)))
         self.markets = {each.parameters.symbol: number for number, each in self.state.markets.items()}
         for number in (*TRADERS, MAKER, PROVIDER):
@@ -102,6 +105,13 @@ class Perpetuals(RuleBasedStateMachine):
         if insures:
             self.send(FundCustody(1, "own", 0, USDC, 500 * 10**6))
             self.send(FundInsurance(200 * 10**6))
+        # Most of them begin with a position of up to 15 times what they have.
+        self.quote(1, "SOL_USDC_PERP", 60_000)
+        for number, leverage in zip(TRADERS, openings, strict=True):
+            equity = margin.sums(self.state, self.state.subaccounts[number], self.at_us).equity // USD_SCALE
+            side, away = (Side.BID, 20) if longs >> number - 1 & 1 else (Side.ASK, -20)
+            if leverage:
+                self.order(number, "SOL_USDC_PERP", side, away, equity * leverage * 100 // 150, TimeInForce.IOC)
 
     @rule(user=users, asset=st.sampled_from((USDC, SOL)), amount=st.integers(1, 300))
     def deposit(self, user: int, asset: int, amount: int) -> None:
@@ -109,7 +119,7 @@ class Perpetuals(RuleBasedStateMachine):
         self.send(CreditDeposit(1, tx, 0, user, user, asset, amount * self.unit(asset), 1, "b", True))
 
     @rule(shift=st.sampled_from((1, 5, 40)), market=st.sampled_from(("SOL_USDC_PERP", "SOL_USDC", "BTC_USDC_PERP")),
-          lots=st.sampled_from((50, 500, 3_000)))  # fmt: skip
+          lots=st.sampled_from((50, 500, 9_000)))  # fmt: skip
     def quote(self, shift: int, market: str, lots: int) -> None:
         self.send(CancelAllOrders(MAKER), MAKER)
         for side, sign in ((Side.BID, -1), (Side.ASK, 1)):
