@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from ledger import schema
 from ledger.balances import PERPETUAL_SUFFIX, StatementLine, account_balances, last_journal, statement
-from ledger.chart import AssetId, contracts, cost, market_of, position
+from ledger.chart import AssetId, available, contracts, cost, is_of_market, market_of, position
 from ledger.database import reading
 from ledger.journal import JournalKind, decode_memo
 
@@ -44,10 +44,12 @@ class PositionPeriod(NamedTuple):
     """Not settled yet, without what the mark has moved since."""
     mark: int
     """The last settled mark, in quote atoms per lot; 0 before the first in the period."""
+    fees: int = 0
+    """Of fills, and of steps of a liquidation: settled − fees is what the position brought.   [F-1, L-3]"""
 
 
 POSITION_QUANTITIES = ("opening", "bought", "sold", "closing")
-POSITION_AMOUNTS = ("traded", "funding", "shared", "marked", "settled", "cost")
+POSITION_AMOUNTS = ("traded", "funding", "shared", "marked", "settled", "cost", "fees")
 """Fields of a period that are in atoms of the base, and of the quote."""
 
 
@@ -71,6 +73,9 @@ def position_periods(
                 found[market_id].settle(mark_before, mark)
     for line in waiting:
         _move(found, line)
+    for market_id, fee in _fees(engine, subaccount_id, from_block, to_block) if found else ():
+        if market_id in found:
+            found[market_id].fees += fee
     return [each.period() for each in found.values()]
 
 
@@ -82,7 +87,7 @@ class _Running:
         self.lot_atoms = lot_atoms
         self.opening = self.quantity = quantity
         self.cost = gained
-        self.mark = self.bought = self.sold = self.marked = self.settled = 0
+        self.mark = self.bought = self.sold = self.marked = self.settled = self.fees = 0
         self.by_kind: dict[int, int] = {}
 
     def move(self, kind: int, asset: AssetId, atoms: int) -> None:
@@ -120,6 +125,7 @@ class _Running:
             self.settled,
             self.cost,
             self.mark,
+            self.fees,
         )
 
 
@@ -149,3 +155,23 @@ def _ticks(engine: sa.Engine, from_block: int, to_block: int | None) -> Iterator
         )
         for seq, memo in connection.execution_options(stream_results=True).execute(query.order_by(table.c.seq)):
             yield seq, decode_memo(bytes(memo))[1]
+
+
+def _fees(engine: sa.Engine, subaccount_id: int, from_block: int, to_block: int | None) -> Iterator[tuple[int, int]]:
+    """(market, quote atoms) of each fee that the subaccount paid in the period: of fills on either side, from their
+    memos, and of its own liquidation steps.   [F-1, L-3]
+    """
+    log, legs = schema.journal, schema.posting
+    paid = sa.select(legs.c.journal_seq).where(legs.c.account == available(subaccount_id))
+    fills = (JournalKind.PERPETUAL_TRADE, JournalKind.RFQ_TRADE)
+    with reading(engine) as connection:
+        before = last_journal(connection, from_block - 1) if from_block > 0 else 0
+        last = last_journal(connection, to_block)
+        query = sa.select(log.c.kind, log.c.memo).where(log.c.kind.in_((*fills, JournalKind.LIQUIDATION_FEE)))
+        query = query.where(log.c.seq > before, log.c.seq <= last, log.c.seq.in_(paid))
+        for kind, packed in connection.execution_options(stream_results=True).execute(query):
+            memo = decode_memo(bytes(packed))
+            if kind in fills:
+                yield memo[0], sum(memo[fee] for who, fee in ((6, 10), (7, 12)) if memo[who] == subaccount_id)
+            elif is_of_market(memo[1]):
+                yield market_of(memo[1]), memo[4]

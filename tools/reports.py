@@ -212,7 +212,8 @@ def _position_in_words(row: Mapping[str, str]) -> str:
     market = row["market"]
     quantities = f"{row['opening']} + {row['bought']} − {row['sold']} = {row['closing']}"
     parts = ", ".join(f"{name} {row[name]}" for name in ("traded", "funding", "shared", "marked"))
-    return f"position in {market}: {quantities}; {parts}; settled {row['settled']}, not settled yet {row['cost']}"
+    settled = f"settled {row['settled']}, not settled yet {row['cost']}, fees {row['fees']}"
+    return f"position in {market}: {quantities}; {parts}; {settled}"
 
 
 def _interest_posted(

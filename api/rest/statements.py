@@ -111,6 +111,8 @@ class PositionPeriodRow(Wire):
     """What settlement ticks made USDC, claims or unsettled equity of."""
     cost: Decimal
     """Gained or lost and not settled yet, without what the mark has moved since the last tick."""
+    fees: Decimal
+    """Paid for its fills and for steps of a liquidation: `settled` − `fees` is what it brought."""
 
 
 class AsOfBalance(Wire):

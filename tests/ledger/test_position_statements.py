@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from ledger.balances import STATEMENT_KINDS, StatementLine, assets, statement, subaccount_balances, trial_balance_json
 from ledger.blocks import Block
 from ledger.chart import (
+    FEE_INCOME,
     INSURANCE_FUND,
     LIQUIDITY_FUND,
     POOL_LENT,
@@ -59,7 +60,9 @@ def perpetuals() -> list[Block]:
             [
                 (position(ALICE), QUANTITY, -5 * 10**9), (position(BOB), QUANTITY, 5 * 10**9),
                 (position(ALICE), COST, -2_500_000), (position(BOB), COST, 2_500_000),
+                (available(ALICE), USDC, 350), (available(BOB), USDC, 140), (FEE_INCOME, USDC, -490),
             ],
+            (MARKET, 1, 700_000, 500, 11, 12, ALICE, BOB, 1, USDC, 350, USDC, 140, 1_000_000),
         ),
     )  # fmt: skip
     blocks.append(log.commit())
@@ -80,6 +83,10 @@ def perpetuals() -> list[Block]:
             (position(BOB), COST, 1), (ROUNDING, COST, -1), (INSURANCE_FUND, USDC, -1), (available(BOB), USDC, 1),
         ], (20, (), ())),
     )  # fmt: skip
+    liquidated = (ALICE, QUANTITY, 100_000, 10_000_000, 9), (ALICE, SOL, 100_000, 10_000_000, 1_000)
+    for memo in liquidated:
+        legs = [(available(ALICE), USDC, memo[4]), (INSURANCE_FUND, USDC, -memo[4])]
+        log.add("step", transaction(JournalKind.LIQUIDATION_FEE, legs, memo))
     legs = [(position(ALICE), COST, 3), (ROUNDING, COST, -3)]
     log.add("hour", transaction(JournalKind.FUNDING, legs, (0, ())))
     blocks.append(log.commit())
@@ -119,7 +126,13 @@ def test_a_statement_shows_quantity_cost_and_the_rows_of_a_tick(engine: sa.Engin
         (JournalKind.SETTLEMENT, 2_500_000, 0),
         (JournalKind.FUNDING, 3, 3),
     ]
-    assert cash == [(JournalKind.DEPOSIT, -(10**9), -(10**9)), (JournalKind.SETTLEMENT, -30_000_000, -1_030_000_000)]
+    assert cash == [
+        (JournalKind.DEPOSIT, -(10**9), -(10**9)),
+        (JournalKind.PERPETUAL_TRADE, 350, -999_999_650),
+        (JournalKind.SETTLEMENT, -30_000_000, -1_029_999_650),
+        (JournalKind.LIQUIDATION_FEE, 9, -1_029_999_641),
+        (JournalKind.LIQUIDATION_FEE, 1_000, -1_029_998_641),
+    ]
 
 
 def test_a_claim_is_worth_what_its_shares_in_the_pool_are(engine: sa.Engine) -> None:
@@ -159,6 +172,15 @@ def test_a_period_says_what_each_market_gave_and_took(engine: sa.Engine) -> None
     for each in (whole, before):
         assert each.traded + each.funding + each.shared + each.marked == each.settled + each.cost
     assert position_periods(engine, TRADERS) == []
+
+
+def test_a_period_has_the_fees_of_both_sides_of_fills_and_of_liquidation_steps_of_the_market(engine: sa.Engine) -> None:
+    """F-1, L-3: so that settled − fees is what the position brought; a debt's step is no market's."""
+    (alice,), (before,), (bob,) = (
+        position_periods(engine, ALICE), position_periods(engine, ALICE, 0, 1), position_periods(engine, BOB)
+    )  # fmt: skip
+
+    assert (alice.fees, before.fees, bob.fees) == (350 + 9, 350, 140)
 
 
 @pytest.mark.parametrize("who", [ALICE, BOB, 1_500, TRADERS])
