@@ -609,9 +609,11 @@ def _charge_interest(state: State, outcome: Outcome) -> None:
     Every tick runs while there is any, so ten seconds are what has passed since it was last charged, or less.   [S-13]
     """
     pool = state.pools.get(state.usdc)
-    rate = lending.totals(state, pool, outcome.at_us).rate if pool is not None else 0
-    if not rate:
+    now = lending.totals(state, pool, outcome.at_us) if pool is not None else None
+    if now is None or not now.borrowed:
         return
+    # At the utilization of now: `now.rate` is that of before the last accrual, which a restart does not know.
+    rate = lending.borrow_rate(now, lending.lending_parameters(state, state.usdc))
     elapsed, scale = rate * TICK_SECONDS * 1_000, RATE_ONE * YEAR_MS
     moved = {}
     for number in sorted(state.unsettled):

@@ -6,12 +6,20 @@ threat-model.md T-134 and after.
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Any
 
 from engine import snapshot
 from engine.accounts import NUMBERS_AHEAD
-from engine.commands import RegisterKey
+from engine.clock import due
+from engine.commands import BorrowLend, LendingSide, RegisterKey, UpdateAccount
+from engine.events import Outcome
 from engine.rejections import RejectReason
-from tests.engine.perps import Member, Pit, cross
+from engine.transition import apply
+from ledger.journal import JournalKind
+from tests.engine.perps import USDC, Member, Pit, cross
+
+SOL = 10**9
+"""Atoms of one SOL."""
 
 
 def test_an_account_with_a_chosen_number_stops_neither_sweep_nor_tick() -> None:
@@ -46,3 +54,35 @@ def test_a_chosen_number_is_not_far_beyond_the_others() -> None:
 
 def _worth(member: Member) -> int:
     return member.usdc
+
+
+def _journal(outcome: Outcome) -> list[Any]:
+    return [(entry.kind, entry.memo, entry.postings, entry.batches) for entry in outcome.journal]
+
+
+def test_interest_on_unsettled_equity_is_the_same_after_a_restart() -> None:
+    """T-135: the rate before the last accrual was charged by a node that remembered it, by no other."""
+    pit = Pit()
+    lender, borrower = pit.member("lender", 10_000), pit.member("borrower", 0, SOL=100 * SOL)
+    winner, loser = pit.member("winner", 10_000), pit.member("loser", 0, SOL=100 * SOL)
+    lender.does(BorrowLend(lender.subaccount, pit.state.usdc, LendingSide.LEND, 10_000 * USDC))
+    borrower.does(BorrowLend(borrower.subaccount, pit.state.usdc, LendingSide.BORROW, 7_000 * USDC))
+    loser.does(UpdateAccount(loser.subaccount, auto_borrow_settlements=False))
+    pit.exchange.deposit(loser.subaccount, "USDC", 5 * USDC)
+    cross(winner, loser, 1_000, 15_000)
+    pit.price(155)
+    pit.exchange.advance(10)
+    assert loser.account.unsettled < 0 < winner.account.unsettled
+
+    # The hour's interest is posted in the very millisecond of the tick.
+    until_us, told = pit.exchange.at_us + 3_600 * 1_000_000, 0
+    while (tick := due(pit.state, until_us)) is not None:
+        seq, at_us = pit.state.sequence + 1, max(pit.exchange.at_us, tick[0])
+        restarted = snapshot.load(snapshot.dump(pit.state)) if at_us % 3_600_000_000 == 0 else None
+        pit.exchange.at_us = at_us
+        outcome = pit.exchange.do(tick[1])
+        if restarted is not None:
+            again = apply(restarted, seq, at_us, tick[1])
+            assert _journal(again) == _journal(outcome)
+            told += any(entry.kind == JournalKind.UNSETTLED_INTEREST for entry in outcome.journal)
+    assert told
