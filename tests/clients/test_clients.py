@@ -129,7 +129,7 @@ async def test_ccxt_trades_on_margin(ccxt_python: Path, tmp_path: Path) -> None:
         seen = await run(ccxt_python, "drive_ccxt_margin.py", world)
 
     assert seen["lent"] == "" and seen["balance"] == {"free": 400.0, "used": 0.0, "total": 400.0}
-    assert seen["markets"] == 5 and seen["marks"] == {"SOL_USDC": "150"}
+    assert seen["markets"] == 5 and seen["marks"] == {"SOL_USDC": "150", "SOL_USDC_PERP": "150"}
     assert float(seen["most"]) > 1_000
     assert seen["no flag"] == "InsufficientFunds" and seen["short"] == ["closed", 5.0]
     assert seen["position"] == ["SOL", "-5", "5"] and seen["capital"] == [True, True]
