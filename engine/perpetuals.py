@@ -416,7 +416,8 @@ def _refusal(
     spare.forget(state, subaccount)
     if not after.is_unpriced:
         loss = margin.open_order_loss(state, subaccount) - filled_loss
-        if not after.notional or after.equity - loss > after.initial:
+        # What a virtual account loses is no exposure: without one, its equity alone says whether others would bear it.
+        if (not after.notional and after.equity >= 0) or after.equity - loss > after.initial:
             spare.remember(state, subaccount, at_us, after, loss, state.usdc)
             return None
     is_better = margin.is_better_than_mark(state, parameters.market_id, leg.lots > 0, ticks, leg.fee_rate)

@@ -283,6 +283,8 @@ MUTANTS = (
            "        margin.require_outflow(state, subaccount, at_us, {asset_id: (atoms, -redeemed, borrowed, quantity)})", "        pass", (ATTACKS,)),
     Mutant("a withdrawal asks for no margin", "engine/outflows.py",
            "    if taken.borrowed or subaccount.margined or margin.has_provisional(state, subaccount):", "    if False:", (LOANS, MARGIN)),
+    Mutant("a virtual account closes itself below zero", "engine/perpetuals.py",
+           "(not after.notional and after.equity >= 0)", "not after.notional", ("tests/engine/test_collusion.py",)),
     Mutant("lent assets that pass on count as redeemed", "engine/outflows.py",
            "0 if as_shares else taken.lent, taken.borrowed)", "taken.lent, taken.borrowed)", (LOANS,)),
     Mutant("only the mark counts for what leaves", "engine/margin.py",

@@ -150,3 +150,20 @@ def test_no_play_among_friends_takes_from_the_insurance_fund(
     assert pit.balance(INSURANCE_FUND, "USDC") <= 0
     for friend in friends:
         assert worth(friend) >= 0, friend.sums()
+
+
+@pytest.mark.parametrize("is_realizing", [True, False])
+def test_closing_everything_far_below_the_mark_leaves_nobody_below_zero(is_realizing: bool) -> None:
+    """What a virtual account loses is no exposure: with its last lot gone, only its equity tells."""
+    pit = Pit()
+    friend = rich(pit)
+    poor = pit.member("poor", 100)
+    poor.does(UpdateAccount(poor.subaccount, auto_realize_pnl=is_realizing))
+    cross(poor, friend, 600, MARK)
+    pit.price(140.5)
+    friend.trade(BID, 600, 13_000)
+
+    poor.trade(ASK, 600, 13_000)
+
+    assert poor.lots == 600
+    assert poor.sums().equity >= 0
