@@ -220,8 +220,10 @@ def _find(state: State, outcome: Outcome, subaccount: Subaccount, value: int) ->
     """Have `value` of USDC available; gives how much there is: own cash, sales, things in kind, then the funds.   [L-7]
 
     What the account owes in settlement is paid before: ADL at the bankruptcy price has left it no more than its share.
+    What passes in kind has paid its worth even while the fund has no USDC for it: nobody gives the same value twice.
     """
     number, usdc = subaccount.subaccount_id, state.usdc
+    in_kind = 0
 
     def missing() -> int:
         owes = max(0, -subaccount.unsettled)
@@ -229,15 +231,15 @@ def _find(state: State, outcome: Outcome, subaccount: Subaccount, value: int) ->
 
     book_stage.fund(state, outcome, subaccount, value + max(0, -subaccount.unsettled))
     for asset_id in _by_order_of_sale(state, subaccount, outcome.at_us):
-        if missing() <= 0:
+        if missing() <= in_kind:
             break
         if asset_id != usdc and asset_id in subaccount.lent:
-            lender_adl.recover(state, outcome, subaccount, asset_id, _atoms_for(state, asset_id, missing()))
-        _take_in_kind(state, outcome, subaccount, asset_id, missing())
+            lender_adl.recover(state, outcome, subaccount, asset_id, _atoms_for(state, asset_id, missing() - in_kind))
+        in_kind += _take_in_kind(state, outcome, subaccount, asset_id, missing() - in_kind)
         if asset_id in subaccount.lent:
-            _take_lent(state, outcome, subaccount, asset_id, missing())
-    if missing() > 0 and subaccount.unsettled > 0:
-        _take_unsettled(state, outcome, subaccount, min(missing(), subaccount.unsettled))
+            in_kind += _take_lent(state, outcome, subaccount, asset_id, missing() - in_kind)
+    if missing() > in_kind and subaccount.unsettled > 0:
+        _take_unsettled(state, outcome, subaccount, min(missing() - in_kind, subaccount.unsettled))
     if missing() > 0:
         insurance.pay(state, outcome, subaccount, missing(), "debt")
     if missing() > 0:
@@ -245,20 +247,28 @@ def _find(state: State, outcome: Outcome, subaccount: Subaccount, value: int) ->
     return min(value, max(0, value - missing()))
 
 
-def _take_in_kind(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, missing: int) -> None:
-    """What nobody bought passes to the insurance fund at mark, which pays as far as it can.   [L-7]"""
+def _take_in_kind(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, missing: int) -> int:
+    """What nobody bought passes to the insurance fund at mark, which pays as far as it can; gives what it still owes.
+
+    [L-7]
+    """
     if asset_id == state.usdc or missing <= 0:
-        return
+        return 0
     atoms = min(max(0, state.free(subaccount.subaccount_id, asset_id)), _atoms_for(state, asset_id, missing))
-    if atoms:
-        paid = min(_worth(state, asset_id, atoms), missing, insurance.balance(state))
-        insurance.move(state, outcome, subaccount, "debt", paid, asset_id, atoms)
+    if not atoms:
+        return 0
+    worth = min(_worth(state, asset_id, atoms), missing)
+    paid = min(worth, insurance.balance(state))
+    insurance.move(state, outcome, subaccount, "debt", paid, asset_id, atoms)
+    return worth - paid
 
 
-def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, missing: int) -> None:
-    """Lend shares that idle cannot redeem pass to the insurance fund at par; it pays as far as it can.   [L-7, L-8]"""
+def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, missing: int) -> int:
+    """Lend shares that idle cannot redeem pass to the insurance fund at par, which pays as far as it can; gives what it
+    still owes.   [L-7, L-8]
+    """
     if missing <= 0:
-        return
+        return 0
     number, usdc, at_us = subaccount.subaccount_id, state.usdc, outcome.at_us
     before = insurance.standing(state, subaccount, at_us)
     now = lending.begin(state, outcome, asset_id)
@@ -267,7 +277,7 @@ def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     whole = formulas.claim_atoms(shares, now.lent, now.lend_shares)
     atoms = min(whole, missing if asset_id == usdc else _atoms_for(state, asset_id, missing))
     if not atoms:
-        return
+        return 0
     passed = shares if atoms == whole else formulas.redeem_burn(atoms, now.lent, now.lend_shares)
     if shares - passed < lending.LEAST_SHARES:
         passed = shares
@@ -276,8 +286,8 @@ def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     loan.flow_atoms -= atoms
     if passed == shares:
         del subaccount.lent[asset_id]
-    worth = atoms if asset_id == usdc else _worth(state, asset_id, atoms)
-    paid = min(worth, missing, insurance.balance(state))
+    worth = min(missing, atoms if asset_id == usdc else _worth(state, asset_id, atoms))
+    paid = min(worth, insurance.balance(state))
     postings: list[Posting] = [(lent(number), share, passed), (INSURANCE_FUND, share, -passed)]
     if paid:
         postings += [(INSURANCE_FUND, usdc, paid), (available(number), usdc, -paid)]
@@ -292,6 +302,7 @@ def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
             number, asset_id, LendingEvent.LEND_REDEEM, _SOURCE, atoms, left, loan.position_id, 0, str(shares - passed)
         )
     )
+    return worth - paid
 
 
 def _take_unsettled(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> None:

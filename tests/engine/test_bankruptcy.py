@@ -267,6 +267,33 @@ def test_what_nobody_buys_passes_to_the_fund_and_fills_the_hole_when_it_is_sold(
     assert hole - arena.state.holes[arena.base] == pytest.approx(300 * USDC, abs=2) and is_whole(arena)
 
 
+def test_a_fund_without_usdc_takes_no_more_in_kind_than_is_due() -> None:
+    """Worth far more than it owes, with nobody to buy anything: ETH pays for all, BTC stays.   [L-7]"""
+    arena = Arena()
+    arena.price(3_000, "ETH")
+    arena.price(100_000, "BTC")
+    eth, btc = arena.exchange.asset("ETH"), arena.exchange.asset("BTC")
+    lender, buyer = arena.member("lender", 0, SOL=60 * SOL), arena.member("buyer", 10**5)
+    lends(lender, 60 * SOL)
+    short = arena.member("short", 0, ETH=5 * SOL, BTC=10**7)
+    shorts(short, buyer, 40)
+    out = Outcome(arena.state.sequence, arena.exchange.at_us)
+    spent, usdc = short.usdc, arena.state.usdc
+    paid = [(available(short.subaccount), usdc, spent), (available(buyer.subaccount), usdc, -spent)]
+    post(arena.state, out, JournalKind.TRANSFER, (), paid)
+    arena.exchange.outcomes.append(out)
+    arena.step(lambda _state, _out, account: None, short)
+    arena.state.liquidations[short.subaccount].failed_buys[arena.base] = 10
+
+    outcome = write_down(arena, short)
+
+    taken = {entry.memo[3]: entry.memo[4] for entry in entries(outcome, JournalKind.COLLATERAL_TAKEN)}
+    assert sum(taken.values()) > 0 and len(taken) == 1
+    worth = taken.get(eth, 0) * 3_000 // 10**3 + taken.get(btc, 0) * 100_000 // 10**2
+    assert worth == pytest.approx(40 * 150 * USDC, rel=1e-2)
+    assert arena.state.holes[arena.base] == pytest.approx(40 * 150 * USDC, rel=1e-2) and is_whole(arena)
+
+
 def _freeze_only(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
     bankruptcy.freeze(state, subaccount, outcome.at_us)
 

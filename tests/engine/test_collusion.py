@@ -108,7 +108,8 @@ def test_a_mark_that_is_pushed_on_a_thin_book_is_not_cashed() -> None:
     sums, at_index = poor.sums(), worth(poor)
     most = 0
     for dollars in range(0, 1_200, 20):
-        command = RequestWithdrawal(poor.subaccount, 1, pit.state.usdc, (dollars + 20) * 10**6, "A" * 44, "", True, True)
+        atoms = (dollars + 20) * 10**6
+        command = RequestWithdrawal(poor.subaccount, 1, pit.state.usdc, atoms, "A" * 44, "", True, True)
         outcome = poor.tries(command)
         if outcome.rejection is not None:
             assert outcome.rejection.reason is RejectReason.INSUFFICIENT_MARGIN
