@@ -406,7 +406,7 @@ def _end_of(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: As
         outcome.events.append(
             LendingMoved(number, asset_id, LendingEvent.LEND_REDEEM, _SOURCE, 0, 0, loan.position_id, 0, "0")
         )
-    for market_id in list(subaccount.claims) if asset_id == state.usdc else ():
+    for market_id in sorted(subaccount.claims) if asset_id == state.usdc else ():
         held = -state.balances.get(balance_key(claim(number), claim_lend(market_id)), 0)
         postings += [
             (claim(number), claim_lend(market_id), held),

@@ -273,7 +273,9 @@ def _shrink_reducing(state: State, outcome: Outcome, subaccount: Subaccount, mar
         return
     size = abs(held.lots)
     reducing = [
-        order for order in subaccount.orders.values() if order.market is market and order.flags & REDUCE_ONLY
+        order
+        for _number, order in sorted(subaccount.orders.items())
+        if order.market is market and order.flags & REDUCE_ONLY
     ]
     market_id = market.parameters.market_id
     for order in reducing:

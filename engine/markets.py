@@ -207,7 +207,8 @@ def configure_market(state: State, command: ConfigureMarket, outcome: Outcome) -
         _mark_perpetual(state, market, before.perpetual, outcome)
     if parameters.state == BookState.CLOSED:
         touched: Touched = {}
-        for order in [order for order in state.orders.values() if order.market is market]:
+        for order_id in sorted(number for number, order in state.orders.items() if order.market is market):
+            order = state.orders[order_id]
             withdraw(state, outcome, order)
             touched[market.book.ladder(order.side), order.price_ticks] = parameters.market_id
         report_levels(outcome, touched)

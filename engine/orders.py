@@ -120,9 +120,10 @@ def cancel_all(state: State, command: CancelAllOrders, outcome: Outcome) -> list
 
     # From here the command succeeds.
     orders = list(subaccount.orders.values()) if command.resting else []
-    if command.waiting and subaccount.waiting:
+    if command.waiting:
         orders += subaccount.waiting.values()
-        orders.sort(key=lambda order: order.order_id)
+    # What was triggered rests behind younger ones until a restart, so the place in the dict says nothing.
+    orders.sort(key=lambda order: order.order_id)
     touched: Touched = {}
     views: list[OrderView] = []
     for order in orders:

@@ -118,9 +118,10 @@ def refresh(state: State, command: RefreshRfq, outcome: Outcome) -> RfqView:
     # From here the command succeeds.
     _cancel_quotes(outcome, rfq, OrderStatus.CANCELLED)
     rfq.view = structs.replace(rfq.view, submitted_at_us=outcome.at_us, expires_at_us=outcome.at_us + LIFETIME_US)
-    # The dict stays in the order of the ends.
-    del state.rfqs[rfq.view.rfq_id]
-    state.rfqs[rfq.view.rfq_id] = rfq
+    # The dicts stay in the order of the ends.
+    for rfqs in (state.rfqs, state.subaccounts[command.subaccount_id].rfqs):
+        del rfqs[rfq.view.rfq_id]
+        rfqs[rfq.view.rfq_id] = rfq
     note_due(state)
     outcome.events.append(RfqChanged("rfqRefreshed", rfq.view))
     outcome.events.append(RfqChanged("rfqActive", rfq.view))

@@ -8,12 +8,32 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+import pytest
+from msgspec.structs import replace
+
 from engine import snapshot
 from engine.accounts import NUMBERS_AHEAD
 from engine.clock import due
-from engine.commands import BorrowLend, LendingSide, RegisterKey, UpdateAccount
+from engine.commands import (
+    BorrowLend,
+    CancelAllOrders,
+    Command,
+    ConfigureMarket,
+    FireTriggers,
+    LendingSide,
+    RefreshRfq,
+    RegisterKey,
+    SelfTrade,
+    SetPrices,
+    Side,
+    SubmitRfq,
+    TriggerBy,
+    UpdateAccount,
+)
 from engine.events import Outcome
+from engine.parameters import PRICE_SCALE, BookState, MarketParameters
 from engine.rejections import RejectReason
+from engine.state import State
 from engine.transition import apply
 from ledger.journal import JournalKind
 from tests.engine.perps import USDC, Member, Pit, cross
@@ -86,3 +106,69 @@ def test_interest_on_unsettled_equity_is_the_same_after_a_restart() -> None:
             assert _journal(again) == _journal(outcome)
             told += any(entry.kind == JournalKind.UNSETTLED_INTEREST for entry in outcome.journal)
     assert told
+
+
+def _closed(market: MarketParameters) -> ConfigureMarket:
+    return ConfigureMarket(replace(market, state=BookState.CLOSED))
+
+
+@pytest.mark.parametrize("by", ["owner", "market", "liquidation"])
+def test_orders_end_in_the_same_order_after_a_restart(by: str) -> None:
+    """T-136: a trigger order keeps its old id when it rests, after younger ones."""
+    pit = Pit()
+    anna, bert = pit.member("anna", 1_000), pit.member("bert", 100_000)
+    cross(anna, bert, 6_000, 15_000)
+    bert.trade(Side.ASK, 1, 15_000)
+    anna.trade(Side.BID, 1, 15_000)
+    anna.trade(Side.ASK, 10, 15_200, trigger_by=TriggerBy.LAST, trigger_price_ticks=15_010)
+    anna.trade(Side.ASK, 10, 15_100)
+    bert.trade(Side.ASK, 1, 15_010)
+    bert.trade(Side.BID, 1, 15_010, self_trade=SelfTrade.REJECT_MAKER)
+    carl = pit.member("carl", 1_000)
+    bert.trade(Side.ASK, 1, 15_020)
+    carl.trade(Side.BID, 1, 15_020)
+    pit.exchange.advance(1)
+    assert [order.order_id for order in anna.account.orders.values()] != sorted(anna.account.orders)
+
+    restarted = snapshot.load(snapshot.dump(pit.state))
+    if by == "owner":
+        command: Command = CancelAllOrders(anna.subaccount, pit.market)
+    elif by == "market":
+        command = _closed(pit.book_market.parameters)
+    else:
+        command = SetPrices(((pit.base, 135 * PRICE_SCALE),))
+    _both(pit, restarted, command, anna if by == "owner" else None)
+    if by == "liquidation":
+        assert anna.subaccount in pit.state.liquidations
+        for _ in range(3):
+            due_us, command = due(pit.state, pit.exchange.at_us + 2_000_000) or (0, command)
+            pit.exchange.at_us = max(pit.exchange.at_us, due_us)
+            _both(pit, restarted, command, None)
+    assert not anna.account.orders
+
+
+def test_requests_for_quotes_end_in_the_same_order_after_a_restart() -> None:
+    """T-136: refreshing one moves it behind the others."""
+    pit = Pit()
+    anna, bert = pit.member("anna", 1_000), pit.member("bert", 100_000)
+    cross(anna, bert, 6_000, 15_000)
+    first = anna.does(SubmitRfq(anna.subaccount, pit.market, Side.BID, 10)).reply
+    anna.does(SubmitRfq(anna.subaccount, pit.market, Side.BID, 20))
+    pit.exchange.at_us += 1
+    anna.does(RefreshRfq(anna.subaccount, first.rfq_id))
+    restarted = snapshot.load(snapshot.dump(pit.state))
+    _both(pit, restarted, SetPrices(((pit.base, 135 * PRICE_SCALE),)), None)
+    while anna.account.rfqs:
+        due_us, command = due(pit.state, pit.exchange.at_us + 2_000_000) or (0, FireTriggers())
+        pit.exchange.at_us = max(pit.exchange.at_us, due_us)
+        _both(pit, restarted, command, None)
+
+
+def _both(pit: Pit, restarted: State, command: Command, signer: Member | None) -> None:
+    """The same command on both: the same answer, events and journal."""
+    seq, at_us = pit.state.sequence + 1, pit.exchange.at_us
+    request = pit.exchange.signed(signer.key) if signer is not None else None
+    outcome, again = apply(pit.state, seq, at_us, command, request), apply(restarted, seq, at_us, command, request)
+    assert outcome.rejection is None, outcome.rejection
+    assert (again.reply, again.events) == (outcome.reply, outcome.events)
+    assert _journal(again) == _journal(outcome)
