@@ -61,6 +61,8 @@ def settle_positions(state: State, command: SettlePositions, outcome: Outcome) -
     _settle(state, outcome, second)
     if state.unsettled:
         _retry(state, outcome)
+        if state.virtual and _lend_gains(state, outcome):
+            _retry(state, outcome)
     if state.virtual:
         _settle_excess_claims(state, outcome)
     if state.unsettled:
@@ -502,7 +504,8 @@ class _Till:
     def take_cash(self, subaccount: Subaccount, atoms: int) -> int:
         """Steps (1) to (3): available, lent, borrowed; redeems what is needed whatever is idle.   [S-12]
 
-        What idle cannot pay of it passes as shares to those that are paid: `lend_shortfall`.
+        What idle cannot pay of it passes as shares to those that are paid: `lend_shortfall`. Who has positive claims
+        borrows after those, which the retry takes.
         """
         state, outcome, usdc = self.state, self.outcome, self.state.usdc
         number = subaccount.subaccount_id
@@ -517,13 +520,20 @@ class _Till:
                 lending.redeem(state, outcome, self.into, subaccount, usdc, redeemed, _SETTLES)
                 self.redeemed[number] = redeemed
                 left -= min(left, redeemed)
-        if left and self.may_borrow and owed.may_borrow(state, subaccount):
-            passed = min(sum(self.redeemed.values()), self.passing)
-            borrowed = min(left, owed.borrow_room(state, outcome.at_us, -passed, is_open=True))
-            if borrowed:
-                lending.borrow(state, outcome, self.into, subaccount, usdc, borrowed, _SETTLES)
-                left -= borrowed
+        if left and not (subaccount.claims and virtual.positive(state, subaccount, outcome.at_us)):
+            left -= self.borrow(subaccount, left)
         return atoms - left
+
+    def borrow(self, subaccount: Subaccount, atoms: int) -> int:
+        """At most `atoms` as a loan, by its setting and as the pool lets pass; gives how much.   [S-12 (3), B-7]"""
+        state, outcome = self.state, self.outcome
+        if not self.may_borrow or not owed.may_borrow(state, subaccount):
+            return 0
+        passed = min(sum(self.redeemed.values()), self.passing)
+        borrowed = min(atoms, owed.borrow_room(state, outcome.at_us, -passed, is_open=True))
+        if borrowed:
+            lending.borrow(state, outcome, self.into, subaccount, state.usdc, borrowed, _SETTLES)
+        return borrowed
 
     def leave(self, number: int, atoms: int) -> None:
         """Becomes (above zero) or stops being, or is (below) unsettled equity of the subaccount."""
@@ -650,10 +660,28 @@ def _retry(state: State, outcome: Outcome) -> None:
         if paid < owes:
             paid += till.take_cash(subaccount, owes - paid)
         if paid < owes and subaccount.claims:
-            paid += virtual.redeem(state, outcome, till.into, subaccount, owes - paid)
+            gains = virtual.positive(state, subaccount, outcome.at_us)
+            redeemed = virtual.redeem(state, outcome, till.into, subaccount, min(owes - paid, gains)) if gains else 0
+            paid += redeemed
+            if gains and redeemed == gains and paid < owes:
+                paid += till.borrow(subaccount, owes - paid)
         if paid:
             till.found[number] = paid
     _distribute(state, outcome, till)
+
+
+def _lend_gains(state: State, outcome: Outcome) -> bool:
+    """Positive claims that idle could not redeem for who owes are lent in their own name; whether there were any.
+
+    Then the next retry passes them at par to those that wait.   [S-12 (2)]
+    """
+    is_any = False
+    for number in sorted(state.unsettled):
+        subaccount = state.subaccounts[number]
+        owes = -subaccount.unsettled
+        if owes > 0 and subaccount.claims:
+            is_any = virtual.lend_gains(state, outcome, subaccount, owes) > 0 or is_any
+    return is_any
 
 
 def _distribute(state: State, outcome: Outcome, till: _Till) -> None:

@@ -182,23 +182,27 @@ def redeem(state: State, outcome: Outcome, into: lending.Movements, subaccount: 
     return taken
 
 
-def pass_lent(
-    state: State, outcome: Outcome, into: lending.Movements, source: Subaccount, target: Subaccount, atoms: int
-) -> int:
-    """Lend shares worth at most `atoms` of positive claims pass at par into what `target` lends; gives how much. [S-12]
+def lend_gains(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> int:
+    """Positive claims worth at most `atoms` become lend shares of the subaccount itself, by market; gives how much.
 
-    No token moves and nothing leaves the pool.
+    Where idle cannot redeem them: lend shares pass at par to whom it owes. No token moves.   [S-12 (2)]
     """
+    into = lending.Movements()
     books = _Books(state, outcome, into)
-    passed = 0
-    for market_id in sorted(source.claims):
-        value = margin.claim_atoms(state, source, market_id, outcome.at_us)
-        part = min(atoms - passed, value)
+    lent_now = 0
+    for market_id in sorted(subaccount.claims):
+        own = books.claim(subaccount, market_id)
+        value = books.lent(own) - books.owed(own)
+        part = min(atoms - lent_now, value)
         if part > 0:
-            books.hand_over(books.claim(source, market_id), target, part, part == value)
-            passed += part
+            books.hand_over(own, subaccount, part, part == value)
+            books.tell(own, -part)
+            lent_now += part
     books.close()
-    return passed
+    if into.postings:
+        memo = (subaccount.subaccount_id, 0, lent_now, 0, 0, 0, *_movements(into))
+        post(state, outcome, JournalKind.CLAIM_CONVERTED, memo, _merged(into))
+    return lent_now
 
 
 def pass_part(
@@ -342,7 +346,7 @@ class _Books:
             self._repay(own, repaid, repaid == owed)
         if atoms > repaid:
             self._lend(own, atoms - repaid)
-        self._tell(own, atoms)
+        self.tell(own, atoms)
 
     def debit(self, subaccount: Subaccount, market_id: int, atoms: int) -> None:
         """A loss burns what the claim lends, then mints debt shares.   [V-2]"""
@@ -353,7 +357,7 @@ class _Books:
             self._redeem(own, redeemed, redeemed == value)
         if atoms > redeemed:
             self._borrow(own, atoms - redeemed)
-        self._tell(own, -atoms)
+        self.tell(own, -atoms)
 
     def redeem(self, subaccount: Subaccount, market_id: int, atoms: int, is_all: bool) -> int:
         """`atoms` of a positive claim become available; what idle lacks, shares of the subaccount. Gives what is paid.
@@ -370,7 +374,7 @@ class _Books:
             self.hand_over(own, subaccount, left, is_all)
         elif is_all:
             self._forget_crumbs(own)
-        self._tell(own, -atoms)
+        self.tell(own, -atoms)
         return paid
 
     def pay(
@@ -400,11 +404,11 @@ class _Books:
                 paid += part
                 self._redeem(other, part, part == value)
                 self._repay(own, part, is_all and paid == atoms)
-                self._tell(other, -part)
+                self.tell(other, -part)
         if paid < atoms and may_borrow:
             self._own_debt(own, atoms - paid, is_all)
             paid = atoms
-        self._tell(own, paid)
+        self.tell(own, paid)
         return paid
 
     def hand_over(self, own: _Claim, target: Subaccount, atoms: int, is_all: bool) -> None:
@@ -440,7 +444,7 @@ class _Books:
             own.lends += sign * lends
             own.owes += sign * owes
             self._net(own)
-            self._tell(own, self.value(own) - before)
+            self.tell(own, self.value(own) - before)
 
     def _net(self, own: _Claim) -> None:
         """A claim that came to lend and owe pays the one with the other: nothing enters or leaves idle.   [V-2]"""
@@ -552,7 +556,7 @@ class _Books:
         key = (account, asset)
         self.sums[key] = self.sums.get(key, 0) + atoms
 
-    def _tell(self, own: _Claim, atoms: int) -> None:
+    def tell(self, own: _Claim, atoms: int) -> None:
         moved = ClaimMoved(own.subaccount.subaccount_id, own.market_id, atoms, self.value(own))
         self.outcome.events.append(moved)
 

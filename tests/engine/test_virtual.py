@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from engine import lending, margin, recoveries, snapshot, virtual
 from engine.commands import BorrowLend, CancelAllOrders, LendingSide, Side, UpdateAccount
+from engine.events import LendingSource
 from engine.outcome import Outcome
 from engine.parameters import PRICE_SCALE
 from engine.posting import post
@@ -26,6 +27,7 @@ from ledger.chart import (
     debt_share,
     kind_of,
     lend_share,
+    unsettled,
 )
 from ledger.invariants import RunningTotals
 from ledger.journal import JournalKind, residues, seal
@@ -177,6 +179,30 @@ def test_closing_a_part_makes_that_part_of_a_gain_ones_own_as_cash_or_where_idle
     lent = lending.claim(pit.state, anna.account, pit.state.usdc, pit.exchange.at_us)
     assert lent in (250 * USDC, 250 * USDC - 1)
     assert not anna.account.claims and pool_idle(pit) == 0 and not fund_breaks(pit)
+
+
+@pytest.mark.parametrize("idle", [1_000, 30, 0])
+def test_who_owes_pays_with_gains_before_a_loan_and_passes_what_idle_lacks_as_lend_shares(pit: Pit, idle: int) -> None:
+    """[S-12 (2), S-13]"""
+    bank, anna, boris = pit.member("bank", 1_000_000), pit.member("anna", 10), pit.member("boris", 0)
+    thief = pit.member("thief", 0, SOL=10**13)
+    lends(bank, 5_000)
+    goes_virtual(anna)
+    moves(pit, bank, [(anna, 400 * USDC)])
+    outcome, into, usdc = Outcome(pit.state.sequence, pit.exchange.at_us), lending.Movements(), pit.state.usdc
+    lending.borrow(pit.state, outcome, into, thief.account, usdc, (5_400 - idle) * USDC, LendingSource.MANUAL)
+    lending.post_alone(pit.state, outcome, into)
+    owing = [(unsettled(anna.subaccount), usdc, 110 * USDC), (unsettled(boris.subaccount), usdc, -110 * USDC)]
+    post(pit.state, outcome, JournalKind.SETTLEMENT, (), owing)
+    pit.exchange.outcomes.append(outcome)
+
+    pit.exchange.advance(10)
+
+    lent = lending.claim(pit.state, boris.account, pit.state.usdc, pit.exchange.at_us)
+    cash = min(110, 10 + idle) * USDC
+    assert boris.usdc == pytest.approx(cash, abs=100) and lent == pytest.approx(110 * USDC - cash, abs=100)
+    assert claim_of(anna) == pytest.approx(300 * USDC, abs=100) and not anna.account.debts
+    assert lending.claim(pit.state, anna.account, usdc, pit.exchange.at_us) <= 2 and not fund_breaks(pit)
 
 
 def test_closing_with_a_loss_pays_from_what_is_there_and_owes_the_rest_itself(pit: Pit) -> None:
