@@ -142,7 +142,7 @@ def _slice(
     is_all_it_can = whole == gross or part >= whole
     if part >= whole:
         part = whole = 1
-    pieces = _pieces(state, subaccount, part, whole)
+    pieces = _pieces(subaccount, part, whole)
     debts = _debts(state, subaccount, at_us, part, whole)
     if part < whole and not debts and not any(piece.lots for piece in pieces):
         return None
@@ -150,7 +150,7 @@ def _slice(
     usd, unit, *_rest = margin.line(state, state.usdc)
     worth = margin.realizable(state, subaccount, at_us) + _receivables_usd(state, subaccount)
     equity = mul_div_down(worth, part, whole)
-    notional = gross if part == whole else _notional(state, at_us, pieces, debts)
+    notional = gross if part == whole else _notional(state, pieces, debts)
     least = minimum_incentive(notional, risk.backstop_incentive)
     claims = margin.claims_atoms(state, subaccount, at_us) if subaccount.claims else 0
     return Slice(
@@ -302,7 +302,7 @@ def _tell(
     )
 
 
-def _pieces(state: State, subaccount: Subaccount, part: int, whole: int) -> tuple[Piece, ...]:
+def _pieces(subaccount: Subaccount, part: int, whole: int) -> tuple[Piece, ...]:
     """The share of each position: lots rounded down, and the cost at which it gained at mark its share of the gain."""
     found = []
     for market_id in sorted(subaccount.positions):
@@ -358,11 +358,11 @@ def _gross(state: State, subaccount: Subaccount, at_us: int) -> int:
     """Gross notional of all positions and debts, in USD (1e-8), rounded up.   [L-4]"""
     pieces = tuple(Piece(market_id, held.lots, 0) for market_id, held in subaccount.positions.items())
     debts = tuple((asset_id, 0, lending.debt(state, subaccount, asset_id, at_us)) for asset_id in subaccount.debts)
-    return _notional(state, at_us, pieces, debts)
+    return _notional(state, pieces, debts)
 
 
 def _notional(
-    state: State, at_us: int, pieces: tuple[Piece, ...], debts: tuple[tuple[AssetId, int, int], ...]
+    state: State, pieces: tuple[Piece, ...], debts: tuple[tuple[AssetId, int, int], ...]
 ) -> int:
     usd, _unit, in_usd, *_rest = margin.line(state, state.usdc)
     total = 0

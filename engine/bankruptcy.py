@@ -9,13 +9,13 @@ still lacking.   [L-10]
 
 from __future__ import annotations
 
-from engine import book_stage, insurance, lender_adl, lending, margin, recoveries
+from engine import at_mark, book_stage, insurance, lender_adl, lending, margin, recoveries
 from engine.events import LendingEvent, LendingMoved, LendingSource, LiquidationChanged, Outcome, SettlementMoved
 from engine.formulas import lending as formulas
 from engine.formulas.liquidation import quote_atoms_up
 from engine.formulas.margin import notional_usd
 from engine.parameters import PRICE_SCALE, USD_SCALE
-from engine.posting import post
+from engine.posting import merged, post
 from engine.state import State, Subaccount, balance_key
 from engine.yields import weigh_shares
 from ledger.amounts import mul_div_down, mul_div_up
@@ -31,7 +31,6 @@ from ledger.chart import (
     POOL_SHARES,
     POOL_YIELD,
     ROUNDING,
-    AccountId,
     AssetId,
     available,
     borrowed,
@@ -124,7 +123,7 @@ def redeem_for_fund(state: State, outcome: Outcome) -> None:
         if asset_id != state.usdc:
             state.taken[asset_id] = state.taken.get(asset_id, 0) + atoms
         memo = (0, "redeemed", 0, asset_id, atoms, margin.line(state, asset_id)[0])
-        post(state, outcome, JournalKind.INSURANCE, memo, _merged(postings))
+        post(state, outcome, JournalKind.INSURANCE, memo, merged(postings))
 
 
 # --- one debt -------------------------------------------------------------------------------------------------------
@@ -190,7 +189,7 @@ def write_down(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     state.small_debts.pop((number, asset_id), None)
     into.memos.append((number, asset_id, int(LendingEvent.BORROW_REPAY), int(_SOURCE), owed, str(shares),
                        loan.position_id))  # fmt: skip
-    entry = insurance.posted(state, outcome, JournalKind.DEBT_WRITTEN_DOWN, _merged(postings))
+    entry = insurance.posted(state, outcome, JournalKind.DEBT_WRITTEN_DOWN, merged(postings))
     outcome.events.append(
         LendingMoved(number, asset_id, LendingEvent.BORROW_REPAY, _SOURCE, owed, 0, loan.position_id, 0, "0")
     )
@@ -234,7 +233,8 @@ def _find(state: State, outcome: Outcome, subaccount: Subaccount, value: int) ->
         if missing() <= in_kind:
             break
         if asset_id != usdc and asset_id in subaccount.lent:
-            lender_adl.recover(state, outcome, subaccount, asset_id, _atoms_for(state, asset_id, missing() - in_kind))
+            needed = at_mark.atoms_up(state, asset_id, missing() - in_kind)
+            lender_adl.recover(state, outcome, subaccount, asset_id, needed)
         in_kind += _take_in_kind(state, outcome, subaccount, asset_id, missing() - in_kind)
         if asset_id in subaccount.lent:
             in_kind += _take_lent(state, outcome, subaccount, asset_id, missing() - in_kind)
@@ -254,10 +254,10 @@ def _take_in_kind(state: State, outcome: Outcome, subaccount: Subaccount, asset_
     """
     if asset_id == state.usdc or missing <= 0:
         return 0
-    atoms = min(max(0, state.free(subaccount.subaccount_id, asset_id)), _atoms_for(state, asset_id, missing))
+    atoms = min(max(0, state.free(subaccount.subaccount_id, asset_id)), at_mark.atoms_up(state, asset_id, missing))
     if not atoms:
         return 0
-    worth = min(_worth(state, asset_id, atoms), missing)
+    worth = min(at_mark.usdc_down(state, asset_id, atoms), missing)
     paid = min(worth, insurance.balance(state))
     insurance.move(state, outcome, subaccount, "debt", paid, asset_id, atoms)
     return worth - paid
@@ -275,7 +275,7 @@ def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     share = lend_share(asset_id)
     shares = -state.balances.get(balance_key(lent(number), share), 0)
     whole = formulas.claim_atoms(shares, now.lent, now.lend_shares)
-    atoms = min(whole, missing if asset_id == usdc else _atoms_for(state, asset_id, missing))
+    atoms = min(whole, missing if asset_id == usdc else at_mark.atoms_up(state, asset_id, missing))
     if not atoms:
         return 0
     passed = shares if atoms == whole else formulas.redeem_burn(atoms, now.lent, now.lend_shares)
@@ -286,7 +286,7 @@ def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     loan.flow_atoms -= atoms
     if passed == shares:
         del subaccount.lent[asset_id]
-    worth = min(missing, atoms if asset_id == usdc else _worth(state, asset_id, atoms))
+    worth = min(missing, atoms if asset_id == usdc else at_mark.usdc_down(state, asset_id, atoms))
     paid = min(worth, insurance.balance(state))
     postings: list[Posting] = [(lent(number), share, passed), (INSURANCE_FUND, share, -passed)]
     if paid:
@@ -432,20 +432,6 @@ def _value(state: State, asset_id: AssetId, atoms: int, mark: int) -> int:
     return quote_atoms_up(notional_usd(atoms, mark, 10 ** state.assets[asset_id].decimals), unit, usd)
 
 
-def _worth(state: State, asset_id: AssetId, atoms: int) -> int:
-    """What atoms of an asset are worth at mark, in USDC atoms, rounded down.   [L-7]"""
-    usd, usdc_unit, *_rest = margin.line(state, state.usdc)
-    mark, unit, *_asset = margin.line(state, asset_id)
-    return mul_div_down(atoms, mark * usdc_unit, unit * usd)
-
-
-def _atoms_for(state: State, asset_id: AssetId, worth: int) -> int:
-    """The fewest atoms of an asset that are worth this many USDC atoms at mark.   [L-7]"""
-    usd, usdc_unit, *_rest = margin.line(state, state.usdc)
-    mark, unit, *_asset = margin.line(state, asset_id)
-    return mul_div_up(worth, unit * usd, mark * usdc_unit)
-
-
 def _by_order_of_sale(state: State, subaccount: Subaccount, at_us: int) -> list[AssetId]:
     """USDC first, then what else has a price and is not owed: weight descending, then value, then id.   [S-12]"""
     found = []
@@ -454,17 +440,10 @@ def _by_order_of_sale(state: State, subaccount: Subaccount, at_us: int) -> list[
         if asset_id in subaccount.debts and asset_id != state.usdc:
             continue
         if holding.mark and (holding.held or holding.lent):
-            worth = _worth(state, asset_id, holding.held + holding.lent)
+            worth = at_mark.usdc_down(state, asset_id, holding.held + holding.lent)
             found.append((asset_id != state.usdc, -holding.weight, -worth, asset_id))
     return [asset_id for *_order, asset_id in sorted(found)]
 
 
 def _backstop_balance(state: State) -> int:
     return max(0, -state.balances.get(balance_key(BACKSTOP_FUND, state.usdc), 0))
-
-
-def _merged(postings: list[Posting]) -> list[Posting]:
-    sums: dict[tuple[AccountId, AssetId], int] = {}
-    for account, asset, atoms in postings:
-        sums[account, asset] = sums.get((account, asset), 0) + atoms
-    return [(account, asset, atoms) for (account, asset), atoms in sums.items() if atoms]

@@ -20,7 +20,7 @@ from engine.parameters import RATE_SCALE, BookState
 from engine.posting import post, record
 from engine.pricing import is_cancel_only
 from engine.state import Liquidation, Market, Order, State, Subaccount
-from ledger.amounts import mul_div_down, mul_div_up
+from ledger.amounts import mul_div_down
 from ledger.chart import INSURANCE_FUND, AssetId, available, contracts
 from ledger.journal import JournalKind, Posting
 
@@ -148,7 +148,7 @@ def items(state: State, subaccount: Subaccount, at_us: int) -> list[Item]:
             side = Side.ASK if held.lots > 0 else Side.BID
             asset_id = contracts(held.market.parameters.market_id)
             found.append(Item(asset_id, held.market, side, abs(held.lots), line.notional, line.maintenance))
-    markets = insurance.spot_markets(state)
+    markets = conversions.spot_markets(state)
     for holding in margin.holdings(state, subaccount, at_us):
         asset_id = holding.asset_id
         if asset_id in subaccount.debts:
@@ -274,13 +274,6 @@ def fund(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> 
     if subaccount.unsettled < 0:
         tick.pay_unsettled(state, outcome)
     return min(atoms, max(0, state.free(number, usdc)))
-
-
-def atoms_for(state: State, asset_id: AssetId, usdc_atoms: int) -> int:
-    """The fewest atoms of an asset that are worth this much USDC at mark; 0 without one.   [L-6, L-8]"""
-    price, _unit, in_usd, *_rest = margin.line(state, asset_id)
-    usd, _usdc_unit, usdc_in_usd, *_usdc = margin.line(state, state.usdc)
-    return mul_div_up(usdc_atoms, in_usd * usd, price * usdc_in_usd) if price else 0
 
 
 def _redeem_claims(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int) -> int:

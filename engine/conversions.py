@@ -48,7 +48,7 @@ class _Asset(NamedTuple):
 
 def _saleable(state: State, subaccount: Subaccount, at_us: int) -> list[_Asset]:
     """What it can sell for USDC on a spot market, in the order of S-12 (4)."""
-    markets = _usdc_markets(state)
+    markets = spot_markets(state)
     found = []
     for holding in margin.holdings(state, subaccount, at_us):
         asset_id = holding.asset_id
@@ -62,13 +62,14 @@ def _saleable(state: State, subaccount: Subaccount, at_us: int) -> list[_Asset]:
     return [asset for *_order, asset in sorted(found, key=lambda each: each[:3])]
 
 
-def _usdc_markets(state: State) -> dict[AssetId, Market]:
-    """Asset → the spot market that sells it for USDC."""
-    return {
+def spot_markets(state: State) -> dict[AssetId, Market]:
+    """Asset → the spot market that sells it for USDC, by asset.   [S-12]"""
+    markets = {
         market.parameters.base_asset_id: market
         for market in state.markets.values()
         if market.parameters.type is MarketType.SPOT and market.parameters.quote_asset_id == state.usdc
     }
+    return {asset_id: markets[asset_id] for asset_id in sorted(markets)}
 
 
 def _sell(state: State, outcome: Outcome, subaccount: Subaccount, asset: _Asset, missing: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import insurance, lending, losses, margin, orders
+from engine import at_mark, insurance, lending, losses, margin, orders
 from engine.book import Book, Level
 from engine.commands import Origin
 from engine.events import BookLevel, LendingSource, LiquidationChanged, OrderModified, Outcome
@@ -313,10 +313,10 @@ def _hand_over(state: State, outcome: Outcome, subaccount: Subaccount, fills: li
         if owes <= 0:
             return
         _redeem(state, outcome, subaccount, asset_id, owes)
-        atoms = min(_atoms_for(state, asset_id, owes), state.free(subaccount.subaccount_id, asset_id))
-        bought = min(atoms, _atoms_of(state, asset_id, insurance.balance(state)))
+        atoms = min(at_mark.atoms_up(state, asset_id, owes), state.free(subaccount.subaccount_id, asset_id))
+        bought = min(atoms, at_mark.atoms_down(state, asset_id, insurance.balance(state)))
         if bought > 0:
-            paid = _worth(state, asset_id, bought)
+            paid = at_mark.usdc_down(state, asset_id, bought)
             insurance.move(state, outcome, subaccount, "collateral", paid, asset_id, bought)
         if atoms > bought:
             _pass_in_kind(state, outcome, subaccount, asset_id, atoms - bought, fills)
@@ -325,13 +325,13 @@ def _hand_over(state: State, outcome: Outcome, subaccount: Subaccount, fills: li
 def _by_order_of_sale(state: State, subaccount: Subaccount, at_us: int) -> list[AssetId]:
     """What it has beside USDC that has a price: weight descending, then value, then id.   [S-12]"""
     found = insurance.sellable(state, subaccount, at_us)
-    worth = {asset_id: _worth(state, asset_id, atoms) for asset_id, atoms in found.items()}
+    worth = {asset_id: at_mark.usdc_down(state, asset_id, atoms) for asset_id, atoms in found.items()}
     return sorted(found, key=lambda asset_id: (-state.assets[asset_id].weight, -worth[asset_id], asset_id))
 
 
 def _redeem(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: AssetId, owes: int) -> None:
     """Redeem what is lent of it and needed, as far as idle goes; the throttle does not apply.   [L-2]"""
-    missing = _atoms_for(state, asset_id, owes) - state.free(subaccount.subaccount_id, asset_id)
+    missing = at_mark.atoms_up(state, asset_id, owes) - state.free(subaccount.subaccount_id, asset_id)
     if missing <= 0 or asset_id not in subaccount.lent:
         return
     atoms = lending.redemption(state, subaccount, asset_id, outcome.at_us, missing)
@@ -358,7 +358,7 @@ def _pass_in_kind(
         other = fill.counterparty.subaccount_id
         market_id = fill.market.parameters.market_id
         part = slice_of(atoms, fill.lots * fill.market.mark_lot, whole) if place < len(fills) - 1 else left
-        value = _worth(state, asset_id, part)
+        value = at_mark.usdc_down(state, asset_id, part)
         changes = {asset_id: (part, 0, 0, 0), contracts(market_id): (0, -value, 0, 0)}
         if not value or margin.sums(state, fill.counterparty, at_us, changes).is_in_liquidation:
             continue
@@ -406,24 +406,3 @@ def _cover(state: State, outcome: Outcome, subaccount: Subaccount, market: Marke
     if lacking > 0 and liquidation is not None:
         is_long_side = liquidation.sides[market.parameters.market_id] < 0
         losses.share(state, outcome, market, subaccount, is_long_side, lacking)
-
-
-def _worth(state: State, asset_id: AssetId, atoms: int) -> int:
-    """Atoms of an asset at its mark, in USDC atoms, rounded down: a value.   [L-6]"""
-    price, _unit, in_usd, *_rest = margin.line(state, asset_id)
-    usd, _usdc_unit, usdc_in_usd, *_usdc = margin.line(state, state.usdc)
-    return atoms * price * usdc_in_usd // (in_usd * usd)
-
-
-def _atoms_for(state: State, asset_id: AssetId, usdc_atoms: int) -> int:
-    """The fewest atoms of an asset that are worth this much USDC at mark.   [L-6]"""
-    price, _unit, in_usd, *_rest = margin.line(state, asset_id)
-    usd, _usdc_unit, usdc_in_usd, *_usdc = margin.line(state, state.usdc)
-    return -(-usdc_atoms * in_usd * usd // (price * usdc_in_usd))
-
-
-def _atoms_of(state: State, asset_id: AssetId, usdc_atoms: int) -> int:
-    """The most atoms of an asset that this much USDC buys at mark.   [L-6]"""
-    price, _unit, in_usd, *_rest = margin.line(state, asset_id)
-    usd, _usdc_unit, usdc_in_usd, *_usdc = margin.line(state, state.usdc)
-    return usdc_atoms * in_usd * usd // (price * usdc_in_usd)

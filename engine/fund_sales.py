@@ -35,7 +35,7 @@ def _sell(state: State, outcome: Outcome, asset_id: AssetId) -> None:
     lots = _lots(state, asset_id)
     if not lots:
         return
-    market = insurance.spot_markets(state)[asset_id]
+    market = conversions.spot_markets(state)[asset_id]
     desk, usdc, mark = _desk(state, outcome.at_us), state.usdc, margin.line(state, asset_id)[0]
     atoms = lots * market.parameters.lot_atoms
     to_desk: list[Posting] = [(INSURANCE_FUND, asset_id, atoms), (available(DESK), asset_id, -atoms)]
@@ -57,7 +57,7 @@ def _sell(state: State, outcome: Outcome, asset_id: AssetId) -> None:
 
 def _lots(state: State, asset_id: AssetId) -> int:
     """How many lots of what was taken somebody bids for within the bounds; 0 too while that is no order.   [S-12]"""
-    market: Market | None = insurance.spot_markets(state).get(asset_id)
+    market: Market | None = conversions.spot_markets(state).get(asset_id)
     if market is None:
         return 0
     parameters = market.parameters

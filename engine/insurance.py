@@ -7,12 +7,12 @@ equity, maintenance margin and E before and after, in USD (1e-8).   [L-10]
 
 from __future__ import annotations
 
-from engine import lending, losses, margin
+from engine import conversions, lending, losses, margin
 from engine.commands import FundInsurance
 from engine.events import LiquidationChanged, Outcome, SettlementMoved
 from engine.posting import post
 from engine.rejections import RejectReason, require
-from engine.state import Market, State, Subaccount, balance_key
+from engine.state import State, Subaccount, balance_key
 from ledger.amounts import INT64_MAX
 from ledger.chart import INSURANCE_FUND, OPERATOR_EQUITY, AssetId, available
 from ledger.journal import JournalKind, JournalTransaction, Posting
@@ -139,7 +139,7 @@ def own_usdc(state: State, subaccount: Subaccount, at_us: int) -> int:
 def sellable(state: State, subaccount: Subaccount, at_us: int) -> dict[AssetId, int]:
     """What it holds or lends beside USDC that a market takes at least one lot of, in atoms.   [S-12]"""
     found = {}
-    for asset_id, market in spot_markets(state).items():
+    for asset_id, market in conversions.spot_markets(state).items():
         if asset_id not in subaccount.asset_ids:
             continue
         atoms = state.held(subaccount.subaccount_id, asset_id) + lending.claim(state, subaccount, asset_id, at_us)
@@ -148,19 +148,9 @@ def sellable(state: State, subaccount: Subaccount, at_us: int) -> dict[AssetId, 
     return found
 
 
-def spot_markets(state: State) -> dict[AssetId, Market]:
-    """Asset → the spot market that sells it for USDC, by asset.   [S-12]"""
-    markets = {
-        market.parameters.base_asset_id: market
-        for market in state.markets.values()
-        if market.parameters.perpetual is None and market.parameters.quote_asset_id == state.usdc
-    }
-    return {asset_id: markets[asset_id] for asset_id in sorted(markets)}
-
-
 def _take_crumbs(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
     """Holdings that are less than a lot pass to the fund, which pays in their stead.   [L-5]"""
-    for asset_id, market in spot_markets(state).items():
+    for asset_id, market in conversions.spot_markets(state).items():
         free = state.free(subaccount.subaccount_id, asset_id) if asset_id in subaccount.asset_ids else 0
         if 0 < free < market.parameters.lot_atoms:
             move(state, outcome, subaccount, "crumbs", 0, asset_id, free)

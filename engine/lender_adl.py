@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import insurance, lending, margin
+from engine import at_mark, insurance, lending, margin
 from engine.events import LendingSource, LiquidationChanged, Outcome
 from engine.state import State, Subaccount, balance_key
-from ledger.amounts import mul_div_down, mul_div_up
 from ledger.chart import (
     POOL_LENT,
     ROUNDING,
@@ -58,7 +57,7 @@ def recover(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: As
         borrower = state.subaccounts[number]
         if borrower is subaccount or number in state.liquidations:
             continue
-        matched, payment = _match(state, outcome.at_us, borrower, asset_id, left, mark)
+        matched, payment = _match(state, outcome.at_us, borrower, asset_id, left)
         if matched:
             _exchange(state, outcome, subaccount, borrower, asset_id, matched, mark, payment)
             found += matched
@@ -96,7 +95,7 @@ def _redeem_idle(state: State, outcome: Outcome, subaccount: Subaccount, asset_i
 
 
 def _match(
-    state: State, at_us: int, borrower: Subaccount, asset_id: AssetId, atoms: int, mark: int
+    state: State, at_us: int, borrower: Subaccount, asset_id: AssetId, atoms: int
 ) -> tuple[int, list[Paid]]:
     """How much of `atoms` the borrower can give up and pay for, and with what: never more than its loan.   [L-8]
 
@@ -104,13 +103,13 @@ def _match(
     so halving finds the most.
     """
     most = min(atoms, lending.debt(state, borrower, asset_id, at_us))
-    payment = _payment(state, at_us, borrower, asset_id, most, mark)
+    payment = _payment(state, at_us, borrower, asset_id, most)
     if payment and _may_pay(state, at_us, borrower, asset_id, most, payment):
         return most, payment
     least, best = 0, list[Paid]()
     while most - least > 1:
         middle = (least + most) // 2
-        payment = _payment(state, at_us, borrower, asset_id, middle, mark)
+        payment = _payment(state, at_us, borrower, asset_id, middle)
         if payment and _may_pay(state, at_us, borrower, asset_id, middle, payment):
             least, best = middle, payment
         else:
@@ -119,16 +118,14 @@ def _match(
 
 
 def _payment(
-    state: State, at_us: int, borrower: Subaccount, asset_id: AssetId, atoms: int, mark: int
+    state: State, at_us: int, borrower: Subaccount, asset_id: AssetId, atoms: int
 ) -> list[Paid]:
     """⌈n × mark⌉ by available USDC, lent USDC, then other collateral at mark in the order of S-12 (4); [] if it cannot.
 
     [L-8]
     """
     usdc, number = state.usdc, borrower.subaccount_id
-    usd, usdc_unit, *_rest = margin.line(state, usdc)
-    unit = 10 ** state.assets[asset_id].decimals
-    left = mul_div_up(atoms, mark * usdc_unit, unit * usd)
+    left = at_mark.usdc_up(state, asset_id, atoms)
     found: list[Paid] = []
     # What it owes in settlement, or has in a debt of USDC, is not spent on this.
     cash = max(0, state.free(number, usdc) - max(0, -borrower.unsettled))
@@ -139,15 +136,14 @@ def _payment(
     ):
         if left <= 0:
             break
-        price, asset_unit, *_line = margin.line(state, asset)
-        wanted = mul_div_up(left, asset_unit * usd, price * usdc_unit)
+        wanted = at_mark.atoms_up(state, asset, left)
         part = min(has, wanted)
         if is_lent and part < has and _leaves_crumbs(state, at_us, borrower, asset, part):
             continue
         if part > 0:
-            worth = left if part == wanted else mul_div_down(part, price * usdc_unit, asset_unit * usd)
-            found.append(Paid(asset, part, is_lent, worth))
-            left -= worth
+            counted = left if part == wanted else at_mark.usdc_down(state, asset, part)
+            found.append(Paid(asset, part, is_lent, counted))
+            left -= counted
     return [] if left > 0 else found
 
 

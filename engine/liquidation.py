@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import cmp_to_key
 
 from engine import (
+    at_mark,
     backstop,
     bankruptcy,
     book_stage,
@@ -198,7 +199,7 @@ def _sell_collateral(state: State, outcome: Outcome, subaccount: Subaccount) -> 
     for asset_id in sorted(subaccount.lent):
         lacking = -insurance.own_usdc(state, subaccount, outcome.at_us)
         if lacking > 0:
-            atoms = book_stage.atoms_for(state, asset_id, lacking)
+            atoms = at_mark.atoms_up(state, asset_id, lacking)
             if atoms and lender_adl.recover(state, outcome, subaccount, asset_id, atoms):
                 conversions.convert(state, outcome, subaccount, lacking)
     book_stage.clear(state, outcome, subaccount)

@@ -252,6 +252,14 @@ def _note_asset(state: State, account: AccountId, asset: AssetId) -> None:
         state.subaccounts[account & OWNER_MASK].asset_ids[underlying(asset)] = None
 
 
+def merged(postings: list[Posting]) -> list[Posting]:
+    """One posting per account and asset, in the order of their first; what cancels out is left out."""
+    sums: dict[tuple[AccountId, AssetId], int] = {}
+    for account, asset, atoms in postings:
+        sums[account, asset] = sums.get((account, asset), 0) + atoms
+    return [(account, asset, atoms) for (account, asset), atoms in sums.items() if atoms]
+
+
 def record(outcome: Outcome, kind: int, memo: tuple[Any, ...]) -> None:
     """Put a fact on record: a journal transaction without postings.   [A-4]"""
     outcome.journal.append(JournalTransaction(kind, memo, []))

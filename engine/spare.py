@@ -16,8 +16,8 @@ Why the bound holds. Let M be the price of an atom, and every fraction of an exp
   and raises exposure by ≤ atoms: 2 × atoms × M. What it gets lowers nothing but, where the weight falls with size, the
   weight by one of its steps of 1e-9, on all that is held. Roundings: a few atoms of both assets and units of 1e-8.
 * An order of a perpetual of `lots` that rests raises the market's one exposure by at most that many, so initial margin
-  by at most their notional × the largest slope of n × fraction(n) up to `root`; a maker's fill raises no exposure, since
-  its lots were counted while it rested; a taker's does by its lots. Against the mark a fill loses what it loses, once in
+  by at most their notional × the largest slope of n × fraction(n) up to `root`; a maker's fill raises no exposure: its
+  lots were counted while it rested; a taker's does by its lots. Against the mark a fill loses what it loses, once in
   equity and, where USDC is going to be owed for it, once more as exposure at a fraction of at most 1; its fee likewise.
 * Interest: a rate is at most 10,000 % a year, so in `_SECONDS` a debt grows by less than 2⁻¹⁷ of itself, and that
   counts in liability and in margin. Movements of other accounts in the same pools cost less than a thousandth of an

@@ -14,7 +14,7 @@ from engine.events import ExpiryReason, LendingSource, Outcome, Trade
 from engine.fees import HOUR_US, add_volume, spot_rates
 from engine.formulas.fees import fee_atoms, insurance_atoms, volume_usd
 from engine.formulas.spot import locked_atoms, promised_atoms
-from engine.posting import post
+from engine.posting import merged, post
 from engine.pricing import mark_price
 from engine.rejections import RejectReason
 from engine.state import (
@@ -28,7 +28,7 @@ from engine.state import (
     State,
     Subaccount,
 )
-from ledger.chart import FEE_INCOME, INSURANCE_FUND, AccountId, AssetId, available
+from ledger.chart import FEE_INCOME, INSURANCE_FUND, AssetId, available
 from ledger.journal import JournalKind, Posting
 
 _BID = Side.BID
@@ -172,7 +172,7 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Leg, maker: Le
     price = maker.order.price_ticks
     quote_atoms = price * lots * parameters.tick_value_atoms
     postings, movements = exchange(state, outcome, taker, maker, LendingSource.SPOT_MARGIN)
-    _unlock(state, outcome, maker)
+    _unlock(maker)
 
     trade_id = market.next_trade_id
     memo: tuple[Any, ...] = (
@@ -234,7 +234,7 @@ def exchange(
         _add_fee(state, postings, leg)
     for leg in (taker, maker):
         _put(state, outcome, into, leg)
-    return _merged(postings), tuple(into.memos)
+    return merged(postings), tuple(into.memos)
 
 
 def spend(state: State, order: Order, lots: int) -> tuple[AssetId, int]:
@@ -370,7 +370,7 @@ def _put(state: State, outcome: Outcome, into: lending.Movements, leg: Leg) -> N
         lending.lend(state, outcome, into, leg.subaccount, leg.gets_asset, leg.lent, source, order_id)
 
 
-def _unlock(state: State, outcome: Outcome, maker: Leg) -> None:
+def _unlock(maker: Leg) -> None:
     subaccount = maker.subaccount
     book = subaccount.promised if maker.order.flags & SPENDS_AT_FILL else subaccount.reserved
     left = book[maker.pays_asset] - maker.unlocked
@@ -388,11 +388,3 @@ def _add_fee(state: State, postings: list[Posting], leg: Leg) -> None:
     insured = insurance_atoms(leg.fee, state.fees.insurance_share)
     postings.append((FEE_INCOME, leg.fee_asset, insured - leg.fee))
     postings.append((INSURANCE_FUND, leg.fee_asset, -insured))
-
-
-def _merged(postings: list[Posting]) -> list[Posting]:
-    """One posting per account and asset, in the order of their first; what cancels out is left out."""
-    sums: dict[tuple[AccountId, AssetId], int] = {}
-    for account, asset, atoms in postings:
-        sums[account, asset] = sums.get((account, asset), 0) + atoms
-    return [(account, asset, atoms) for (account, asset), atoms in sums.items() if atoms]

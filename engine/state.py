@@ -623,8 +623,8 @@ class Valuations:
         self.perpetuals: dict[int, Any] = {}
         """What values one perpetual."""
         self.bounds: dict[int, tuple[int, int]] = {}
-        """Market → what takers are held between by the means, in ticks (`engine.bands`); dropped when a price comes or a
-        second passes, and when the market changes.   [P-12, P-13]"""
+        """Market → what takers are held between by the means, in ticks (`engine.bands`); dropped when a price comes, a
+        second passes, or the market changes.   [P-12, P-13]"""
         self.ticks: dict[int, tuple[int, int]] = {}
         """Market → the highest bid and the lowest ask, in ticks, that lose nothing against the mark."""
         self.losing: dict[int, dict[int, int]] = {}

@@ -145,7 +145,7 @@ def _settle(state: State, outcome: Outcome, second: int) -> None:
     for number, atoms in given_up:
         till.leave(number, -atoms)
     postings = till.into.postings
-    net = _net_columns(gains, losers, collected, winners, paid)
+    net = _net_column(gains, collected, paid)
     columns = [*gains.costs, (_AVAILABLE, usdc, gains.ids, net)]
     if payable != want or given_up:
         short = owed_to - paid
@@ -158,7 +158,7 @@ def _settle(state: State, outcome: Outcome, second: int) -> None:
     _add(postings, INSURANCE_FUND, usdc, advance)
     _add(postings, INSURANCE_UNSETTLED, usdc, -advance)
     if not postings and not any(len(owners) for _kind, _asset, owners, _atoms in columns):
-        _note_marks(state, outcome, gains, 0, 0, 0)
+        _note_marks(outcome, gains, 0, 0, 0)
         return
     marks = tuple((market.parameters.market_id, market.settled, market.mark_lot) for market in gains.markets)
     post_batch(state, outcome, JournalKind.SETTLEMENT, (second, marks, tuple(till.into.memos)), postings, columns)
@@ -170,12 +170,10 @@ def _settle(state: State, outcome: Outcome, second: int) -> None:
         drop_position(held)
     till.report("realize")
     unpaid = want - payable + _sum(given_up)
-    _note_marks(state, outcome, gains, _total(paid), _total(collected), unpaid)
+    _note_marks(outcome, gains, _total(paid), _total(collected), unpaid)
 
 
-def _note_marks(
-    state: State, outcome: Outcome, gains: _Gains, paid: int, collected: int, unpaid: int
-) -> None:
+def _note_marks(outcome: Outcome, gains: _Gains, paid: int, collected: int, unpaid: int) -> None:
     for market in gains.markets:
         market.settled = market.mark_lot
     market_ids = tuple(market.parameters.market_id for market in gains.markets)
@@ -257,7 +255,7 @@ def _lend_payouts(state: State, till: _Till, winners: Ints, paid: Ints) -> None:
             till.lend_back(subaccount, atoms)
 
 
-def _net_columns(gains: _Gains, losers: Ints, collected: Ints, winners: Ints, paid: Ints) -> Ints:
+def _net_column(gains: _Gains, collected: Ints, paid: Ints) -> Ints:
     """Debits of `gains.ids`: what losers paid, less what winners got."""
     net = np.zeros(len(gains.ids), dtype=gains.atoms.dtype)
     net[gains.atoms < 0] = collected

@@ -142,11 +142,11 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
                 return outcome
         _require_authority(state, command, request)
         if type(command) in _ORDERS:
-            outcome.reply = _perform(state, command, request, outcome)
+            outcome.reply = _perform(state, command, outcome)
         else:
             # What `engine.spare` remembers holds through orders only.
             state.valuations.spare.clear()
-            outcome.reply = _perform(state, command, request, outcome)
+            outcome.reply = _perform(state, command, outcome)
             state.valuations.spare.clear()
     except Rejection as rejection:
         outcome.rejection = rejection
@@ -174,7 +174,7 @@ def apply(state: State, seq: int, at_us: int, command: Command, request: SignedR
     return outcome
 
 
-def _perform(state: State, command: Command, request: SignedRequest | None, outcome: Outcome) -> Any:
+def _perform(state: State, command: Command, outcome: Outcome) -> Any:
     """The reply of the command's own function: one line per command."""
     match command:
         case PlaceOrder():

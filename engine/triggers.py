@@ -133,7 +133,7 @@ def wait(state: State, command: PlaceOrder, outcome: Outcome) -> OrderView:
         if asks_the_same(first, command):
             return first.view(_PENDING if first.order_id in subaccount.waiting else None)
         raise Rejection(RejectReason.DUPLICATE_CLIENT_ID, client_id=command.client_id or 0, order_id=first.order_id)
-    _require_waiting(state, command, market)
+    _require_waiting(command, market)
     limit = state.limits.trigger_orders_per_subaccount
     if len(subaccount.waiting) >= limit:
         raise Rejection(RejectReason.TRIGGER_LIMIT, waiting=len(subaccount.waiting), limit=limit)
@@ -281,7 +281,7 @@ def siblings(order: Order) -> list[Order]:
     return [each for each in order.subaccount.waiting.values() if _terms(each).related_order_id == parent]
 
 
-def _require_waiting(state: State, command: PlaceOrder, market: Market) -> None:
+def _require_waiting(command: PlaceOrder, market: Market) -> None:
     """The fields fit together; what depends on the moment (funds, margin, bands) is asked when it triggers."""
     parameters = market.parameters
     if parameters.state is BookState.CLOSED:

@@ -14,7 +14,7 @@ from engine import lending, margin
 from engine.events import ClaimMoved, LendingEvent, LendingMoved, LendingSource, Outcome, SettlementMoved
 from engine.formulas import lending as formulas
 from engine.parameters import RATE_SCALE
-from engine.posting import post
+from engine.posting import merged, post
 from engine.state import ASSET_BITS, State, Subaccount
 from engine.yields import weigh_shares
 from ledger.amounts import mul_div_down, mul_div_up
@@ -136,7 +136,7 @@ def close_part(
     if not into.postings:
         return
     memo = (subaccount.subaccount_id, market_id, atoms, paid, closed, held, *_movements(into))
-    post(state, outcome, JournalKind.CLAIM_CONVERTED, memo, _merged(into))
+    post(state, outcome, JournalKind.CLAIM_CONVERTED, memo, merged(into.postings))
     outcome.events.append(SettlementMoved(subaccount.subaccount_id, "claim", atoms))
 
 
@@ -201,7 +201,7 @@ def lend_gains(state: State, outcome: Outcome, subaccount: Subaccount, atoms: in
     books.close()
     if into.postings:
         memo = (subaccount.subaccount_id, 0, lent_now, 0, 0, 0, *_movements(into))
-        post(state, outcome, JournalKind.CLAIM_CONVERTED, memo, _merged(into))
+        post(state, outcome, JournalKind.CLAIM_CONVERTED, memo, merged(into.postings))
     return lent_now
 
 
@@ -267,7 +267,7 @@ def pay_claims(state: State, outcome: Outcome, subaccount: Subaccount, atoms: in
         books.close()
         if paid:
             memo = (subaccount.subaccount_id, market_id, -paid, -paid, 0, 0, *_movements(into))
-            post(state, outcome, JournalKind.CLAIM_CONVERTED, memo, _merged(into))
+            post(state, outcome, JournalKind.CLAIM_CONVERTED, memo, merged(into.postings))
             outcome.events.append(SettlementMoved(subaccount.subaccount_id, "claim", -paid))
             total += paid
     return total
@@ -591,11 +591,3 @@ def _note(state: State, outcome: Outcome, own: _Claim) -> None:
 
 def _movements(into: lending.Movements) -> tuple[tuple[object, ...], ...]:
     return (tuple(into.memos),) if into.memos else ()
-
-
-def _merged(into: lending.Movements) -> list[tuple[AccountId, AssetId, int]]:
-    """One posting per account and asset; what cancels out is left out."""
-    sums: dict[tuple[AccountId, AssetId], int] = {}
-    for account, asset, atoms in into.postings:
-        sums[account, asset] = sums.get((account, asset), 0) + atoms
-    return [(account, asset, atoms) for (account, asset), atoms in sums.items() if atoms]
