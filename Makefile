@@ -7,6 +7,8 @@ PYTHON ?= python3
 DATA ?= .devnet
 LOG ?= $(DATA)
 SEED ?= 1
+BARS ?= bars.csv
+OUT ?= month
 PORT ?= 8080
 
 VENV := .venv
@@ -20,7 +22,7 @@ unexport PYTHONPATH
 unexport PYTHONOPTIMIZE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run reset test check bench crash simulate mutants replay compile uncompile doctor lock
+.PHONY: help setup run reset test check bench crash simulate gaps month mutants replay compile uncompile doctor lock
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +70,12 @@ crash: $(STAMP) ## kill -9 under load, fifty times, on SQLite and on PostgreSQL
 
 simulate: $(STAMP) ## the seeded simulation at full length (SEED=1)
 	$(BIN)/python -m tests.simulation --seed $(SEED)
+
+gaps: $(STAMP) ## print which stage of liquidation absorbs a gap, on thick and on empty books
+	$(BIN)/python -m tests.simulation.gaps
+
+month: $(STAMP) ## a month of one-minute bars over two thousand traders, with plots (BARS=file.csv, OUT=folder)
+	$(BIN)/python -m tests.simulation.january --bars $(BARS) --out $(OUT)
 
 mutants: $(STAMP) ## plant known bugs one by one; every one must turn the tests red
 	$(BIN)/python -m tests.mutants

@@ -366,6 +366,8 @@ def simulate(path: Path, minutes: int, traders: int, seed: int, log: Any = None)
         month.live(bar)
         if run.minute % 15 == 0:
             run.samples.append(month.sample())
+        if run.minute % 1_440 == 0 and not sys.stderr.isatty():
+            print(f"day {run.minute // 1_440}: {dict(run.stages)}", file=sys.stderr, flush=True)
         if log is not None:
             log.put(run.log)
         run.log = []
@@ -429,7 +431,8 @@ def plot(run: Run, target: Path) -> None:
         bottom = [low + count for low, count in zip(bottom, counts, strict=True)]
     axes[5].set_title("liquidation steps an hour, by stage", loc="left", fontsize=10)
     axes[5].set_yscale("symlog")
-    axes[5].legend(fontsize=7, ncols=4)
+    if stages:
+        axes[5].legend(fontsize=7, ncols=4)
     axes[5].set_xlabel("days")
     figure.tight_layout()
     figure.savefig(target, dpi=90)
