@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 
 from api.node import Node
+from engine import insurance
+from engine.state import State
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -67,5 +69,13 @@ class _Standing:
             ("satchel_remembered_requests", "Signatures remembered against replay", len(state.requests)),
             ("satchel_epochs", "Rows of the epoch log", len(node.epochs.log)),
             ("satchel_stopped_assets", "Assets whose withdrawals are stopped", len(state.stopped_withdrawals)),
+            ("satchel_liquidations", "Accounts in liquidation", len(state.liquidations)),
+            ("satchel_insurance_fund_atoms", "USDC of the insurance fund, in atoms", insurance.balance(state)),
+            ("satchel_backstop_usd", "Notional that backstop providers still take, in 1e-8 USD", _backstop_usd(state)),
+            ("satchel_holes_atoms", "What lenders of all pools still lack, in USDC atoms", sum(state.holes.values())),
         ):
             yield GaugeMetricFamily(name, text, value=value)
+
+
+def _backstop_usd(state: State) -> int:
+    return sum(state.subaccounts[number].backstop_usd for number in state.backstops)

@@ -78,7 +78,7 @@ async def test_the_node_serves_the_document_and_every_route_in_it(tmp_path: Path
     prefixes = ("/api/", "/wapi/", "/satchel/", "/dev/")
     contract_like = {(method, path) for method, path in served_routes if path.startswith(prefixes)}
     assert contract_like <= described
-    assert b"satchel_durable_height" in metrics.body
+    assert b"satchel_durable_height" in metrics.body and b"satchel_insurance_fund_atoms 0.0" in metrics.body
 
 
 @pytest.fixture(scope="module")
