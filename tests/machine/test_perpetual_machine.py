@@ -1,7 +1,7 @@
 """A machine of perpetuals: positions, ticks, claims, gaps, the whole ladder; what must hold is asked after every step.
 
-Conservation of everything the ledger holds, Σ PnL of each market zero, the fund flat, whoever is in liquidation is known
-to be, and a twin that remembers nothing of what was computed before gives the same bytes.
+Conservation of everything the ledger holds, Σ PnL of each market zero, the fund flat, whoever is in liquidation is
+known to be, and a twin that remembers nothing of what was computed before gives the same bytes.
 
 [A-2, A-10, A-13, C-5, L-1, L-9, M-6, S-10 … S-14, V-5]
 """
@@ -155,7 +155,8 @@ class Perpetuals(RuleBasedStateMachine):
                        stop_loss=Bracket(TriggerBy.MARK, loss))  # fmt: skip
         elif by is not TriggerBy.NONE:
             command = PlaceOrder(user, self.markets["SOL_USDC_PERP"], side, OrderType.MARKET, TimeInForce.IOC,
-                                 lots=lots, trigger_by=by, trigger_price_ticks=at, reduce_only=lots % 2 == 0)  # fmt: skip
+                                 lots=lots, trigger_by=by, trigger_price_ticks=at,
+                                 reduce_only=lots % 2 == 0)  # fmt: skip
             self.send(command, user)
 
     @rule(user=users, side=sides, shift=shifts, lots=sizes, mode=st.sampled_from(list(SelfTrade)),

@@ -161,7 +161,7 @@ def main() -> int:
         print(json.dumps([outcome._asdict() for outcome in outcomes], indent=2))
         return 0
     table = Table(title="Which stage absorbs what")
-    for name in ("shock", "book", "liquidated", "steps", "traders", "makers", "insurance", "backstop", "shared", "holes"):
+    for name in Outcome._fields:
         table.add_column(name)
     for outcome in outcomes:
         cells: list[Any] = [f"{cell:,.0f}" if isinstance(cell, float) else cell for cell in outcome]

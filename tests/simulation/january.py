@@ -447,7 +447,7 @@ def _progress(found: list[Bar]) -> Iterator[Bar]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.january", description=__doc__.splitlines()[0])
-    parser.add_argument("--bars", type=Path, required=True, help="one-minute bars: timestamp,open,high,low,close,volume")
+    parser.add_argument("--bars", type=Path, required=True, help="timestamp,open,high,low,close,volume; a minute each")
     parser.add_argument("--minutes", type=int, default=1_000_000, help="only the first so many")
     parser.add_argument("--traders", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=2022)
