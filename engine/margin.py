@@ -442,7 +442,10 @@ def _stressed_lot(state: State, market: Market, is_long: bool) -> int:
 
 
 def holdings(state: State, subaccount: Subaccount, at_us: int) -> list[Holding]:
-    """The account line by line, by asset id: what `sums` adds up, for people.   [C-1, M-1, M-3]"""
+    """The account line by line, by asset id: what `sums` adds up, for people.   [C-1, M-1, M-3]
+
+    But for what N of USDC counts beside debts: no item of a liquidation is larger for what positions are going to owe.
+    """
     number = subaccount.subaccount_id
     leverage_base = leverage_fraction(subaccount.leverage_limit)
     lines = []
@@ -514,6 +517,9 @@ def exposures(state: State, subaccount: Subaccount, at_us: int, changes: Changes
     for market_id, lots, _cost, buys, sells in _positions_after(subaccount, changes):
         if lots or buys or sells:
             found[contracts(market_id)] = max(abs(lots + buys), abs(lots - sells))
+    shortfall = 0
+    if subaccount.positions or subaccount.unsettled:
+        shortfall = perpetual_sums(state, subaccount, at_us, changes, False, False, None)[1]
     for asset_id in {**subaccount.asset_ids, **dict.fromkeys(changes)}:
         if is_of_market(asset_id):
             continue
@@ -521,6 +527,8 @@ def exposures(state: State, subaccount: Subaccount, at_us: int, changes: Changes
         quantity = state.held(subaccount.subaccount_id, asset_id) + held + claimed
         quantity += lending.claim(state, subaccount, asset_id, at_us)
         owing += owed_atoms(state, subaccount, asset_id, at_us)
+        if asset_id == state.usdc:
+            owing += shortfall
         paying += subaccount.reserved.get(asset_id, 0) + subaccount.promised.get(asset_id, 0)
         if paying + owing > quantity:
             found[asset_id] = paying + owing - quantity

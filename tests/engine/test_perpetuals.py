@@ -67,6 +67,11 @@ def test_an_unpaid_loss_beyond_the_usdc_at_hand_is_exposure_in_usdc() -> None:
     owed = 250 * USD_SCALE - (10 * USD_SCALE - 37_500_000)
     assert sums.notional == 500 * USD_SCALE + owed
     assert sums.maintenance == 500 * USD_SCALE * 25 // 1_000 + owed // 100
+    # Also for whom an order would reduce: no USDC that the next tick takes buys anything back without a new exposure.
+    found = margin.exposures(pit.state, anna.account, pit.exchange.at_us)
+    assert found[pit.state.usdc] == owed // 100
+    spends = {pit.state.usdc: (-USDC, 0, 0, 0)}
+    assert margin.exposures(pit.state, anna.account, pit.exchange.at_us, spends)[pit.state.usdc] == owed // 100 + USDC
 
 
 def test_an_order_needs_more_than_its_initial_margin_its_fee_and_its_loss() -> None:
