@@ -275,3 +275,5 @@ def reserve(state: State, outcome: Outcome, subaccount_id: int, asset_id: int, a
     else:
         reserved.pop(asset_id, None)
     outcome.touched[subaccount_id << ASSET_BITS | asset_id] = None
+    if asset_id == state.usdc:
+        state.cash_moved[subaccount_id] = None

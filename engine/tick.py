@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine import cash, conversions, lending, owed, virtual
-from engine.commands import SettlePositions
+from engine import cash, conversions, lending, orders, owed, virtual
+from engine.commands import SettlePositions, Side
 from engine.events import LendingSource, Outcome, PositionsSettled, SettlementMoved
 from engine.formulas.lending import RATE_ONE, YEAR_MS
 from engine.posting import Columns, drop_position, post_batch
 from engine.rejections import RejectReason, require
-from engine.state import ASSET_BITS, Market, Position, State, Subaccount
+from engine.state import ASSET_BITS, SPENDS_AT_FILL, Market, Position, State, Subaccount
 from ledger.amounts import mul_div_down, mul_div_up
 from ledger.chart import (
     INSURANCE_FUND,
@@ -775,15 +775,42 @@ def _convert_collateral(state: State, outcome: Outcome) -> None:
             waited = state.unclaimed[number] = state.unclaimed.get(number, 0) + 1
             if waited < patience:
                 continue
+            _unlock(state, outcome, subaccount, owes)
+            owes = max(0, -subaccount.unsettled)
             claims = virtual.owed_claims(state, subaccount, outcome.at_us)
             conversions.convert(state, outcome, subaccount, owes + claims)
             pay_unsettled(state, outcome)
             virtual.pay_claims(state, outcome, subaccount, claims, may_borrow=False)
         else:
-            conversions.convert(state, outcome, subaccount, owes)
+            _unlock(state, outcome, subaccount, owes)
+            owes = -subaccount.unsettled
+            if owes > 0:
+                conversions.convert(state, outcome, subaccount, owes)
     for number in list(state.unclaimed):
         if state.subaccounts[number].unsettled >= 0:
             del state.unclaimed[number]
+
+
+def _unlock(state: State, outcome: Outcome, subaccount: Subaccount, owes: int) -> None:
+    """Orders end that lock what it owes to others: or a rich loser with everything locked would never pay.
+
+    Bids for USDC first, then what else conversions could sell, each oldest first; as many as it takes.   [S-12, S-13]
+    """
+    number, usdc, touched = subaccount.subaccount_id, state.usdc, orders.Touched()
+    locking = [
+        (order.side is not Side.BID or order.market.parameters.quote_asset_id != usdc, order_id, order)
+        for order_id, order in subaccount.orders.items()
+        if order.market.parameters.perpetual is None and not order.flags & SPENDS_AT_FILL
+    ]
+    for _place, _id, order in sorted(locking, key=lambda each: each[:2]):
+        if state.free(number, usdc) >= owes:
+            break
+        orders.withdraw(state, outcome, order)
+        ladder = order.market.book.ladder(order.side)
+        touched[ladder, order.price_ticks] = order.market.parameters.market_id
+    if touched:
+        orders.report_levels(outcome, touched)
+        pay_unsettled(state, outcome)
 
 
 def _add(postings: list[Posting], account: int, asset: int, atoms: int) -> None:

@@ -21,12 +21,15 @@ from engine.commands import (
     ConfigureMarket,
     FireTriggers,
     LendingSide,
+    OrderType,
+    PlaceOrder,
     RefreshRfq,
     RegisterKey,
     SelfTrade,
     SetPrices,
     Side,
     SubmitRfq,
+    TimeInForce,
     TriggerBy,
     UpdateAccount,
 )
@@ -172,3 +175,25 @@ def _both(pit: Pit, restarted: State, command: Command, signer: Member | None) -
     assert outcome.rejection is None, outcome.rejection
     assert (again.reply, again.events) == (outcome.reply, outcome.events)
     assert _journal(again) == _journal(outcome)
+
+
+@pytest.mark.parametrize("is_virtual", [False, True])
+def test_a_loser_that_locks_all_it_has_in_orders_pays_all_the_same(is_virtual: bool) -> None:
+    """T-137: with the loan of S-12 (3) switched off, and all USDC in bids that nobody fills."""
+    pit = Pit()
+    winner, loser = pit.member("winner", 10_000), pit.member("loser", 10_000)
+    loser.does(UpdateAccount(loser.subaccount, auto_borrow_settlements=False, auto_realize_pnl=not is_virtual))
+    cross(winner, loser, 1_000, 15_000)
+    spot = pit.exchange.market("SOL_USDC")
+    for part in (2, 1):
+        lots = pit.state.free(loser.subaccount, pit.state.usdc) // (part * 50 * USDC // 100)
+        order = PlaceOrder(
+            loser.subaccount, spot, Side.BID, OrderType.LIMIT, TimeInForce.GTC, price_ticks=5_000, lots=lots
+        )
+        loser.does(order)
+    assert pit.state.free(loser.subaccount, pit.state.usdc) < USDC
+    pit.price(160)
+    pit.exchange.advance(70)
+    assert loser.account.unsettled == winner.account.unsettled == 0
+    assert len(loser.account.orders) == 1, "no more orders end than it takes"
+    assert winner.usdc > 10_090 * USDC
