@@ -110,10 +110,6 @@ class Ladder:
             heapify(heap)
         return level
 
-    def lots_at(self, price_ticks: int) -> int:
-        level = self.levels.get(price_ticks)
-        return level.lots if level is not None else 0
-
     def from_best(self) -> Iterator[Level]:
         """Levels, best price first, found as they are asked for: k of them cost O(k log k), however deep the book."""
         heap, levels, sign = self.heap, self.levels, self.sign

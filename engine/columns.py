@@ -26,8 +26,9 @@ q and o the real-valued holding and debt (claims and debts as shares × total ÷
   2⁻⁴⁰ of themselves before they are subtracted, which is more than the rounding of the difference. Of USDC, o has the
   negative unsettled equity and, in settled mode, what positions lost in sum (M-1), both at their upper bound. Margin =
   ⌈notional × max(base, factor × isqrt)⌉ grows with notional, and isqrt ≤ √: margin < n × max(base, factor × √n) + 1.
-* yield of closed periods is left out: it only adds to equity (C-3). A subaccount that a reversed deposit left owing
-  (D-5), with a holding below zero or a cost beyond int64, is `uncounted`: asked exactly at every sweep.
+* yield of closed periods and what written-down debts still bring are left out: they only add to equity (C-3). A
+  subaccount that a reversed deposit left owing (D-5), with a holding below zero or a cost beyond int64, is
+  `uncounted`: asked exactly at every sweep.
 
 So Σ value + Σ gained − Σ liability − Σ pads > Σ maintenance means that M-6 does not apply; and who owes nothing and has
 no position has no exposure without open orders, and no equity below zero.   [C-1 … C-5, M-1 … M-6]

@@ -5,11 +5,6 @@ from __future__ import annotations
 from engine.parameters import RATE_SCALE
 
 
-def notional_atoms(price_ticks: int, lots: int, tick_value_atoms: int) -> int:
-    """lots · price · tick value, in quote atoms: exact, since one tick × one lot is whole atoms.   [A-3, S-7]"""
-    return price_ticks * lots * tick_value_atoms
-
-
 def locked_atoms(is_bid: bool, price_ticks: int, lots: int, tick_value_atoms: int, lot_atoms: int) -> int:
     """What `lots` of a resting order lock: a bid its quote at its limit, an ask its base. Fees are in what is received.
 

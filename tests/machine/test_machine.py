@@ -345,7 +345,8 @@ class Exchange(RuleBasedStateMachine):
         for event in outcome.events:
             match event:
                 case BookLevel(market_id, side, price, total):
-                    assert self.state.markets[market_id].book.ladder(side).lots_at(price) == total
+                    level = self.state.markets[market_id].book.ladder(side).levels.get(price)
+                    assert (level.lots if level is not None else 0) == total
                 case BalanceChanged(subaccount_id, asset_id, free, locked):
                     assert self.state.held(subaccount_id, asset_id) == free + locked
         self.check_trades(outcome, command)
