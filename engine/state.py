@@ -724,7 +724,7 @@ class State:
         self.virtual: dict[int, None] = {}
         """Subaccounts that settle through the liquidity fund, or have a claim on it; follows from them.   [V-1]"""
         self.unclaimed: dict[int, int] = {}
-        """Subaccount → ticks since it lacks what a virtual loser must give up.   [V-4]"""
+        """Subaccount → ticks in which it owed what it, or a virtual loser's claim, did not pay.   [S-13, V-4]"""
         self.liquidations: dict[int, Liquidation] = {}
         self.liquidation_due_us = 0
         """When the next step of liquidations is due, 0: nobody is in one. Follows from them.   [L-3]"""

@@ -65,7 +65,7 @@ def settle_positions(state: State, command: SettlePositions, outcome: Outcome) -
             _retry(state, outcome)
     if state.virtual:
         _settle_excess_claims(state, outcome)
-    if state.unsettled:
+    if state.unsettled or state.unclaimed:
         _convert_collateral(state, outcome)
 
 
@@ -763,6 +763,8 @@ def _settle_excess_claims(state: State, outcome: Outcome) -> None:
 def _convert_collateral(state: State, outcome: Outcome) -> None:
     """Whoever still owes sells other collateral; a virtual loser after some ticks, and then for its claims too.
 
+    After as many ticks orders end that lock what it owes, an encumbrance until then.
+
     [S-12 (4), V-4]
     """
     patience = state.limits.risk.claim_cure_ticks
@@ -771,28 +773,27 @@ def _convert_collateral(state: State, outcome: Outcome) -> None:
         owes = -subaccount.unsettled
         if owes <= 0 or number in state.liquidations:
             continue
-        if virtual.settles_virtually(state, subaccount):
-            waited = state.unclaimed[number] = state.unclaimed.get(number, 0) + 1
-            if waited < patience:
-                continue
+        is_virtual = virtual.settles_virtually(state, subaccount)
+        waited = state.unclaimed[number] = state.unclaimed.get(number, 0) + 1
+        if waited >= patience:
             _unlock(state, outcome, subaccount, owes)
             owes = max(0, -subaccount.unsettled)
+        if is_virtual:
+            if waited < patience:
+                continue
             claims = virtual.owed_claims(state, subaccount, outcome.at_us)
             conversions.convert(state, outcome, subaccount, owes + claims)
             pay_unsettled(state, outcome)
             virtual.pay_claims(state, outcome, subaccount, claims, may_borrow=False)
-        else:
-            _unlock(state, outcome, subaccount, owes)
-            owes = -subaccount.unsettled
-            if owes > 0:
-                conversions.convert(state, outcome, subaccount, owes)
+        elif owes > 0:
+            conversions.convert(state, outcome, subaccount, owes)
     for number in list(state.unclaimed):
         if state.subaccounts[number].unsettled >= 0:
             del state.unclaimed[number]
 
 
 def _unlock(state: State, outcome: Outcome, subaccount: Subaccount, owes: int) -> None:
-    """Orders end that lock what it owes to others: or a rich loser with everything locked would never pay.
+    """Orders end that lock what it owes: or a rich loser that has locked everything would never pay.
 
     Bids for USDC first, then what else conversions could sell, each oldest first; as many as it takes.   [S-12, S-13]
     """
