@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from tests.tools.sample import ALICE, BOB, MALLORY, Exchange
 from tools import recomputing
 
 
-async def liquidate(data: Path) -> int:
-    """Alice is long 6 SOL at 150 with 100 USDC; at 136.50 she is taken down on Mallory's bid; gives her subaccount."""
+async def liquidate(data: Path, fallen: float = 136.5) -> int:
+    """Alice is long 6 SOL at 150 with 100 USDC; at 136.50 she is taken down on Mallory's bid, deeper she is below zero
+    and goes to ADL; gives her subaccount.
+    """
     exchange = await Exchange(data).open()
     assets = {each.symbol: each.asset_id for each in exchange.sequencer.state.assets.values()}
 
@@ -35,10 +38,10 @@ async def liquidate(data: Path) -> int:
     await order(BOB, "Ask", "150", "6")
     await order(ALICE, "Bid", "150", "6")
     await order(MALLORY, "Bid", "136.40", "50")
-    await price(136.5)
-    for _ in range(4):
+    await price(fallen)
+    for _ in range(4 if fallen > 130 else 12):
         exchange.now_us += 1_000_000
-        await price(136.5)
+        await price(fallen)
     await exchange.close()
     return exchange.subaccounts[ALICE.public_key][1]
 
@@ -58,11 +61,26 @@ def test_every_figure_of_every_step_is_the_same_again(liquidated: tuple[Path, in
     assert [step["stage"] for step in steps] == ["started", "book", "book", "book", "book", "book", "book", "ended"]
     assert {step["again"] for step in steps} == {"same"}
     first = steps[1]
-    assert (first["item"], first["taken"], first["fee"]) == ("SOL_USDC_PERP", 60, 818_400)
+    assert (first["item"], first["taken"], first["price"], first["fee"]) == ("SOL_USDC_PERP", "0.6", "136.4", "0.8184")
     assert float(first["maintenance"]) > float(first["equity"])
     last = steps[-1]
     assert float(last["maintenance"]) < 0.95 * float(last["equity"])
     assert "SOL_USDC_PERP" in satchel("liquidations", alice, "--data", data).out
+
+
+def test_steps_beside_the_book_are_shown_with_what_they_took_and_left(tmp_path: Path, satchel: Satchel) -> None:
+    """L-5, L-6: closed against Bob where she has nothing left; what rounding leaves below zero is written off."""
+    alice = asyncio.run(liquidate(tmp_path, 120))
+    ran = satchel("liquidations", alice, "--data", tmp_path, "--json")
+    started, adl, written_off, ended = (step for step in ran.json()["steps"] if step["moment"] != "before")
+
+    assert ran.code == 0
+    assert [step["stage"] for step in (started, adl, written_off, ended)] == ["started", "adl", "written off", "ended"]
+    assert (adl["item"], adl["taken"], adl["fee"], adl["again"]) == ("SOL_USDC_PERP", "-6", "", recomputing.AS_SAID)
+    assert abs(Decimal(adl["price"]) - (120 - Decimal(started["E"]) / 6)) < Decimal("0.0001")
+    assert (written_off["item"], written_off["taken"]) == ("USDC", adl["E"])
+    assert -Decimal("0.001") < Decimal(adl["E"]) < 0
+    assert (ended["E"], ended["again"]) == ("0", "same")
 
 
 def test_an_account_that_never_was_in_liquidation_has_no_line(liquidated: tuple[Path, int], satchel: Satchel) -> None:
