@@ -1,7 +1,8 @@
 """What every subaccount holds and has locked of USDC, as arrays: what lets a settlement tick touch no object a holder.
 
 A cache of the balances and reservations, which stay the truth. Whoever moves either says so in `State.cash_moved`:
-`posting` for both, the end of each command for what orders lock as they enter and fill. Not part of the snapshot.   [S-14]
+`posting` for both, the end of each command for what orders lock as they enter and fill. Not part of the snapshot.
+[S-14]
 """
 
 from __future__ import annotations

@@ -250,18 +250,9 @@ def enter(
     lock_asset = lock_atoms = redeemed = 0
     is_perpetual = parameters.perpetual is not None
     if command.order_type is _LIMIT:
-        clearing.require_inside_limit_band(state, market, price)
         limit_key = price * opposite.sign
         crosses = bool(heap) and heap[0] <= limit_key
-        if crosses and command.post_only:
-            raise Rejection(
-                RejectReason.POST_ONLY_WOULD_TAKE, price_ticks=price, best_ticks=opposite.best_price_ticks()
-            )
-        open_orders = subaccount.orders
-        if len(open_orders) >= state.limits.open_orders_per_subaccount and command.time_in_force is _GTC:
-            raise Rejection(
-                RejectReason.ORDER_LIMIT, open=len(open_orders), limit=state.limits.open_orders_per_subaccount
-            )
+        _require_limit(state, subaccount, market, command, opposite if crosses else None)
         if is_perpetual:
             perpetuals.require_order(state, subaccount, market, command, lots, price, outcome.at_us)
         else:
@@ -333,23 +324,50 @@ def enter(
         outcome.events.append(BookLevel(parameters.market_id, side, price, level.lots))
     else:
         touched[ladder, price] = parameters.market_id
-    state.orders[order_id] = order
-    subaccount.orders[order_id] = order
-    margin.note_open(state, order)
-    if client_id is not None:
-        subaccount.client_ids[client_id] = order
-    if is_perpetual:
-        perpetuals.rest(order, lots - order.executed_lots)
-        return view
-    if order.flags & SPENDS_AT_FILL:
-        promise(state, order, lots - order.executed_lots)
-        return view
-    reserved = subaccount.reserved
-    if taking is not None:
+    if taking is not None and not is_perpetual:
         lock_atoms = spot_margin.spend(state, order, lots - order.executed_lots)[1]
-    reserved[lock_asset] = reserved.get(lock_asset, 0) + lock_atoms
-    outcome.touched[command.subaccount_id << ASSET_BITS | lock_asset] = None
+    _count_resting(state, outcome, order, is_perpetual, lock_asset, lock_atoms)
     return view
+
+
+def _require_limit(
+    state: State, subaccount: Subaccount, market: Market, command: PlaceOrder, taken: Ladder | None
+) -> None:
+    """A limit order's price is in its band, `post_only` takes nothing, and there is room for one more.   [P-10, S-7]
+
+    `taken`: the orders that it would meet.
+    """
+    clearing.require_inside_limit_band(state, market, command.price_ticks)
+    if taken is not None and command.post_only:
+        raise Rejection(
+            RejectReason.POST_ONLY_WOULD_TAKE,
+            price_ticks=command.price_ticks,
+            best_ticks=taken.best_price_ticks(),
+        )
+    limit = state.limits.open_orders_per_subaccount
+    if len(subaccount.orders) >= limit and command.time_in_force is _GTC:
+        raise Rejection(RejectReason.ORDER_LIMIT, open=len(subaccount.orders), limit=limit)
+
+
+def _count_resting(
+    state: State, outcome: Outcome, order: Order, is_perpetual: bool, lock_asset: int, lock_atoms: int
+) -> None:
+    """An order rests: it can be found, and what it can still spend is exposure, promised or locked.   [M-1, S-1]"""
+    subaccount = order.subaccount
+    state.orders[order.order_id] = order
+    subaccount.orders[order.order_id] = order
+    margin.note_open(state, order)
+    if order.client_id is not None:
+        subaccount.client_ids[order.client_id] = order
+    left = order.lots - order.executed_lots
+    if is_perpetual:
+        perpetuals.rest(order, left)
+    elif order.flags & SPENDS_AT_FILL:
+        promise(state, order, left)
+    else:
+        reserved = subaccount.reserved
+        reserved[lock_asset] = reserved.get(lock_asset, 0) + lock_atoms
+        outcome.touched[subaccount.subaccount_id << ASSET_BITS | lock_asset] = None
 
 
 class Wish(NamedTuple):

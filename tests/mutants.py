@@ -152,7 +152,7 @@ MUTANTS = (
     Mutant("cancelling does not free what was locked", "engine/orders.py",
            "order.subaccount.subaccount_id, asset_id, -atoms)", "order.subaccount.subaccount_id, asset_id, 0)", (ORDERS,)),
     Mutant("post-only takes", "engine/orders.py",
-           "        if crosses and command.post_only:", "        if False:", (ORDERS,)),
+           "    if taken is not None and command.post_only:", "    if False:", (ORDERS,)),
     Mutant("fill-or-kill fills partly", "engine/orders.py", "    if wish.is_killed:", "    if False:", (ORDERS,)),
     Mutant("what crosses beyond the impact band rests", "engine/orders.py",
            "if stop is Stop.EMPTY or opposite.heap[0] > limit_key:", "if True:", (MONEY,)),
