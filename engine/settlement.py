@@ -79,6 +79,9 @@ def settle(state: State, outcome: Outcome, market: Market, taker: Order, fills: 
             (seller, base, base_atoms),
             (buyer, base, base_fee - base_atoms),
         ]
+        if quote_fee == quote_atoms or base_fee == base_atoms:
+            # A fee is rounded up, of an atom to an atom: then nothing is received, and no leg is empty.
+            postings = [posting for posting in postings if posting[2]]
         if share:
             _add_fee(postings, quote, quote_fee, insurance_atoms(quote_fee, share))
             _add_fee(postings, base, base_fee, insurance_atoms(base_fee, share))

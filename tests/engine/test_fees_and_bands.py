@@ -188,6 +188,19 @@ def test_a_share_of_each_fee_goes_to_the_insurance_fund(desk: Desk) -> None:
     assert desk.is_balanced()
 
 
+def test_a_fee_that_takes_all_that_is_received_leaves_no_empty_leg() -> None:
+    """Rounding up makes one atom of one atom."""
+    desk = Desk("ROWAN_USDC", genesis="minimal")
+    anna, bert = desk.trader("anna", usdc=0, sol=0), desk.trader("bert", usdc=10_000, sol=0)
+    desk.exchange.deposit(anna.subaccount, "ROWAN", 10)
+    anna.sells(1, at=1)
+    bert.buys(1, at=1)
+    (trade,) = desk.trades()
+
+    assert (trade.maker_fee_atoms, trade.taker_fee_atoms) == (1, 1)
+    assert all(atoms for _account, _asset, atoms in desk.last.journal[-1].postings) and desk.is_balanced()
+
+
 def test_without_fees_a_fill_has_four_postings(desk: Desk) -> None:
     free = (FeeTier("free", 0, 0, 0),)
     desk.exchange.do(ConfigureFees(FeeSchedule(free, free, 0)))
