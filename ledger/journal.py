@@ -192,8 +192,25 @@ _SMALL = 1 << 61
 ENCODED_POSTING = np.dtype([("account", ">u8"), ("asset", ">u4"), ("high", ">i8"), ("low", ">i8")])
 """A posting in encoding v1 as numpy writes many of them: `high` and `low` are the two halves of the i128."""
 
-encode_memo = msgspec.msgpack.Encoder().encode
-"""Canonical MessagePack: arrays, shortest ints, strings, bytes, booleans, nil; no maps, no floats."""
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode_memo(memo: Any) -> bytes:
+    """Canonical MessagePack: arrays, shortest ints, strings, bytes, booleans, nil; no maps, no floats.
+
+    An integer beyond MessagePack's 64 bits (a sandbox's prices can make one) is its decimal string.
+    """
+    try:
+        return _encode(memo)
+    except OverflowError:
+        return _encode(_spelled(memo))
+
+
+def _spelled(fact: Any) -> Any:
+    if isinstance(fact, list | tuple):
+        return [_spelled(each) for each in fact]
+    return str(fact) if isinstance(fact, int) and not -(2**63) <= fact < 2**64 else fact
+
 
 decode_memo = msgspec.msgpack.Decoder().decode
 

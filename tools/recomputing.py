@@ -189,7 +189,7 @@ def _as_said(line: dict[str, Any], memo: list[Any], at: int, count: int) -> Iter
         yield line | {"moment": "at", "equity": "", "maintenance": "", "E": "", "again": AS_SAID}
         return
     for moment, start in (("before", at), ("after", at + count)):
-        equity, maintenance, realizable = memo[start], memo[start + 1], memo[start + count - 1]
+        equity, maintenance, realizable = (int(memo[place]) for place in (start, start + 1, start + count - 1))
         yield line | {
             "moment": moment,
             "equity": format_decimal(equity, _USD_DECIMALS),
@@ -201,7 +201,7 @@ def _as_said(line: dict[str, Any], memo: list[Any], at: int, count: int) -> Iter
 
 def _again(parameters: _Parameters, moment: str, said: list[int], image: Any) -> dict[str, str]:
     found = standing.standing(standing.decode(image), parameters.assets, parameters.perpetuals)
-    figures = Standing(*said)
+    figures = Standing(*map(int, said))  # beyond 64 bits they are decimal strings
     return {
         "moment": moment,
         "equity": format_decimal(figures.equity, _USD_DECIMALS),

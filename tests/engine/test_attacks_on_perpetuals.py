@@ -34,11 +34,11 @@ from engine.commands import (
     UpdateAccount,
 )
 from engine.events import Outcome
-from engine.parameters import PRICE_SCALE, BookState, MarketParameters
+from engine.parameters import PRICE_SCALE, RATE_SCALE, BookState, MarketParameters
 from engine.rejections import RejectReason
 from engine.state import State
 from engine.transition import apply
-from ledger.journal import JournalKind
+from ledger.journal import GENESIS_HASH, JournalKind, decode_memo, encode_memo, seal
 from tests.engine.perps import USDC, Member, Pit, cross
 
 SOL = 10**9
@@ -197,3 +197,24 @@ def test_a_loser_that_locks_all_it_has_in_orders_pays_all_the_same(is_virtual: b
     assert loser.account.unsettled == winner.account.unsettled == 0
     assert len(loser.account.orders) == 1, "no more orders end than it takes"
     assert winner.usdc > 10_090 * USDC
+
+
+def test_a_gap_beyond_64_bits_is_put_on_record() -> None:
+    """T-138: a sandbox's prices and faucet make figures in USD (1e-8) that MessagePack's integers do not hold."""
+    pit = Pit()
+    anna, bert = pit.member("anna", 3 * 10**9), pit.member("bert", 3 * 10**9)
+    for member in (anna, bert):
+        member.does(UpdateAccount(member.subaccount, leverage_limit=20 * RATE_SCALE))
+    lots = 2 * 10**7
+    while anna.lots < 5 * 10**8 and bert.trade(Side.ASK, lots, 15_000).rejection is None:
+        if anna.trade(Side.BID, lots, 15_000).rejection is not None or not bert.lots:
+            break
+    before = len(pit.exchange.outcomes)
+    pit.price(1_000_000)
+    assert bert.sums().equity < -(2**63)
+    pit.exchange.advance(30)
+    for outcome in pit.exchange.outcomes[before:]:
+        for entry in outcome.journal:
+            sealed = seal(GENESIS_HASH, 1, outcome.seq, outcome.at_us, entry)
+            assert encode_memo(decode_memo(sealed.memo)) == sealed.memo
+    assert snapshot.dump(snapshot.load(snapshot.dump(pit.state))) == snapshot.dump(pit.state)
