@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import insurance, lending, margin, owed, virtual, yields
+from engine import insurance, lending, margin, owed, virtual
 from engine.commands import Origin, RegisterBackstop
 from engine.events import LendingSource, LiquidationChanged, Outcome, SettingsChanged, SettlementMoved
 from engine.formulas.lending import redeem_burn
@@ -96,7 +96,6 @@ def take_over(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
     Largest capacity first, then id; each takes its capacity's share of what is left, so that all together take by
     capacity and the last of them the rest. Who may not is passed over, and asked no more. What nobody takes stays.
     """
-    yields.collect_all(state, outcome, subaccount)
     asked = dict.fromkeys(_providers(state, subaccount))
     while asked and not is_empty(subaccount):
         for number in list(asked):

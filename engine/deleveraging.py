@@ -64,7 +64,7 @@ def deleverage(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
 
 
 def freeze(state: State, subaccount: Subaccount, at_us: int) -> Frozen:
-    """E, each position's and debt's maintenance margin and the marks, as they stand now.   [L-6]"""
+    """E and the maintenance margin of each position and debt as they stand now; its sides are kept.   [L-5, L-6]"""
     maintenance = {
         contracts(line.position.market.parameters.market_id): line.maintenance
         for line in margin.position_lines(state, subaccount, at_us)
@@ -78,7 +78,6 @@ def freeze(state: State, subaccount: Subaccount, at_us: int) -> Frozen:
         for market_id, held in subaccount.positions.items():
             if held.lots:
                 liquidation.sides[market_id] = 1 if held.lots > 0 else -1
-                liquidation.frozen[contracts(market_id)] = held.market.mark
     return Frozen(margin.realizable(state, subaccount, at_us), maintenance, sum(maintenance.values()))
 
 

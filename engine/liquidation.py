@@ -22,6 +22,7 @@ from engine import (
     lender_adl,
     margin,
     virtual,
+    yields,
 )
 from engine.columns import Columns
 from engine.commands import (
@@ -160,6 +161,8 @@ def step(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
     """One step down the ladder: each rung is tried when those above it were not enough."""
     if not is_priced(state, subaccount):
         return
+    # What lenders still have to collect is theirs to pay with, before anybody else pays for them.   [C-3]
+    yields.collect_all(state, outcome, subaccount)
     book_stage.clear(state, outcome, subaccount)  # L-2
     if _is_over(state, outcome, subaccount):
         return

@@ -288,7 +288,7 @@ class Liquidation(msgspec.Struct):
     failed_buys: dict[AssetId, int] = {}
     """Owed asset → steps that could not buy it back: after ten its lenders are paid in value.   [L-7]"""
     frozen: dict[AssetId, int] = {}
-    """Marks (PRICE_SCALE) frozen for L-6 (`contracts` of a market) and L-7 (owed assets)."""
+    """Owed asset → its mark (PRICE_SCALE) from the block on that found it beyond buying back.   [L-7]"""
     sides: dict[int, int] = {}
     """Market → 1 or −1: the side it was on, which a loss still left is charged against.   [L-5, L-6]"""
 
