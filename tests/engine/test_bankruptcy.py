@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine import bankruptcy, insurance, lending, margin, recoveries, snapshot
+from engine import bankruptcy, insurance, lending, liquidation, margin, recoveries, snapshot
 from engine.commands import (
     BorrowLend,
     CancelAllOrders,
@@ -121,6 +121,26 @@ def test_what_is_due_counts_as_equity_and_comes_with_the_next_touch() -> None:
     assert lender.usdc == waiting and recoveries.uncollected(arena.state, lender.account) == 0
     assert margin.sums(arena.state, lender.account, arena.exchange.at_us).equity == pytest.approx(after, rel=1e-6)
     assert arena.balance(POOL_YIELD, "USDC") in (0, -1) and is_whole(arena)
+
+
+def test_a_lender_in_liquidation_pays_with_what_is_due_to_it_before_the_fund_pays() -> None:
+    """[C-3, L-5]"""
+    arena, (lender,), short = short_squeeze(insured=20_000)
+    write_down(arena, short)
+    waiting, fund = recoveries.uncollected(arena.state, lender.account), arena.insurance
+    arena.state.liquidations[lender.subaccount] = Liquidation(arena.exchange.at_us)
+    outcome = Outcome(arena.state.sequence, arena.exchange.at_us)
+    owing = [(unsettled(each), arena.state.usdc, atoms) for each, atoms in
+             ((lender.subaccount, waiting // 2), (short.subaccount, -(waiting // 2)))]  # fmt: skip
+    post(arena.state, outcome, JournalKind.SETTLEMENT, (), owing)
+    arena.exchange.outcomes.append(outcome)
+    before = lent_by(lender)
+
+    _done, outcome = arena.step(liquidation.step, lender)
+
+    assert recoveries.uncollected(arena.state, lender.account) == 0 and lent_by(lender) == before
+    assert lender.usdc + lender.account.unsettled >= waiting // 2 and arena.insurance == fund
+    assert lender.subaccount not in arena.state.liquidations and is_whole(arena)
 
 
 def test_without_funds_the_rest_is_a_hole_that_later_income_fills_for_those_who_lent_then() -> None:
