@@ -262,6 +262,19 @@ def liquidations(
     _end(lambda: recomputing.liquidations(data, database, subaccount, json), json)
 
 
+@app.command()
+def parameters(
+    symbol: Annotated[str, typer.Argument(help="A market or an asset, as SOL_USDC_PERP or SOL.")],
+    data: Data = DEFAULT_DATA,
+    database: Database = None,
+    json: Json = False,
+) -> None:
+    """What a market or an asset is set to, as an operator's command takes it."""
+    from tools import parameters as parameters_
+
+    _end(lambda: parameters_.parameters(data, database, symbol), json)
+
+
 @app.command("trial-balance")
 def trial_balance(
     as_of: Annotated[int | None, typer.Option("--as-of", help="As it stood after this block.")] = None,

@@ -62,7 +62,7 @@ def liquidations(data: Path, database: str | None, subaccount: int, as_json: boo
     return FINDINGS if differing else FINE
 
 
-class _Parameters:
+class Parameters:
     """Of every asset and market, as the configuration commands so far have set them."""
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ def _lines(connection: sa.Connection, subaccount: int) -> Iterator[dict[str, Any
         .where(command.kind.in_(_CONFIGURING), command.outcome == 0)
         .order_by(command.seq)
     ).all()
-    parameters, done = _Parameters(), 0
+    parameters, done = Parameters(), 0
     for seq, command_seq, at_us, kind, content in records:
         while done < len(configuring) and configuring[done][0] <= command_seq:
             parameters.follow(commands.decode(configuring[done][1]))
@@ -158,7 +158,7 @@ def _lines(connection: sa.Connection, subaccount: int) -> Iterator[dict[str, Any
             yield line | _again(parameters, "at", memo[1:5], memo[5])
 
 
-def _further(parameters: _Parameters, kind: int, memo: list[Any]) -> dict[str, str]:
+def _further(parameters: Parameters, kind: int, memo: list[Any]) -> dict[str, str]:
     """What a step beside the book took, by docs/journal-memos.md; a backstop's slice is of everything."""
     match kind:
         case JournalKind.BACKSTOP:
@@ -199,7 +199,7 @@ def _as_said(line: dict[str, Any], memo: list[Any], at: int, count: int) -> Iter
         }
 
 
-def _again(parameters: _Parameters, moment: str, said: list[int], image: Any) -> dict[str, str]:
+def _again(parameters: Parameters, moment: str, said: list[int], image: Any) -> dict[str, str]:
     found = standing.standing(standing.decode(image), parameters.assets, parameters.perpetuals)
     figures = Standing(*map(int, said))  # beyond 64 bits they are decimal strings
     return {

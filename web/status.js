@@ -55,6 +55,7 @@ async function choose(market) {
   state.ticker = state.mark = state.openInterest = null;
   for (const tab of $("markets").children) {
     tab.setAttribute("aria-selected", String(tab.dataset.symbol === market.symbol));
+    if (tab.dataset.symbol === market.symbol) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   history.replaceState(null, "", `#${market.symbol}`);
   listCommands();
@@ -127,7 +128,10 @@ function take(message) {
   if (data.e === "ticker") {
     state.ticker = { first: data.o, last: data.c, high: data.h, low: data.l, base: data.v, quote: data.V, trades: data.n };
   }
-  if (data.e === "markPrice") state.mark = { mark: data.p, index: data.i, rate: data.f, next: data.n };
+  if (data.e === "markPrice") {
+    // Both in exchange time, which a devnet may have moved far from the wall's.
+    state.mark = { mark: data.p, index: data.i, rate: data.f, left: data.n - data.T / 1000 };
+  }
   if (data.e === "openInterest") state.openInterest = data.o;
   if (data.e === "kline") addCandle(data.t, data.o, data.h, data.l, data.c);
   state.dirty = true;
@@ -274,7 +278,7 @@ function drawPerpetual() {
   if (!isPerpetual) return;
   say($("mark"), mark ? grouped(mark.mark) : "–");
   say($("index"), mark ? grouped(mark.index) : "–");
-  say($("funding"), mark ? `${percent(mark.rate)} % in ${minutes(mark.next - now())}` : "–");
+  say($("funding"), mark ? `${percent(mark.rate)} % in ${minutes(mark.left)}` : "–");
   say($("open-interest"), openInterest ? `${grouped(openInterest)} ${market.baseSymbol}` : "–");
 }
 

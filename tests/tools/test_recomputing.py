@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.commands import SetPrices
+from api.operations import operator_command
+from engine import genesis
+from engine.commands import ConfigureAsset, ConfigureMarket, SetPrices
 from engine.parameters import PRICE_SCALE
 from tests.tools.conftest import Satchel
 from tests.tools.sample import ALICE, BOB, MALLORY, Exchange
@@ -103,3 +105,20 @@ def test_a_figure_that_the_image_does_not_give_is_found(
     monkeypatch.setattr(recomputing, "decode_memo", altered)
     assert recomputing.liquidations(data, None, alice, True) == 1
     assert "otherwise than its image" in capsys.readouterr().err
+
+
+def test_parameters_are_what_an_operators_command_takes(liquidated: tuple[Path, int], satchel: Satchel) -> None:
+    """S-7: to halt a market its state alone is changed; all else is given as it is."""
+    data, _alice = liquidated
+    ran = satchel("parameters", "SOL_USDC_PERP", "--data", data)
+    asset = satchel("parameters", "SOL", "--data", data)
+    none = satchel("parameters", "SOLX", "--data", data)
+    born = genesis.load("devnet")
+
+    assert operator_command("ConfigureMarket", ran.out) == ConfigureMarket(
+        next(each for each in born.markets if each.symbol == "SOL_USDC_PERP")
+    )
+    assert operator_command("ConfigureAsset", asset.out) == ConfigureAsset(
+        next(each for each in born.assets if each.symbol == "SOL")
+    )
+    assert none.code == 2 and "SOL_USDC_PERP" in none.err

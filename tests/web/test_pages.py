@@ -214,7 +214,12 @@ async def test_a_perpetual_shows_its_mark_funding_and_open_interest(visit: Visit
     await expect(page.locator("#symbol")).to_have_text("ETH / USDC perp", timeout=PATIENCE_MS)
     await expect(page.locator("#mark")).to_have_text("2,500", timeout=PATIENCE_MS)
     await expect(page.locator("#index")).to_have_text("2,500")
-    await expect(page.locator("#funding")).to_contain_text("% in ")
+    funding = page.locator("#funding")
+    await expect(funding).to_contain_text("% in ")
+    await exchange.anybody.tell("/dev/v1/clock", {"advanceMs": 7_200_000})
+    await exchange.anybody.tell("/dev/v1/prices", {"SOL": "101"})
+    await page.wait_for_timeout(1_500)
+    assert int(re.findall(r"in (\d+) min", await funding.inner_text())[0]) <= 60, "time left is exchange time"
     await expect(page.locator("#open-interest")).to_have_text("0.000 ETH", timeout=PATIENCE_MS)
 
 
