@@ -1,6 +1,6 @@
 """What absorbs a gap: `python -m tests.simulation.gaps` prints, for each shock and book, which stage took how much.
 
-Thirty longs of 3x to 20x face makers; the index falls by 30 % or 60 % at once, or the book alone for one second (a
+Thirty longs of 3x to 20x face makers; the index falls by 5 %, 30 % or 60 % at once, or the book alone for one second (a
 wick); the book below is thick or empty. Rows are in USDC: what the losers paid themselves, and what each stage of the
 ladder moved after that.   [L-1 … L-9, P-2]
 """
@@ -33,7 +33,7 @@ from ledger.chart import BACKSTOP_FUND, INSURANCE_FUND
 from tests.simulation.january import SECOND_US, USDC_ATOMS, Month, Run
 
 PRICE = 40_000
-SHOCKS = {"-30 %": 0.70, "-60 %": 0.40, "wick of 1 s": 0.70}
+SHOCKS = {"-5 %": 0.95, "-30 %": 0.70, "-60 %": 0.40, "wick of 1 s": 0.70}
 BOOKS = ("thick", "empty")
 
 
@@ -46,6 +46,7 @@ class Outcome(NamedTuple):
     steps: dict[str, int]
     traders: float
     makers: float
+    providers: float
     insurance: float
     backstop: float
     shared: float
@@ -108,7 +109,7 @@ def play(shock: str, book: str) -> tuple[Outcome, Run, Gap]:
     """One shock on one book, and three minutes of what follows."""
     run = Run(7)
     gap = Gap(run)
-    before = {name: _worth(gap, group) for name, group in (("traders", gap.traders), ("makers", gap.makers))}
+    before = {name: _worth(gap, group) for name, group in _groups(gap)}
     insurance, backstop = gap._fund(INSURANCE_FUND), gap._fund(BACKSTOP_FUND)
     after = round(PRICE * SHOCKS[shock])
     if shock.startswith("wick"):
@@ -134,6 +135,7 @@ def play(shock: str, book: str) -> tuple[Outcome, Run, Gap]:
             dict(sorted(run.stages.items())),
             _worth(gap, gap.traders) - before["traders"],
             _worth(gap, gap.makers) - before["makers"],
+            _worth(gap, gap.providers) - before["providers"],
             gap._fund(INSURANCE_FUND) - insurance,
             gap._fund(BACKSTOP_FUND) - backstop,
             run.losses_shared / USDC_ATOMS,
@@ -142,6 +144,10 @@ def play(shock: str, book: str) -> tuple[Outcome, Run, Gap]:
         run,
         gap,
     )
+
+
+def _groups(gap: Gap) -> tuple[tuple[str, list[int]], ...]:
+    return ("traders", gap.traders), ("makers", gap.makers), ("providers", gap.providers)
 
 
 def _worth(gap: Gap, numbers: list[int]) -> float:
