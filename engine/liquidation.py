@@ -173,7 +173,18 @@ def step(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
             return
     if not backstop.take_over(state, outcome, subaccount):  # L-4
         _without_backstop(state, outcome, subaccount, is_tried)
-    _is_over(state, outcome, subaccount)
+    if not _is_over(state, outcome, subaccount):
+        _back_to_the_book(state, outcome, subaccount)
+
+
+def _back_to_the_book(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
+    """An account that holds its maintenance margin again, and is not cured yet, is the book's: from the first try.
+
+    Or, with nobody to take it over, it would stay between the two for ever: no longer for ADL, no more for the book.
+    [L-3, L-6]
+    """
+    if not margin.sums(state, subaccount, outcome.at_us).is_in_liquidation:
+        state.liquidations[subaccount.subaccount_id].unfilled_ticks = 0
 
 
 def _without_backstop(state: State, outcome: Outcome, subaccount: Subaccount, is_tried: bool) -> None:

@@ -362,6 +362,20 @@ def test_three_seconds_without_a_fill_end_on_the_other_side() -> None:
     assert is_whole(case.arena)
 
 
+def test_between_cured_and_in_liquidation_the_book_is_asked_again_when_somebody_bids() -> None:
+    """Three steps in vain, and a mark that came back a little: nothing for ADL, and the book was never asked again."""
+    case = Case(bids=0)
+    case.falls()
+    case.passes(0)
+    case.arena.price(136.94)
+    case.passes(8)
+    sums = case.anna.sums()
+    assert case.is_in and sums.equity * 95 < sums.maintenance * 100 < sums.equity * 100 and case.anna.lots == 600
+    assert case.maker.trade(BID, 5_000, 13_680).rejection is None
+    case.passes(5)
+    assert not case.is_in and 0 < case.anna.lots < 600
+
+
 def test_a_gap_through_all_of_the_equity_skips_the_book() -> None:
     """E ≤ 0: the bid is there and is not asked.   [L-4]"""
     case = Case()
