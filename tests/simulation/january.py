@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from engine import genesis, lending, margin, snapshot
+from engine import genesis, lending, limits, margin, snapshot
 from engine.clock import due
 from engine.commands import (
     BorrowLend,
@@ -181,8 +181,14 @@ class Month:
         self.makers = [self._join("maker", usdc=50_000_000, btc=400, sol=200_000) for _ in range(4)]
         self.providers = [self._join("provider", usdc=400_000) for _ in range(2)]
         self.lenders = [self._join("lender", usdc=2_000_000, btc=40, sol=4_000) for _ in range(6)]
+        self.borrower = self._join("borrower", usdc=20_000_000)
         self.traders = [self._trader() for _ in range(traders)]
         self.wants = {number: run.random.choice((3, 5, 8, 10, 15, 20)) for number in self.traders}
+        # Longs whose collateral is lent, to who borrows all of it: when they fall, a pool cannot redeem.   [L-8]
+        self.lending_longs = [self._join("lending long", usdc=2_000, sol=900) for _ in range(8)]
+        for number in self.lending_longs:
+            self.wants[number] = 7
+        self.traders += self.lending_longs * 12
         assert state.markets[self.perp].parameters.perpetual is not None
 
     def begin(self, bar: Bar) -> None:
@@ -197,7 +203,7 @@ class Month:
             run.do(BorrowLend(number, self.usdc, LendingSide.LEND, 1_500_000 * USDC_ATOMS), number)
             run.do(BorrowLend(number, self.btc, LendingSide.LEND, 30 * BTC_ATOMS), number)
             run.do(BorrowLend(number, self.sol, LendingSide.LEND, 3_500 * SOL_ATOMS), number)
-        for number in self.traders:
+        for number in dict.fromkeys(self.traders):
             chance = run.random.random()
             if chance < 0.05:
                 run.do(UpdateAccount(number, auto_realize_pnl=False), number)
@@ -206,6 +212,9 @@ class Month:
             elif chance < 0.20:
                 run.do(UpdateAccount(number, auto_borrow_settlements=False), number)
             run.do(UpdateAccount(number, leverage_limit=20 * RATE_SCALE), number)
+        for number in self.lending_longs:
+            run.do(UpdateAccount(number, auto_lend=False), number)
+            run.do(BorrowLend(number, self.sol, LendingSide.LEND, 900 * SOL_ATOMS), number)
 
     def live(self, bar: Bar) -> None:
         """One minute: three prices, quotes, a few traders, everything that falls due."""
@@ -221,6 +230,10 @@ class Month:
                 self._quote()
                 self._trade()
             run.pass_time(start_us + (part + 1) * MINUTE_US // len(path))
+        if run.minute % 60 == 30:
+            most = limits.max_borrow(run.state, run.state.subaccounts[self.borrower], self.sol, run.at_us + 1)
+            if most:
+                run.do(BorrowLend(self.borrower, self.sol, LendingSide.BORROW, most), self.borrower)
         run.close_block()
 
     def sample(self) -> Sample:
@@ -229,7 +242,7 @@ class Month:
         market = state.markets[self.perp]
         now = lending.totals(state, state.pools[self.usdc], at_us)
         equity = sum(
-            margin.sums(state, state.subaccounts[number], at_us).equity for number in self.traders
+            margin.sums(state, state.subaccounts[number], at_us).equity for number in dict.fromkeys(self.traders)
         ) / USD_SCALE
         return Sample(
             self.run.minute,
@@ -316,7 +329,7 @@ class Month:
             if held is not None and held.lots and run.random.random() < 0.3:
                 self._take(number, Side.ASK if held.lots > 0 else Side.BID, abs(held.lots), True)
                 continue
-            if run.random.random() < 0.08:
+            if run.random.random() < 0.08 and number not in self.lending_longs:
                 run.do(PlaceOrder(number, self.sol_spot, Side.ASK, OrderType.MARKET, TimeInForce.IOC,
                                   lots=run.random.randrange(50, 800), auto_borrow=True, auto_lend_redeem=True), number)
                 continue
@@ -325,7 +338,7 @@ class Month:
             if equity <= 0 or not lot_usd:
                 continue
             # Nearly all of them think it goes up: that is what makes a fall a crash.
-            side = Side.BID if run.random.random() < 0.72 else Side.ASK
+            side = Side.BID if run.random.random() < 0.72 or number in self.lending_longs else Side.ASK
             target = equity * self.wants[number] * 8 // 10 // lot_usd
             current = 0 if held is None else held.lots if side is Side.BID else -held.lots
             lots = target - current
