@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import insurance, lending, margin, owed, virtual
+from engine import insurance, lending, margin, owed, standings, virtual
 from engine.commands import Origin, RegisterBackstop
 from engine.events import LendingSource, LiquidationChanged, Outcome, SettingsChanged, SettlementMoved
 from engine.formulas.lending import redeem_burn
@@ -19,6 +19,7 @@ from engine.insurance import posted
 from engine.parameters import RATE_SCALE
 from engine.perpetuals import record_fill
 from engine.rejections import RejectReason, require
+from engine.standings import Moment
 from engine.state import State, Subaccount, balance_key
 from ledger.amounts import INT64_MAX, mul_div_down, mul_div_up
 from ledger.chart import (
@@ -204,6 +205,7 @@ def _pass(state: State, outcome: Outcome, subaccount: Subaccount, provider: Suba
     at_us, usdc = outcome.at_us, state.usdc
     number, other = subaccount.subaccount_id, provider.subaccount_id
     before = insurance.standing(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, JournalKind.BACKSTOP, Moment.BEFORE)
     notional = margin.sums(state, subaccount, at_us).notional
     into = lending.Movements()
     owed.take(state, outcome, into, provider, _payment(state, at_us, provider, taken))
@@ -231,6 +233,7 @@ def _pass(state: State, outcome: Outcome, subaccount: Subaccount, provider: Suba
     _set_capacity(state, provider, max(0, provider.backstop_usd - taken.gross))
     subaccount.judge_by_margin()
     after = insurance.standing(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, JournalKind.BACKSTOP, Moment.AFTER)
     entry.memo = (
         number,
         other,

@@ -9,13 +9,14 @@ still lacking.   [L-10]
 
 from __future__ import annotations
 
-from engine import at_mark, book_stage, insurance, lender_adl, lending, margin, recoveries
+from engine import at_mark, book_stage, insurance, lender_adl, lending, margin, recoveries, standings
 from engine.events import LendingEvent, LendingMoved, LendingSource, LiquidationChanged, Outcome, SettlementMoved
 from engine.formulas import lending as formulas
 from engine.formulas.liquidation import quote_atoms_up
 from engine.formulas.margin import notional_usd
 from engine.parameters import PRICE_SCALE, USD_SCALE
 from engine.posting import merged, post
+from engine.standings import Moment
 from engine.state import State, Subaccount, balance_key
 from engine.yields import weigh_shares
 from ledger.amounts import mul_div_down, mul_div_up
@@ -50,7 +51,10 @@ _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
 
 def settle_debts(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
     """Write down what nobody can buy back and no provider took, once positions are settled; True: any was.   [L-7]"""
+    known = len(state.liquidations[subaccount.subaccount_id].frozen)
     freeze(state, subaccount, outcome.at_us)
+    if len(state.liquidations[subaccount.subaccount_id].frozen) > known:
+        standings.put(state, outcome, subaccount, JournalKind.DEBT_WRITTEN_DOWN, Moment.FROZEN)
     if any(held.lots or held.cost for held in subaccount.positions.values()):
         return False
     frozen = state.liquidations[subaccount.subaccount_id].frozen
@@ -136,6 +140,7 @@ def write_down(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     """
     number, at_us, usdc = subaccount.subaccount_id, outcome.at_us, state.usdc
     before, notional = insurance.standing(state, subaccount, at_us), margin.sums(state, subaccount, at_us).notional
+    standings.put(state, outcome, subaccount, JournalKind.DEBT_WRITTEN_DOWN, Moment.BEFORE)
     value = _value(state, asset_id, lending.debt(state, subaccount, asset_id, at_us), mark)
     insured_before, backed_before = insurance.balance(state), _backstop_balance(state)
     found = _find(state, outcome, subaccount, value)
@@ -194,6 +199,7 @@ def write_down(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
         LendingMoved(number, asset_id, LendingEvent.BORROW_REPAY, _SOURCE, owed, 0, loan.position_id, 0, "0")
     )
     after = insurance.standing(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, JournalKind.DEBT_WRITTEN_DOWN, Moment.AFTER)
     entry.memo = (number, asset_id, owed, mark, due, paid_to_lenders, insured, backed, from_lent, cut - from_lent,
                   int(ended), *before, *after, tuple(into.memos))  # fmt: skip
     outcome.events.append(
@@ -281,6 +287,7 @@ def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     passed = shares if atoms == whole else formulas.redeem_burn(atoms, now.lent, now.lend_shares)
     if shares - passed < lending.LEAST_SHARES:
         passed = shares
+    standings.put(state, outcome, subaccount, JournalKind.COLLATERAL_TAKEN, Moment.BEFORE)
     weigh_shares(state, outcome, subaccount, asset_id, now.lend_shares)
     loan = subaccount.lent[asset_id]
     loan.flow_atoms -= atoms
@@ -295,6 +302,7 @@ def _take_lent(state: State, outcome: Outcome, subaccount: Subaccount, asset_id:
     memos = ((number, asset_id, int(LendingEvent.LEND_REDEEM), int(_SOURCE), atoms, str(passed), loan.position_id),)
     entry = insurance.posted(state, outcome, JournalKind.COLLATERAL_TAKEN, postings)
     after = insurance.standing(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, JournalKind.COLLATERAL_TAKEN, Moment.AFTER)
     mark = margin.line(state, asset_id)[0]
     entry.memo = (number, "lent", paid, asset_id, atoms, mark, *before, *after, memos)
     outcome.events.append(
@@ -310,6 +318,7 @@ def _take_unsettled(state: State, outcome: Outcome, subaccount: Subaccount, atom
     number, usdc, at_us = subaccount.subaccount_id, state.usdc, outcome.at_us
     before = insurance.standing(state, subaccount, at_us)
     paid = min(atoms, insurance.balance(state))
+    standings.put(state, outcome, subaccount, JournalKind.COLLATERAL_TAKEN, Moment.BEFORE)
     postings: list[Posting] = [(unsettled(number), usdc, atoms), (INSURANCE_UNSETTLED, usdc, -atoms)]
     if paid:
         postings += [(INSURANCE_FUND, usdc, paid), (available(number), usdc, -paid)]
@@ -325,6 +334,7 @@ def _pay_from_backstop(state: State, outcome: Outcome, subaccount: Subaccount, a
     if paid <= 0:
         return
     before = insurance.standing(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, JournalKind.INSURANCE, Moment.BEFORE)
     postings: list[Posting] = [(BACKSTOP_FUND, usdc, paid), (available(number), usdc, -paid)]
     entry = insurance.posted(state, outcome, JournalKind.INSURANCE, postings)
     entry.memo = (number, "backstop", paid, 0, 0, 0, *before, *insurance.standing(state, subaccount, at_us))

@@ -8,17 +8,31 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-from engine import bands, conversions, insurance, lending, margin, orders, owed, rfq, strategies, tick, virtual
+from engine import (
+    bands,
+    conversions,
+    insurance,
+    lending,
+    margin,
+    orders,
+    owed,
+    rfq,
+    standings,
+    strategies,
+    tick,
+    virtual,
+)
 from engine.book import Book
 from engine.commands import CancelAllOrders, Origin, Side
 from engine.events import LendingSource, LiquidationChanged, Outcome, SettlementMoved
 from engine.fees import HOUR_US, spot_rates
 from engine.formulas import liquidation as formulas
 from engine.formulas.fees import fee_atoms
-from engine.formulas.standing import HoldingImage, Image, PositionImage, Standing
+from engine.formulas.standing import Standing
 from engine.parameters import RATE_SCALE, BookState
 from engine.posting import post, record
 from engine.pricing import is_cancel_only
+from engine.standings import Moment
 from engine.state import Liquidation, Market, Order, State, Subaccount
 from ledger.amounts import mul_div_down
 from ledger.chart import INSURANCE_FUND, AssetId, available, contracts
@@ -72,9 +86,10 @@ def clear(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
         rfq.end_all(state, outcome, subaccount)
     count = len(subaccount.orders) + len(subaccount.waiting)
     if count:
-        before = figures(state, subaccount, outcome.at_us)
+        before = standings.figures(state, subaccount, outcome.at_us)
         orders.cancel_all(state, CancelAllOrders(number), outcome)
-        tell(outcome, number, "cancelled_orders", before, figures(state, subaccount, outcome.at_us), quantity=count)
+        after = standings.figures(state, subaccount, outcome.at_us)
+        tell(outcome, number, "cancelled_orders", before, after, quantity=count)
     for asset_id in sorted(subaccount.debts):
         _net(state, outcome, subaccount, asset_id)
 
@@ -94,13 +109,15 @@ def _net(state: State, outcome: Outcome, subaccount: Subaccount, asset_id: Asset
     atoms = min(owing, free + redeemed)
     if atoms <= 0:
         return
-    before = figures(state, subaccount, at_us)
+    before = standings.figures(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, JournalKind.NETTED, Moment.BEFORE)
     if redeemed:
         lending.redeem(state, outcome, into, subaccount, asset_id, redeemed, _SOURCE)
     lending.repay(state, outcome, into, subaccount, asset_id, atoms, _SOURCE)
     mark = margin.line(state, asset_id)[0]
     entry = insurance.posted(state, outcome, JournalKind.NETTED, into.postings)
-    after = figures(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, JournalKind.NETTED, Moment.AFTER)
+    after = standings.figures(state, subaccount, at_us)
     entry.memo = (number, asset_id, atoms, redeemed, mark, *before, *after, tuple(into.memos))
     tell(outcome, number, "netted", before, after, asset_id=asset_id, quantity=-atoms, price=mark, mark=mark)
 
@@ -117,7 +134,7 @@ def take_slice(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
     liquidation = state.liquidations[number]
     filled = False
     for item in items(state, subaccount, at_us):
-        before, image_before = figures(state, subaccount, at_us), image(state, subaccount, at_us)
+        before, image_before = standings.figures(state, subaccount, at_us), standings.image(state, subaccount, at_us)
         wanted = _slice_of(state, liquidation, item)
         if item.market is None:
             done = _pay_debt(state, outcome, subaccount, item, wanted)
@@ -127,9 +144,9 @@ def take_slice(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
             done = _buy_back(state, outcome, subaccount, item, item.market, wanted)
             failed = liquidation.failed_buys
             failed[item.asset_id] = 0 if done.taken else failed.get(item.asset_id, 0) + 1
-        after = figures(state, subaccount, at_us)
+        after = standings.figures(state, subaccount, at_us)
         memo = (number, item.asset_id, done.taken, done.bound_ticks, done.fills, done.fee)
-        image_after = image(state, subaccount, at_us)
+        image_after = standings.image(state, subaccount, at_us)
         record(outcome, JournalKind.LIQUIDATION_STEP, (*memo, *before, image_before, *after, image_after))
         _tell_slice(state, outcome, number, item, done, before, after)
         filled = filled or done.taken > 0
@@ -369,40 +386,6 @@ def _lots_for(atoms: int, lot_atoms: int, fee_rate: int) -> int:
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------
-
-
-def figures(state: State, subaccount: Subaccount, at_us: int) -> Standing:
-    """Net equity, maintenance margin, exposure notional and E, in USD (1e-8).   [L-10]"""
-    sums = margin.sums(state, subaccount, at_us)
-    return Standing(sums.equity, sums.maintenance, sums.notional, margin.realizable(state, subaccount, at_us))
-
-
-def image(state: State, subaccount: Subaccount, at_us: int) -> Image:
-    """What these figures are made of, and the prices.   [L-10]"""
-    positions = [
-        PositionImage(market_id, held.lots, held.cost, held.market.mark_lot, held.market.settled)
-        for market_id, held in sorted(subaccount.positions.items())
-        if held.lots or held.cost
-    ]
-    sold = margin.sellable_assets(state)
-    holdings = []
-    for asset_id in sorted(margin.assets_of(state, subaccount)):
-        quantity = state.held(subaccount.subaccount_id, asset_id) + lending.claim(state, subaccount, asset_id, at_us)
-        owing = margin.owed_atoms(state, subaccount, asset_id, at_us)
-        earned = margin.uncollected_atoms(state, subaccount, asset_id)
-        if quantity or owing or earned:
-            mark = margin.line(state, asset_id)[0]
-            holdings.append(HoldingImage(asset_id, quantity, owing, earned, mark, asset_id in sold))
-    claims = margin.claims_atoms(state, subaccount, at_us) if subaccount.claims else 0
-    return Image(
-        state.usdc,
-        margin.line(state, state.usdc)[0],
-        tuple(positions),
-        tuple(holdings),
-        claims,
-        subaccount.unsettled,
-        subaccount.auto_realize_pnl,
-    )
 
 
 def tell(

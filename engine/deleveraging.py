@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import at_mark, insurance, lending, losses, margin, orders
+from engine import at_mark, insurance, lending, losses, margin, orders, standings
 from engine.book import Book, Level
 from engine.commands import Origin
 from engine.events import BookLevel, LendingSource, LiquidationChanged, OrderModified, Outcome
@@ -17,6 +17,7 @@ from engine.formulas.liquidation import Candidate, bankruptcy_price, lacking_ato
 from engine.formulas.prices import mark_quantum
 from engine.insurance import posted
 from engine.perpetuals import record_fill
+from engine.standings import Moment
 from engine.state import REDUCE_ONLY, Market, Order, Position, State, Subaccount
 from ledger.chart import AssetId, available, contracts, cost, owner_of, position
 from ledger.journal import JournalKind, Posting
@@ -51,6 +52,8 @@ def deleverage(state: State, outcome: Outcome, subaccount: Subaccount) -> bool:
     if not found.is_in_liquidation and margin.realizable(state, subaccount, at_us) > 0:
         return False
     frozen = freeze(state, subaccount, at_us)
+    if any(held.lots for held in subaccount.positions.values()):
+        standings.put(state, outcome, subaccount, JournalKind.ADL, Moment.FROZEN)
     fills: list[Fill] = []
     lacking: dict[int, int] = {}
     for market_id in sorted(subaccount.positions):
@@ -223,6 +226,9 @@ def _fill(
         postings += [(position(number), cost(market_id), -gained), (position(other), cost(market_id), gained)]
     before = insurance.standing(state, subaccount, at_us)
     notional = margin.sums(state, subaccount, at_us).notional
+    if subaccount.claims:
+        # The fill before has turned part of them into cash.   [V-4]
+        standings.put(state, outcome, subaccount, JournalKind.ADL, Moment.BEFORE)
     entry = posted(state, outcome, JournalKind.ADL, postings)
     after = insurance.standing(state, subaccount, at_us)
     entry.memo = (
@@ -353,6 +359,8 @@ def _pass_in_kind(
     number, at_us = subaccount.subaccount_id, outcome.at_us
     whole = sum(fill.lots * fill.market.mark_lot for fill in fills)
     left = atoms
+    if fills:
+        standings.put(state, outcome, subaccount, JournalKind.COLLATERAL_TAKEN, Moment.BEFORE)
     for place, fill in enumerate(fills):
         other = fill.counterparty.subaccount_id
         market_id = fill.market.parameters.market_id

@@ -7,11 +7,12 @@ equity, maintenance margin and E before and after, in USD (1e-8).   [L-10]
 
 from __future__ import annotations
 
-from engine import conversions, lending, losses, margin
+from engine import conversions, lending, losses, margin, standings
 from engine.commands import FundInsurance
 from engine.events import LiquidationChanged, Outcome, SettlementMoved
 from engine.posting import post
 from engine.rejections import RejectReason, require
+from engine.standings import Moment
 from engine.state import State, Subaccount, balance_key
 from ledger.amounts import INT64_MAX
 from ledger.chart import INSURANCE_FUND, OPERATOR_EQUITY, AssetId, available
@@ -90,6 +91,7 @@ def move(
         state.taken[asset_id] = state.taken.get(asset_id, 0) + atoms
     kind = JournalKind.COLLATERAL_TAKEN if atoms else JournalKind.INSURANCE
     before = standing(state, subaccount, at_us)
+    standings.put(state, outcome, subaccount, kind, Moment.BEFORE)
     mark = margin.line(state, asset_id)[0] if atoms else 0
     entry = posted(state, outcome, kind, postings)
     after = standing(state, subaccount, at_us)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import at_mark, insurance, lending, margin
+from engine import at_mark, insurance, lending, margin, standings
 from engine.events import LendingSource, LiquidationChanged, Outcome
+from engine.standings import Moment
 from engine.state import State, Subaccount, balance_key
 from ledger.chart import (
     POOL_LENT,
@@ -200,6 +201,8 @@ def _exchange(
     at_us, usdc = outcome.at_us, state.usdc
     giver, taker = borrower.subaccount_id, lender.subaccount_id
     before = [insurance.standing(state, each, at_us) for each in (lender, borrower)]
+    for each in (lender, borrower):
+        standings.put(state, outcome, each, JournalKind.LENDER_ADL, Moment.BEFORE)
     notional = margin.sums(state, lender, at_us).notional
     into = lending.Movements()
     _end_loans(state, outcome, into, lender, borrower, asset_id, atoms)
@@ -215,6 +218,8 @@ def _exchange(
     entry = insurance.posted(state, outcome, JournalKind.LENDER_ADL, postings)
     borrower.judge_by_margin()
     after = [insurance.standing(state, each, at_us) for each in (lender, borrower)]
+    for each in (lender, borrower):
+        standings.put(state, outcome, each, JournalKind.LENDER_ADL, Moment.AFTER)
     in_usdc = {paid.is_lent: paid.atoms for paid in payment if paid.asset_id == usdc}
     entry.memo = (
         asset_id,

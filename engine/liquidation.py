@@ -4,7 +4,8 @@ Memos. LIQUIDATION_STARTED and LIQUIDATION_ENDED: subaccount, net equity, mainte
 USD (1e-8), image. LIQUIDATION_STEP, one for each step of the order-book stage, filled or not: subaccount, item
 (`contracts` of a market, or the owed asset), what was taken of it (lots, or atoms), the worst price in ticks, fills as
 (price in ticks, lots), fee in USDC atoms, then the four figures and the image before, and the same after. An image is
-`engine.formulas.standing.Image`, from which that module computes the four figures again.   [L-10]
+`engine.formulas.standing.Image`, from which that module computes the four figures again. Of the other rungs' steps
+LIQUIDATION_IMAGE has it (`engine.standings`).   [L-10]
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from engine import (
     insurance,
     lender_adl,
     margin,
+    standings,
     virtual,
     yields,
 )
@@ -280,6 +282,6 @@ def _worst_first(state: State, numbers: list[int], at_us: int) -> list[int]:
 def _tell(state: State, outcome: Outcome, subaccount: Subaccount, kind: JournalKind, stage: str) -> None:
     """Beginning and end are put on record with what the figures are made of.   [L-10]"""
     number, at_us = subaccount.subaccount_id, outcome.at_us
-    now = book_stage.figures(state, subaccount, at_us)
-    record(outcome, kind, (number, *now, book_stage.image(state, subaccount, at_us)))
+    now = standings.figures(state, subaccount, at_us)
+    record(outcome, kind, (number, *now, standings.image(state, subaccount, at_us)))
     book_stage.tell(outcome, number, stage, now, now)

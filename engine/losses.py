@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine import standings
 from engine.events import LossShared, Outcome, SettlementMoved
 from engine.formulas.liquidation import loss_per_lot, shared_loss
 from engine.posting import post_batch
+from engine.standings import Moment
 from engine.state import Market, State, Subaccount, balance_key
 from ledger.amounts import mul_div_down
 from ledger.chart import (
@@ -42,7 +44,8 @@ def share(
     ]
     if atoms <= 0 or not side:
         return 0
-    per_lot = loss_per_lot(atoms, sum(lots for _owner, lots in side))
+    open_lots = sum(lots for _owner, lots in side)
+    per_lot = loss_per_lot(atoms, open_lots)
     charges = [shared_loss(per_lot, lots) for _owner, lots in side]
     rounded = sum(charges) - atoms
     asset = cost(market_id)
@@ -52,7 +55,8 @@ def share(
     market.loss_index[LONGS if is_long_side else SHORTS] += per_lot
     owners = np.array([owner for owner, _lots in side], dtype=np.int64)
     columns = [(int(AccountKind.POSITION), asset, owners, charges)]
-    memo = (market_id, number, int(is_long_side), atoms, str(per_lot), market.mark_lot)
+    memo = (market_id, number, int(is_long_side), atoms, str(per_lot), market.mark_lot, open_lots)
+    standings.put(state, outcome, subaccount, JournalKind.LOSS_SHARED, Moment.BEFORE)
     post_batch(state, outcome, JournalKind.LOSS_SHARED, memo, postings, columns)
     outcome.events.append(LossShared(market_id, is_long_side, atoms, per_lot))
     return atoms
@@ -85,6 +89,7 @@ def write_off(state: State, outcome: Outcome, subaccount: Subaccount, atoms: int
     column = np.array([owner for owner, _held in owners], dtype=np.int64)
     columns = [(int(AccountKind.UNSETTLED), usdc, column, cuts)]
     memo = (number, atoms, total, rest)
+    standings.put(state, outcome, subaccount, JournalKind.WRITE_OFF, Moment.BEFORE)
     post_batch(state, outcome, JournalKind.WRITE_OFF, memo, postings, columns)
     for (owner, _held), cut in zip(owners, cuts, strict=True):
         if cut:

@@ -10,10 +10,14 @@ from typing import Any
 import msgspec
 
 from engine import commands
+from engine.parameters import PRICE_SCALE, AssetParameters, MarketParameters, PerpetualParameters, RiskParameters
 from ledger import schema
+from ledger.amounts import format_decimal
+from ledger.chart import is_of_market, market_of
 from tools.node_data import reading
-from tools.recomputing import Parameters
 from tools.terminal import FINE, CannotRun, print_json
+
+_PRICE_DECIMALS = len(str(PRICE_SCALE)) - 1
 
 
 def parameters(data: Path, database: str | None, symbol: str) -> int:
@@ -31,6 +35,65 @@ def parameters(data: Path, database: str | None, symbol: str) -> int:
         raise CannotRun(f"no asset and no market is called {symbol}", f"one of {', '.join(sorted(named))}")
     print_json({name: _plain(value) for name, value in named[symbol].items()})
     return FINE
+
+
+class Parameters:
+    """Of every asset and market, and the risk rules, as the configuration commands so far have set them."""
+
+    def __init__(self) -> None:
+        self.assets: dict[int, AssetParameters] = {}
+        self.markets: dict[int, MarketParameters] = {}
+        self.risk = RiskParameters()
+
+    def follow(self, command: Any) -> None:
+        match command:
+            case commands.Genesis():
+                self.assets |= {each.asset_id: each for each in command.parameters.assets}
+                self.markets |= {each.market_id: each for each in command.parameters.markets}
+                self.risk = command.parameters.limits.risk
+            case commands.ConfigureAsset():
+                self.assets[command.asset.asset_id] = command.asset
+            case commands.ConfigureMarket():
+                self.markets[command.market.market_id] = command.market
+
+    @property
+    def usdc(self) -> int:
+        return next(number for number, asset in self.assets.items() if asset.symbol == "USDC")
+
+    @property
+    def usdc_decimals(self) -> int:
+        return self.assets[self.usdc].decimals
+
+    @property
+    def perpetuals(self) -> dict[int, PerpetualParameters]:
+        return {number: each.perpetual for number, each in self.markets.items() if each.perpetual is not None}
+
+    def symbol(self, item: int) -> str:
+        return self.markets[market_of(item)].symbol if is_of_market(item) else self.assets[item].symbol
+
+    def quantity(self, item: int, number: int) -> str:
+        """Lots of a position, or atoms of an asset, in whole units."""
+        if not is_of_market(item):
+            return format_decimal(number, self.assets[item].decimals)
+        market = self.markets[market_of(item)]
+        return format_decimal(number * market.lot_atoms, self.assets[market.base_asset_id].decimals)
+
+    def prices(self, item: int, fills: list[list[int]]) -> str:
+        """The prices of fills (ticks, lots): a position's in its own market, a debt's where USDC buys its asset."""
+        where = [
+            market for number, market in self.markets.items()
+            if (number == market_of(item) if is_of_market(item) else market.perpetual is None
+                and (market.base_asset_id, market.quote_asset_id) == (item, self.usdc))
+        ]  # fmt: skip
+        ticks = dict.fromkeys(price for price, _lots in fills)
+        return ", ".join(format_decimal(price * where[0].tick_price, _PRICE_DECIMALS) for price in ticks)
+
+    def price_of_lot(self, market_id: int, quote_atoms: int) -> str:
+        """Quote atoms per lot as a price; markets' grids make it whole at PRICE_SCALE, or it is rounded down."""
+        market = self.markets[market_id]
+        base, quote = self.assets[market.base_asset_id], self.assets[market.quote_asset_id]
+        scaled = quote_atoms * PRICE_SCALE * 10**base.decimals // (market.lot_atoms * 10**quote.decimals)
+        return format_decimal(scaled, _PRICE_DECIMALS)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from engine.formulas.collateral import weight_at
 from engine.formulas.margin import margin_line
 from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE, AssetParameters, PerpetualParameters, WeightKind
+from ledger.chart import contracts
 
 _PRICE_IN_USD = PRICE_SCALE // USD_SCALE
 
@@ -36,6 +37,8 @@ class HoldingImage(NamedTuple):
     mark: int
     is_sold: bool
     """Whether a market turns it into USDC: else it is not part of E.   [S-12]"""
+    receivable: int = 0
+    """Of what is owed, what reversed deposits left: it passes to nobody.   [D-5]"""
 
 
 class Image(NamedTuple):
@@ -104,6 +107,25 @@ def standing(
         notional += worth
         maintenance += _maintenance(worth, assets[image.usdc])
     return Standing(equity, maintenance, notional, realizable)
+
+
+def maintenance(
+    image: Image, assets: Mapping[int, AssetParameters], markets: Mapping[int, PerpetualParameters]
+) -> dict[int, int]:
+    """`contracts` of a market, or an owed asset → its maintenance margin in USD (1e-8): what E is shared by.   [L-6]"""
+    usdc_in_usd = 10 ** assets[image.usdc].decimals * _PRICE_IN_USD
+    found = {}
+    for position in image.positions:
+        if position.lots:
+            worth = -(-abs(position.lots) * position.mark * image.usdc_mark // usdc_in_usd)
+            found[contracts(position.market_id)] = _maintenance(worth, markets[position.market_id])
+    for holding in image.holdings:
+        asset = assets[holding.asset_id]
+        bare = max(0, holding.owed - holding.quantity)
+        if bare and holding.mark:
+            worth = -(-bare * holding.mark // (10**asset.decimals * _PRICE_IN_USD))
+            found[holding.asset_id] = _maintenance(worth, asset)
+    return found
 
 
 def decode(memo: Any) -> Image:

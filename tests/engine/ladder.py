@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from engine import margin
@@ -11,10 +11,20 @@ from engine.events import Outcome
 from engine.state import ASSET_BITS, Liquidation, State, Subaccount
 from ledger.chart import INSURANCE_FUND, AccountKind, kind_of
 from ledger.invariants import RunningTotals
-from ledger.journal import GENESIS_HASH, JournalTransaction, residues, seal
+from ledger.journal import (
+    GENESIS_HASH,
+    JournalKind,
+    JournalTransaction,
+    decode_memo,
+    encode_memo,
+    residues,
+    seal,
+)
 from tests.engine.perps import USDC, Member, Pit, cross
+from tools.ladder_steps import OWNER, Again, Ladder, whole
+from tools.parameters import Parameters
 
-__all__ = ["Arena", "Member", "Pit", "cross", "entries", "is_whole", "parts"]
+__all__ = ["Arena", "Member", "Pit", "cross", "entries", "is_whole", "parts", "recomputed"]
 
 
 Result = TypeVar("Result")
@@ -59,10 +69,37 @@ def parts(outcome: Outcome, kind: type) -> list[Any]:
     return [event for event in outcome.events if isinstance(event, kind)]
 
 
+def recomputed(
+    arena: Pit, alter: Callable[[int, list[Any]], None] = lambda _kind, _memo: None
+) -> Iterator[tuple[int, Again | None]]:
+    """(kind, what is computed again) of each step of the ladder, from the journal alone; `alter` tampers with it."""
+    parameters = Parameters()
+    parameters.assets = dict(arena.state.assets)
+    parameters.markets = {number: each.parameters for number, each in arena.state.markets.items()}
+    parameters.risk = arena.state.limits.risk
+    ladder = Ladder(parameters)
+    for outcome in arena.exchange.outcomes:
+        said = []
+        for entry in outcome.journal:
+            if entry.kind in OWNER or entry.kind == JournalKind.LIQUIDATION_IMAGE:
+                memo = whole(decode_memo(encode_memo(entry.memo)))
+                alter(entry.kind, memo)
+                said.append((entry.kind, memo))
+        for place, (kind, memo) in enumerate(said):
+            if kind == JournalKind.LIQUIDATION_IMAGE:
+                ladder.note(memo)
+            elif memo[OWNER[JournalKind(kind)]]:  # subaccount 0: what a fund does for itself
+                yield kind, ladder.again(kind, memo, said[place + 1 :])
+
+
 def is_whole(arena: Pit) -> bool:
     """Balances are what the journal adds up to, each transaction balances, every conservation check holds (Σ contracts,
-    Σ cost and Σ unsettled are zero, pools and the liquidity fund agree), nobody's holding is below zero.   [A-1, A-13]
+    Σ cost and Σ unsettled are zero, pools and the liquidity fund agree), nobody's holding is below zero, and each step
+    of the ladder can be computed again.   [A-1, A-13, L-10]
     """
+    for kind, again in recomputed(arena):
+        assert again is not None, f"a step of kind {JournalKind(kind).name} has no image"
+        assert not again.differences_before + again.differences, (JournalKind(kind).name, again)
     state, totals = arena.state, RunningTotals()
     sums: dict[int, int] = {}
     sealed = []

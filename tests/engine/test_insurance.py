@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import deleveraging, insurance, losses, snapshot
+from engine import deleveraging, insurance, losses, snapshot, standings
 from engine.commands import FundCustody, FundInsurance, OrderType, PlaceOrder, Side
 from engine.events import LiquidationChanged, LossShared, Outcome, SettlementMoved
 from engine.posting import post
@@ -53,9 +53,10 @@ def indebted(sol: int = 0) -> tuple[Arena, Member, Member]:
     held = long.position
     assert held is not None
     pit.state.liquidations[long.subaccount] = Liquidation(0, sides={pit.market: 1})
-    deleveraging._fill(
-        pit.state, outcome_of(pit), held, short.account, 10_000, 130 * 10**4, deleveraging.Frozen(0, {}, 1), True
-    )
+    outcome = outcome_of(pit)
+    frozen = deleveraging.freeze(pit.state, long.account, outcome.at_us)
+    standings.put(pit.state, outcome, long.account, JournalKind.ADL, standings.Moment.FROZEN)
+    deleveraging._fill(pit.state, outcome, held, short.account, 10_000, 130 * 10**4, frozen, True)
     cross(maker, short, 1_000, 13_000)
     return pit, long, short
 
