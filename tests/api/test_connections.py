@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -121,7 +122,9 @@ async def test_half_a_head_is_not_waited_for(sent: bytes) -> None:
                 await asyncio.sleep(0.1)
 
         dripping = asyncio.create_task(drip())
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        # A byte that arrives while the door is being shut makes the end a reset.
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
         dripping.cancel()
         await until(lambda: place.guard.count == 0)
 
