@@ -10,7 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ledger import compiled
-from tests.bench import book_bench, engine_bench, epoch_bench, http_bench, ledger_bench, margin_bench, settlement_bench
+from tests.bench import (
+    book_bench,
+    engine_bench,
+    epoch_bench,
+    http_bench,
+    ledger_bench,
+    margin_bench,
+    perpetual_bench,
+    settlement_bench,
+)
 from tests.bench.rows import Row, show
 
 MEASUREMENTS: dict[str, Callable[[float, str | None], list[Row]]] = {
@@ -20,6 +29,7 @@ MEASUREMENTS: dict[str, Callable[[float, str | None], list[Row]]] = {
     "http": lambda scale, _url: http_bench.run(scale),
     "epoch": lambda scale, _url: epoch_bench.run(scale),
     "margin": lambda scale, _url: margin_bench.run(scale),
+    "perpetuals": lambda scale, _url: perpetual_bench.run(scale),
     "settlement": lambda scale, _url: settlement_bench.run(scale),
 }
 
