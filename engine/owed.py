@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from engine import lending
 from engine.events import LendingSource, Outcome
-from engine.formulas.lending import is_at_or_over, is_over
-from engine.parameters import LendingState
+from engine.formulas.lending import is_at_or_over
+from engine.parameters import RATE_SCALE, LendingState
 from engine.state import State, Subaccount
+from ledger.amounts import mul_div_down
 
 _SETTLES = LendingSource.RECONCILIATION
 
@@ -26,14 +27,14 @@ class Found(NamedTuple):
     missing: int
 
 
-def plan(state: State, subaccount: Subaccount, at_us: int, atoms: int, spent: int = 0) -> Found:
-    """Steps (1) to (3) for `atoms`, of which `spent` of what is available is already meant for something else.   [S-12]
+def plan(state: State, subaccount: Subaccount, at_us: int, atoms: int) -> Found:
+    """Steps (1) to (3) for `atoms`.   [S-12]
 
     Redemptions pass while anything is idle, whatever the throttle says; a loan ignores margin and limits, but neither
     the throttle nor idle, and is taken only with autoBorrowSettlements.   [B-7]
     """
     usdc = state.usdc
-    free = max(0, state.free(subaccount.subaccount_id, usdc) - spent)
+    free = max(0, state.free(subaccount.subaccount_id, usdc))
     if free >= atoms:
         return Found(atoms, 0, 0, 0)
     missing = atoms - free
@@ -49,12 +50,10 @@ def plan(state: State, subaccount: Subaccount, at_us: int, atoms: int, spent: in
             redeemed = min(redeemed, lending.redemption(state, subaccount, usdc, at_us, redeemed)) if redeemed else 0
     missing = max(0, missing - redeemed)
     borrowed = 0
-    if missing and may_borrow(state, subaccount) and usdc not in subaccount.lent:
+    # A loan stands beside no claim on the same pool.   [B-9]
+    is_redeemed = redeemed > 0 and redeemed == lending.claim(state, subaccount, usdc, at_us)
+    if missing and (usdc not in subaccount.lent or is_redeemed) and may_borrow(state, subaccount):
         borrowed = min(missing, borrow_room(state, at_us, redeemed))
-    elif missing and may_borrow(state, subaccount) and redeemed:
-        whole = lending.claim(state, subaccount, usdc, at_us)
-        if redeemed == whole:
-            borrowed = min(missing, borrow_room(state, at_us, redeemed))
     return Found(free, redeemed, borrowed, missing - borrowed)
 
 
@@ -94,9 +93,5 @@ def borrow_room(state: State, at_us: int, redeemed: int = 0, is_open: bool = Fal
     most = now.idle - redeemed
     if most <= 0:
         return 0
-    # U = (borrowed + n) ÷ (lent + fees) at most the bound.
-    room = pool.bound * (lent + now.fees) // 10**9 - now.borrowed
-    room = max(0, min(most, room))
-    while room and is_over(now.borrowed + room, lent, now.fees, pool.bound):
-        room -= 1
-    return room
+    # The largest n with (borrowed + n) ÷ (lent + fees) at most the bound.   [B-7]
+    return max(0, min(most, mul_div_down(pool.bound, lent + now.fees, RATE_SCALE) - now.borrowed))
