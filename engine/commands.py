@@ -16,6 +16,7 @@ from engine.parameters import (
     FeeSchedule,
     GenesisParameters,
     MarketParameters,
+    PoolParameters,
     TokenParameters,
 )
 
@@ -502,6 +503,67 @@ class ExpireRfqs(_Command):
     """Requests whose time has passed end.   [S-7]"""
 
 
+class ConfigurePool(_Command):
+    """A liquidity pool comes to be, or its parameters change.   [X]"""
+
+    pool: PoolParameters
+
+
+class AddLiquidity(_Command):
+    """Bring both sides, or more of one than of the other, for units of the pool.   [X-3]"""
+
+    subaccount_id: int
+    pool_id: int
+    native_atoms: int
+    external_atoms: int
+    min_units: int = 0
+
+
+class RemoveLiquidity(_Command):
+    """Give units back for both sides: `units`, or `basis_points` of all that are held.   [X-4]"""
+
+    subaccount_id: int
+    pool_id: int
+    units: int = 0
+    basis_points: int = 0
+    min_native_atoms: int = 0
+    min_external_atoms: int = 0
+
+
+class SwapAssets(_Command):
+    """Pay `atoms` of one asset for another out of a pool, or out of two through the native asset.   [X-1, X-2]"""
+
+    subaccount_id: int
+    from_asset_id: int
+    to_asset_id: int
+    atoms: int
+    min_received: int = 0
+
+
+class OpenLong(_Command):
+    """A leveraged long of one side of a pool, lent by it, against collateral of the other.   [X-5]"""
+
+    subaccount_id: int
+    collateral_asset_id: int
+    custody_asset_id: int
+    atoms: int
+    leverage: int
+    """In 1e-18."""
+    min_custody: int = 0
+
+
+class CloseLong(_Command):
+    """Close a position: what is left after the debt is the owner's.   [X-10]"""
+
+    subaccount_id: int
+    position_id: int
+    min_received: int = 0
+
+
+class RunPoolEpochs(_Command):
+    """An epoch of some liquidity pools ends now: health, rate, interest, forced closes.   [X-8, X-9, X-11]"""
+
+
 class CreditDeposit(_Command):
     """A deposit that the watcher confirmed; (chain, tx, index) is unique for ever.   [D-4, A-11]
 
@@ -688,6 +750,13 @@ Command = (
     | SubmitQuote
     | AcceptQuote
     | ExpireRfqs
+    | ConfigurePool
+    | AddLiquidity
+    | RemoveLiquidity
+    | SwapAssets
+    | OpenLong
+    | CloseLong
+    | RunPoolEpochs
 )
 
 USER_COMMANDS: tuple[type, ...] = (
@@ -712,6 +781,11 @@ USER_COMMANDS: tuple[type, ...] = (
     CancelRfq,
     SubmitQuote,
     AcceptQuote,
+    AddLiquidity,
+    RemoveLiquidity,
+    SwapAssets,
+    OpenLong,
+    CloseLong,
 )
 """Commands that only a user's own signature can bring in.   [A-5]"""
 

@@ -577,3 +577,133 @@ class WithdrawalsStopped(_Fact):
 
 class KeyRotated(_Fact):
     public_key: bytes
+
+
+class PoolView(_Fact):
+    """A liquidity pool right after the command that reports it; amounts in atoms, rates in 1e-18.   [X-1 … X-9]"""
+
+    pool_id: int
+    native_balance: int
+    external_balance: int
+    native_custody: int
+    external_custody: int
+    native_owed: int
+    external_owed: int
+    units: int
+    health: int
+    rate: int
+    positions: int
+    fund_native: int
+    fund_external: int
+
+
+class PoolChanged(_Fact):
+    """What a pool has or asks for changed.   [X]"""
+
+    pool: PoolView
+
+
+class PoolConfigured(_Fact):
+    pool_id: int
+
+
+class LiquidityMoved(_Fact):
+    """A provider added (above zero) or removed liquidity; `units_after` is what it holds now.   [X-3, X-4]"""
+
+    subaccount_id: int
+    pool_id: int
+    native_atoms: int
+    external_atoms: int
+    units: int
+    units_after: int
+
+
+class PoolSwapped(_Fact):
+    """One swap; of two hops each is one, the native asset between them in nobody's hands.   [X-1, X-2]"""
+
+    subaccount_id: int
+    pool_id: int
+    is_native_paid: bool
+    paid_atoms: int
+    received_atoms: int
+    fee_atoms: int
+    """In the asset received; it stays in the pool."""
+    hop: int = 0
+    """1 and 2 of a swap through two pools; 0: the only one."""
+
+
+class LongView(_Fact):
+    """A leveraged long as it stands; amounts in atoms, of the collateral's asset but for custody's.   [X-5, X-6]"""
+
+    position_id: int
+    subaccount_id: int
+    pool_id: int
+    is_native_collateral: bool
+    collateral_atoms: int
+    leverage: int
+    """In 1e-18."""
+    owed_atoms: int
+    unpaid_atoms: int
+    """Interest that is due and not paid."""
+    custody_atoms: int
+    paid_atoms: int
+    """Interest paid since it opened."""
+    paid_custody_atoms: int
+    """The same as taken out of custody."""
+    health: int
+    """At its opening or its last epoch, in 1e-18."""
+    opened_at_us: int
+
+
+class LongOpened(_Fact):
+    long: LongView
+    fee_atoms: int
+    """What the swap into custody paid, in custody's asset."""
+
+
+class LongClosed(_Fact):
+    """A position ended: by its owner, or `forced` at an epoch.   [X-10, X-11, X-12]"""
+
+    long: LongView
+    """As it was before the close, the interest of the running epoch included."""
+    forced: bool
+    repaid_atoms: int
+    """What custody was swapped back to."""
+    fee_atoms: int
+    returned_atoms: int
+    """To the owner."""
+    fund_atoms: int
+    """To the fund, of what was left."""
+    bad_debt_atoms: int
+    """What debt and interest lacked."""
+    covered_atoms: int
+    """How much of it the fund paid; the rest is the providers' loss."""
+
+
+class LongNotClosed(_Fact):
+    """A forced close that failed and changed nothing; it is tried again at the next epoch.   [X-11]"""
+
+    position_id: int
+    subaccount_id: int
+    pool_id: int
+    health: int
+    reason: str
+
+
+class PoolEpochRan(_Fact):
+    """One epoch of a pool.   [X-8, X-9]"""
+
+    pool_id: int
+    epoch: int
+    """Its number: exchange time over the epoch's length."""
+    health: int
+    rate: int
+    native_interest: int
+    """Net of the fund's share: the providers'."""
+    external_interest: int
+    native_to_fund: int
+    external_to_fund: int
+    charged: int
+    """How many positions."""
+    forced: int
+    failed: int

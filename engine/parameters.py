@@ -259,6 +259,74 @@ class Limits(msgspec.Struct, frozen=True, array_like=True):
     risk: RiskParameters = RiskParameters()
 
 
+DEC = 10**18
+"""A liquidity pool's rates, healths and leverages are integers in 1e-18, rounded half to even.   [X-1, X-8]"""
+MAX_DEC = (1 << 64) - 1
+"""The largest that a command's integer carries: 18.4."""
+
+
+class PoolState(IntEnum):
+    """What a liquidity pool accepts."""
+
+    OPEN = 1
+    NO_OPENS = 2
+    """Swaps, liquidity and closes, but no new position."""
+    LEAVE_ONLY = 3
+    """Removals and closes: the way to its end."""
+    HALTED = 4
+    """Nothing, and no epoch either."""
+
+
+class PoolParameters(msgspec.Struct, frozen=True, array_like=True):
+    """One liquidity pool: the native asset against one external asset. Rates, shares, healths in 1e-18 (`DEC`).  [X]"""
+
+    pool_id: int
+    """The external asset."""
+    native_asset_id: int
+    state: PoolState = PoolState.OPEN
+    fee_rate: int = 3 * DEC // 1_000
+    """Of what comes out of a swap; it stays in the pool.   [X-1]"""
+    native_fee_rate: int = -1
+    """For swaps that pay in the native asset, −1: as `fee_rate`. Not looked at while the pool lends to positions."""
+    external_fee_rate: int = -1
+    running_rate: int = 0
+    """The multiplier r of X-1."""
+    is_margined: bool = True
+    """Whether positions can be opened at all."""
+    leverage_max: int = 10 * DEC
+    rate_min: int = DEC // 1_000_000
+    rate_max: int = DEC // 1_000
+    """Of the interest rate per epoch.   [X-8]"""
+    rate_increase: int = DEC // 100_000
+    rate_decrease: int = DEC // 100_000
+    gain_factor: int = DEC // 100_000
+    epoch_us: int = 3_600_000_000
+    open_threshold: int = DEC // 2
+    """Opens need a pool health above it.   [X-5]"""
+    removal_threshold: int = DEC // 10
+    """Removals may not take the pool's health below it.   [X-4]"""
+    safety_factor: int = 11 * DEC // 10
+    """A position at or below it is closed by force.   [X-11]"""
+    interest_fund_share: int = 35 * DEC // 100
+    close_fund_share: int = DEC
+    pays_each_epoch: bool = True
+    """Whether interest is taken out of custody each epoch; if not it stays unpaid and grows.   [X-9]"""
+    max_positions: int = 10_000
+    lent_max: int = DEC // 2
+    """Liabilities of a side at most this share of its depth; 0: no limit.   [X-13]"""
+    covers_losses: bool = True
+    """Whether the fund pays for bad debts before the providers do.   [X-12]"""
+    price_move_max: int = 5 * DEC // 100
+    """How far the price may be from its mean of `price_mean_us` when a position opens or closes; 0: no limit."""
+    price_mean_us: int = 60_000_000
+    min_native: int = 1
+    """The native atoms that the first provider must bring at least."""
+    max_atoms: int = NO_LIMIT_ATOMS
+    """What a side of the pool may hold, owe and keep together: beyond it commands could not carry amounts."""
+    collateral_weight: int = 0
+    """What a unit's value counts for as collateral, in 1e-9; 0: not at all.   [C-3]"""
+
+
 class GenesisParameters(msgspec.Struct, frozen=True, array_like=True):
     """Everything a fresh exchange starts with; read from a genesis file by `engine.genesis`."""
 
@@ -271,3 +339,4 @@ class GenesisParameters(msgspec.Struct, frozen=True, array_like=True):
     markets: tuple[MarketParameters, ...]
     fees: FeeSchedule
     limits: Limits
+    pools: tuple[PoolParameters, ...] = ()

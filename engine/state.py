@@ -13,6 +13,7 @@ from engine.commands import ClockMode, OrderType, SelfTrade, Side, TimeInForce
 from engine.events import (
     DepositView,
     ExpiryReason,
+    LongView,
     OrderStatus,
     OrderTerms,
     OrderView,
@@ -23,11 +24,13 @@ from engine.events import (
     WithdrawalView,
 )
 from engine.parameters import (
+    DEC,
     AssetParameters,
     ChainParameters,
     FeeSchedule,
     Limits,
     MarketParameters,
+    PoolParameters,
     TokenParameters,
 )
 from ledger.chart import AccountId, AssetId, available
@@ -597,6 +600,143 @@ class Premium:
         self.sampled = 0
 
 
+class AmmHolder:
+    """A provider of liquidity; the units themselves are a balance.   [X-3]"""
+
+    __slots__ = ("earned", "external_added", "native_added", "seen", "since_us", "units")
+
+    def __init__(self, since_us: int, seen: tuple[int, int, int, int]) -> None:
+        self.units = 0
+        self.since_us = since_us
+        self.native_added = 0
+        """Atoms brought less those taken back."""
+        self.external_added = 0
+        self.earned = [0, 0, 0, 0]
+        """Native fees, external fees, native interest, external interest that its units had a part in, in atoms."""
+        self.seen = seen
+        """The pool's `earned` when `earned` was last brought up to date."""
+
+
+class AmmPosition:
+    """A leveraged long in one liquidity pool.   [X-5 … X-11]"""
+
+    __slots__ = (
+        "collateral",
+        "custody",
+        "health",
+        "is_native_collateral",
+        "leverage",
+        "opened_at_us",
+        "owed",
+        "paid",
+        "paid_custody",
+        "pool_id",
+        "position_id",
+        "subaccount_id",
+        "unpaid",
+    )
+
+    def __init__(
+        self,
+        position_id: int,
+        subaccount_id: int,
+        pool_id: int,
+        is_native_collateral: bool,
+        collateral: int,
+        leverage: int,
+        owed: int,
+        custody: int,
+        health: int,
+        opened_at_us: int,
+    ) -> None:
+        self.position_id = position_id
+        self.subaccount_id = subaccount_id
+        self.pool_id = pool_id
+        self.is_native_collateral = is_native_collateral
+        self.collateral = collateral
+        self.leverage = leverage
+        """In 1e-18."""
+        self.owed = owed
+        """Of the collateral's asset, interest left out."""
+        self.custody = custody
+        """Of the other asset."""
+        self.health = health
+        """In 1e-18, as it was last measured."""
+        self.opened_at_us = opened_at_us
+        self.unpaid = 0
+        """Interest due and not paid, in the collateral's asset.   [X-9]"""
+        self.paid = 0
+        self.paid_custody = 0
+
+    def view(self) -> LongView:
+        return LongView(
+            self.position_id,
+            self.subaccount_id,
+            self.pool_id,
+            self.is_native_collateral,
+            self.collateral,
+            self.leverage,
+            self.owed,
+            self.unpaid,
+            self.custody,
+            self.paid,
+            self.paid_custody,
+            self.health,
+            self.opened_at_us,
+        )
+
+
+class AmmPool:
+    """A liquidity pool of the native asset and an external one: its two sides, in atoms.   [X-1 … X-14]
+
+    A side is its balance (coins for swaps and providers), what positions owe it, and the custody it keeps for them.
+    Depth is balance + owed. Balances, custody, debts and units are the ledger's too: `engine.pools` compares.
+    """
+
+    __slots__ = (
+        "earned",
+        "external_balance",
+        "external_custody",
+        "external_owed",
+        "health",
+        "holders",
+        "mean_at_us",
+        "mean_price",
+        "native_balance",
+        "native_custody",
+        "native_owed",
+        "next_epoch_us",
+        "parameters",
+        "positions",
+        "rate",
+        "units",
+    )
+
+    def __init__(self, parameters: PoolParameters) -> None:
+        self.parameters = parameters
+        self.native_balance = 0
+        self.external_balance = 0
+        self.native_custody = 0
+        self.external_custody = 0
+        self.native_owed = 0
+        self.external_owed = 0
+        self.units = 0
+        self.health = DEC
+        """In 1e-18, as last measured: at opens and epochs.   [X-7]"""
+        self.rate = 0
+        """Of interest per epoch, in 1e-18.   [X-8]"""
+        self.next_epoch_us = 0
+        self.positions: dict[int, AmmPosition] = {}
+        """By id, oldest first."""
+        self.holders: dict[int, AmmHolder] = {}
+        """Subaccount → what it provides."""
+        self.earned = (0, 0, 0, 0)
+        """Native fees, external fees, native interest, external interest per unit since it began, in 1e-18 atoms."""
+        self.mean_price = 0
+        """External atoms per native atom, in 1e-18, over about `price_mean_us`; 0 before there was one."""
+        self.mean_at_us = 0
+
+
 class Spare:
     """What an account can surely still take upon itself: see `engine.spare`.   [M-9]"""
 
@@ -750,6 +890,13 @@ class State:
         """Open requests for quotes, the one that ends first first.   [S-7]"""
         self.next_rfq_id = 1
         self.next_quote_id = 1
+        self.amm_pools: dict[int, AmmPool] = {}
+        """Liquidity pools by their external asset.   [X]"""
+        self.amm_positions: dict[int, AmmPosition] = {}
+        """Leveraged longs of all pools by id; follows from the pools.   [X-5]"""
+        self.next_amm_position_id = 1
+        self.amm_epoch_due_us = 0
+        """When the next epoch of a liquidity pool ends, 0: there is none. Follows from the pools.   [X-8]"""
 
     def __del__(self) -> None:
         # Orders point at each other and their owner, and the collector does not see them.

@@ -40,12 +40,16 @@ class AccountKind(IntEnum):
     POSITION = 20
     UNSETTLED = 21
     CLAIM = 22
+    AMM_UNITS = 23
+    AMM_CUSTODY = 24
+    AMM_DEBT = 25
     DEPOSIT_DUST = 32
     UNATTRIBUTED = 33
     POOL_SHARES = 34
     POOL_LENT = 35
     POOL_YIELD = 36
     LIQUIDITY_FUND = 37
+    AMM_POOL = 39
     FEE_INCOME = 48
     WITHDRAWAL_FEE_INCOME = 49
     POOL_FEES = 50
@@ -57,6 +61,8 @@ class AccountKind(IntEnum):
     BACKSTOP_FUND = 84
     INSURANCE_UNSETTLED = 85
     ROUNDING_UNSETTLED = 86
+    AMM_FUND = 87
+    AMM_BOOK = 88
 
 
 class ChartLine(NamedTuple):
@@ -77,12 +83,16 @@ CHART: dict[int, ChartLine] = {
     AccountKind.POSITION: ChartLine(AccountType.LIABILITY, "subaccount/{}/position"),
     AccountKind.UNSETTLED: ChartLine(AccountType.LIABILITY, "subaccount/{}/unsettled"),
     AccountKind.CLAIM: ChartLine(AccountType.LIABILITY, "subaccount/{}/claim"),
+    AccountKind.AMM_UNITS: ChartLine(AccountType.LIABILITY, "subaccount/{}/pool-units"),
+    AccountKind.AMM_CUSTODY: ChartLine(AccountType.LIABILITY, "subaccount/{}/pool-custody"),
+    AccountKind.AMM_DEBT: ChartLine(AccountType.ASSET, "subaccount/{}/pool-debt"),
     AccountKind.DEPOSIT_DUST: ChartLine(AccountType.LIABILITY, "deposit-dust/{}"),
     AccountKind.UNATTRIBUTED: ChartLine(AccountType.LIABILITY, "unattributed/{}"),
     AccountKind.POOL_SHARES: ChartLine(AccountType.EQUITY, "money-market/shares"),
     AccountKind.POOL_LENT: ChartLine(AccountType.LIABILITY, "money-market/lent"),
     AccountKind.POOL_YIELD: ChartLine(AccountType.LIABILITY, "money-market/yield"),
     AccountKind.LIQUIDITY_FUND: ChartLine(AccountType.LIABILITY, "liquidity-fund"),
+    AccountKind.AMM_POOL: ChartLine(AccountType.LIABILITY, "pool/{}"),
     AccountKind.FEE_INCOME: ChartLine(AccountType.INCOME, "income/trading-fees"),
     AccountKind.WITHDRAWAL_FEE_INCOME: ChartLine(AccountType.INCOME, "income/withdrawal-fees"),
     AccountKind.POOL_FEES: ChartLine(AccountType.INCOME, "money-market/fees"),
@@ -94,6 +104,8 @@ CHART: dict[int, ChartLine] = {
     AccountKind.BACKSTOP_FUND: ChartLine(AccountType.EQUITY, "equity/backstop-fund"),
     AccountKind.INSURANCE_UNSETTLED: ChartLine(AccountType.EQUITY, "equity/insurance-unsettled"),
     AccountKind.ROUNDING_UNSETTLED: ChartLine(AccountType.EQUITY, "equity/rounding-unsettled"),
+    AccountKind.AMM_FUND: ChartLine(AccountType.EQUITY, "equity/pool/{}/fund"),
+    AccountKind.AMM_BOOK: ChartLine(AccountType.EQUITY, "equity/pool/{}/book"),
 }
 
 SHARE_BITS = 20
@@ -107,6 +119,11 @@ _CONTRACTS = 3 << SHARE_BITS
 _COST = 4 << SHARE_BITS
 _CLAIM_LEND = 5 << SHARE_BITS
 _CLAIM_DEBT = 6 << SHARE_BITS
+_POOL_UNITS = 7 << SHARE_BITS
+_NATIVE_CUSTODY = 8 << SHARE_BITS
+_EXTERNAL_CUSTODY = 9 << SHARE_BITS
+_NATIVE_OWED = 10 << SHARE_BITS
+_EXTERNAL_OWED = 11 << SHARE_BITS
 _MARKET_ID_MASK = (1 << SHARE_BITS) - 1
 
 CUSTODY_WALLET_BITS = 32
@@ -164,9 +181,49 @@ def claim_debt(market_id: int) -> AssetId:
     return _CLAIM_DEBT | market_id
 
 
+def pool_units(pool_id: int) -> AssetId:
+    """`USDC.pool-units`: what a liquidity pool's providers own it by. A pool's id is its external asset's.   [X-3]"""
+    return _POOL_UNITS | pool_id
+
+
+def native_custody(pool_id: int) -> AssetId:
+    """`USDC.native-custody`: the native asset that a pool keeps for its open positions, in its atoms.   [X-5, X-14]"""
+    return _NATIVE_CUSTODY | pool_id
+
+
+def external_custody(pool_id: int) -> AssetId:
+    """`USDC.custody`: the external asset that a pool keeps for its open positions, in its atoms.   [X-5, X-14]"""
+    return _EXTERNAL_CUSTODY | pool_id
+
+
+def native_owed(pool_id: int) -> AssetId:
+    """`USDC.native-owed`: the native asset that positions owe a pool, interest left out.   [X-5, X-14]"""
+    return _NATIVE_OWED | pool_id
+
+
+def external_owed(pool_id: int) -> AssetId:
+    """`USDC.owed`: the external asset that positions owe a pool, interest left out.   [X-5, X-14]"""
+    return _EXTERNAL_OWED | pool_id
+
+
+def is_of_amm(asset_id: AssetId) -> bool:
+    """Whether the id is a liquidity pool's units, or custody or debts of its positions."""
+    return asset_id >= _POOL_UNITS
+
+
+def is_native_of_amm(asset_id: AssetId) -> bool:
+    """Whether the id counts a pool's native asset: units do, since the first provider gets one for each atom.  [X-3]"""
+    return asset_id & ~_MARKET_ID_MASK in (_POOL_UNITS, _NATIVE_CUSTODY, _NATIVE_OWED)
+
+
+def pool_of(asset_id: AssetId) -> int:
+    """The liquidity pool, that is the external asset, whose units, custody or debts the id means."""
+    return asset_id & _MARKET_ID_MASK
+
+
 def is_of_market(asset_id: AssetId) -> bool:
     """Whether the id is a market's contracts, cost or claims, rather than an asset or a share in its pool."""
-    return asset_id >= _CONTRACTS
+    return _CONTRACTS <= asset_id < _POOL_UNITS
 
 
 def market_of(asset_id: AssetId) -> int:
@@ -185,17 +242,19 @@ def underlying(asset_id: AssetId) -> AssetId:
 
 
 _SUFFIX = {1: ".lend", 2: ".debt", 3: "", 4: ".cost", 5: ".claim", 6: ".claim-debt"}
+_SUFFIX |= {7: ".pool-units", 8: ".native-custody", 9: ".custody", 10: ".native-owed", 11: ".owed"}
 _SHARE_CLASSES = (1, 2, 5, 6)
 
 
 def asset_symbol(asset_id: AssetId, symbol: str) -> str:
-    """The id's symbol, given its asset's or its market's: `SOL`, `SOL.lend`, `SOL_USDC_PERP.cost`."""
+    """The id's symbol, given its asset's or its market's: `SOL`, `SOL.lend`, `SOL_USDC_PERP.cost`, `SOL.pool-units`."""
     share = asset_id >> SHARE_BITS
     return symbol if not share else symbol + _SUFFIX.get(share, f".{share}")
 
 
 def asset_decimals(asset_id: AssetId, decimals: int) -> int:
-    """The id's decimals, given those of its asset, or (contracts) its market's base, (cost, claims) its quote."""
+    """The id's decimals, given those of its asset, or (contracts) its market's base, (cost, claims) its quote, or of
+    the native asset where the id counts that (`is_native_of_amm`)."""
     return decimals + SHARE_DECIMALS if asset_id >> SHARE_BITS in _SHARE_CLASSES else decimals
 
 
@@ -222,6 +281,36 @@ def unsettled(subaccount_id: int) -> AccountId:
 def claim(subaccount_id: int) -> AccountId:
     """What the liquidity fund holds, or owes, for a subaccount, in claim shares per market.   [V-1, V-2]"""
     return AccountKind.CLAIM << OWNER_BITS | subaccount_id
+
+
+def units_held(subaccount_id: int) -> AccountId:
+    """A subaccount's units in liquidity pools: what the pools owe it.   [X-3]"""
+    return AccountKind.AMM_UNITS << OWNER_BITS | subaccount_id
+
+
+def in_custody(subaccount_id: int) -> AccountId:
+    """What liquidity pools keep for a subaccount's open positions.   [X-5, X-14]"""
+    return AccountKind.AMM_CUSTODY << OWNER_BITS | subaccount_id
+
+
+def owed_to_pools(subaccount_id: int) -> AccountId:
+    """What a subaccount's open positions owe liquidity pools, unpaid interest left out.   [X-5, X-14]"""
+    return AccountKind.AMM_DEBT << OWNER_BITS | subaccount_id
+
+
+def amm_pool(pool_id: int) -> AccountId:
+    """A liquidity pool's coins: its balance and what it keeps for positions, per asset.   [X-14]"""
+    return AccountKind.AMM_POOL << OWNER_BITS | pool_id
+
+
+def amm_fund(pool_id: int) -> AccountId:
+    """What a liquidity pool's fund has: its share of interest and of forced closes.   [X-9, X-11, X-12]"""
+    return AccountKind.AMM_FUND << OWNER_BITS | pool_id
+
+
+def amm_book(pool_id: int) -> AccountId:
+    """The other side of a liquidity pool's units, custody and debts: what they add up to.   [X-14]"""
+    return AccountKind.AMM_BOOK << OWNER_BITS | pool_id
 
 
 def withdrawing(subaccount_id: int) -> AccountId:
