@@ -8,7 +8,18 @@ from __future__ import annotations
 import msgspec
 
 from engine.commands import Origin, Side
-from engine.events import LendingEvent, LendingSource, LiquidationChanged, PositionView, RfqChanged
+from engine.events import (
+    LendingEvent,
+    LendingSource,
+    LiquidationChanged,
+    LiquidityMoved,
+    LongClosed,
+    LongOpened,
+    PoolEpochRan,
+    PoolSwapped,
+    PositionView,
+    RfqChanged,
+)
 
 
 class TradeRow(msgspec.Struct, frozen=True):
@@ -213,6 +224,38 @@ class RfqFillRow(msgspec.Struct, frozen=True):
     """A request for quotes that a quote filled: both as they were then, and both fees.   [S-7]"""
 
     filled: RfqChanged
+    at_us: int
+
+
+class SwapRow(msgspec.Struct, frozen=True):
+    """A swap in a liquidity pool with its place in the log.   [X-1]"""
+
+    swapped: PoolSwapped
+    command_seq: int
+    at_us: int
+
+
+class LiquidityRow(msgspec.Struct, frozen=True):
+    """What a provider added or removed, with its place in the log.   [X-3, X-4]"""
+
+    moved: LiquidityMoved
+    command_seq: int
+    at_us: int
+
+
+class LongRow(msgspec.Struct, frozen=True):
+    """A leveraged long as it was opened, and how it ended if it has.   [X-5, X-10, X-11]"""
+
+    opened: LongOpened
+    closed: LongClosed | None
+    closed_at_us: int | None
+
+
+class PoolEpochRow(msgspec.Struct, frozen=True):
+    """An epoch of a liquidity pool with its place in the log.   [X-8, X-9]"""
+
+    ran: PoolEpochRan
+    command_seq: int
     at_us: int
 
 

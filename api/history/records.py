@@ -8,7 +8,20 @@ import msgspec
 
 from api.candles import Candle
 from api.history.loans import Movement
-from api.rows import DustRow, FillRow, FundingRow, LiquidationRow, LoanRow, MovementRow, PoolRow, TradeRow
+from api.rows import (
+    DustRow,
+    FillRow,
+    FundingRow,
+    LiquidationRow,
+    LiquidityRow,
+    LoanRow,
+    LongRow,
+    MovementRow,
+    PoolEpochRow,
+    PoolRow,
+    SwapRow,
+    TradeRow,
+)
 from engine.commands import LendingSide, OrderType, Origin, SelfTrade, Side, TimeInForce
 from engine.events import (
     DepositView,
@@ -18,11 +31,17 @@ from engine.events import (
     LendingEvent,
     LendingSource,
     LiquidationChanged,
+    LiquidityMoved,
+    LongClosed,
+    LongOpened,
+    LongView,
     LossShared,
     OrderStatus,
     OrderTerms,
     OrderView,
     PoolAccrued,
+    PoolEpochRan,
+    PoolSwapped,
     QuoteView,
     RfqChanged,
     RfqView,
@@ -414,6 +433,141 @@ def rfq_fill_row(filled: RfqChanged, at_us: int) -> tuple[Any, ...]:
     assert quote is not None, f"request {rfq.rfq_id} was filled by nobody"
     numbers = (quote.quote_id, rfq.subaccount_id, quote.subaccount_id, rfq.market_id, int(rfq.side), at_us)
     return (*numbers, msgspec.json.encode(filled).decode())
+
+
+def swap_row(swapped: PoolSwapped, seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
+    return (
+        seq,
+        ordinal,
+        swapped.pool_id,
+        swapped.subaccount_id,
+        swapped.is_native_paid,
+        str(swapped.paid_atoms),
+        str(swapped.received_atoms),
+        str(swapped.fee_atoms),
+        swapped.hop,
+        at_us,
+    )
+
+
+def swap_from(row: Any) -> SwapRow:
+    swapped = PoolSwapped(
+        row.subaccount_id,
+        row.pool_id,
+        bool(row.is_native_paid),
+        int(row.paid_atoms),
+        int(row.received_atoms),
+        int(row.fee_atoms),
+        row.hop,
+    )
+    return SwapRow(swapped, row.command_seq, row.at_us)
+
+
+def liquidity_row(moved: LiquidityMoved, seq: int, ordinal: int, at_us: int) -> tuple[Any, ...]:
+    amounts = (moved.native_atoms, moved.external_atoms, moved.units, moved.units_after)
+    return (seq, ordinal, moved.pool_id, moved.subaccount_id, *map(str, amounts), at_us)
+
+
+def liquidity_from(row: Any) -> LiquidityRow:
+    amounts = (row.native_atoms, row.external_atoms, row.units, row.units_after)
+    moved = LiquidityMoved(row.subaccount_id, row.pool_id, *map(int, amounts))
+    return LiquidityRow(moved, row.command_seq, row.at_us)
+
+
+def long_row(opened: LongOpened) -> tuple[Any, ...]:
+    long = opened.long
+    amounts = (long.collateral_atoms, long.leverage, long.owed_atoms, long.custody_atoms, opened.fee_atoms, long.health)
+    return (
+        long.position_id,
+        long.subaccount_id,
+        long.pool_id,
+        long.is_native_collateral,
+        *map(str, amounts),
+        long.opened_at_us,
+    )
+
+
+def long_close_row(closed: LongClosed, at_us: int) -> tuple[Any, ...]:
+    long = closed.long
+    before = (
+        long.owed_atoms, long.unpaid_atoms, long.custody_atoms, long.paid_atoms, long.paid_custody_atoms, long.health
+    )
+    after = (
+        closed.repaid_atoms,
+        closed.fee_atoms,
+        closed.returned_atoms,
+        closed.fund_atoms,
+        closed.bad_debt_atoms,
+        closed.covered_atoms,
+    )
+    return (long.position_id, closed.forced, *map(str, before), *map(str, after), at_us)
+
+
+def long_from(row: Any) -> LongRow:
+    """A row of `history_long`, with its `history_long_close` under names that begin with `close_`, or None there."""
+    opened = LongOpened(
+        LongView(
+            row.position_id,
+            row.subaccount_id,
+            row.pool_id,
+            bool(row.is_native_collateral),
+            int(row.collateral_atoms),
+            int(row.leverage),
+            int(row.owed_atoms),
+            0,
+            int(row.custody_atoms),
+            0,
+            0,
+            int(row.health),
+            row.opened_at_us,
+        ),
+        int(row.fee_atoms),
+    )
+    if row.close_closed_at_us is None:
+        return LongRow(opened, None, None)
+    long = msgspec.structs.replace(
+        opened.long,
+        owed_atoms=int(row.close_owed_atoms),
+        unpaid_atoms=int(row.close_unpaid_atoms),
+        custody_atoms=int(row.close_custody_atoms),
+        paid_atoms=int(row.close_paid_atoms),
+        paid_custody_atoms=int(row.close_paid_custody_atoms),
+        health=int(row.close_health),
+    )
+    closed = LongClosed(
+        long,
+        bool(row.close_forced),
+        int(row.close_repaid_atoms),
+        int(row.close_fee_atoms),
+        int(row.close_returned_atoms),
+        int(row.close_fund_atoms),
+        int(row.close_bad_debt_atoms),
+        int(row.close_covered_atoms),
+    )
+    return LongRow(opened, closed, row.close_closed_at_us)
+
+
+def pool_epoch_row(ran: PoolEpochRan, seq: int, at_us: int) -> tuple[Any, ...]:
+    interest = (ran.native_interest, ran.external_interest, ran.native_to_fund, ran.external_to_fund)
+    numbers = map(str, (ran.health, ran.rate, *interest))
+    return (ran.pool_id, seq, ran.epoch, *numbers, ran.charged, ran.forced, ran.failed, at_us)
+
+
+def pool_epoch_from(row: Any) -> PoolEpochRow:
+    ran = PoolEpochRan(
+        row.pool_id,
+        row.epoch,
+        int(row.health),
+        int(row.rate),
+        int(row.native_interest),
+        int(row.external_interest),
+        int(row.native_to_fund),
+        int(row.external_to_fund),
+        row.charged,
+        row.forced,
+        row.failed,
+    )
+    return PoolEpochRow(ran, row.command_seq, row.at_us)
 
 
 def _storable(text: str) -> str:

@@ -424,4 +424,100 @@ neither moved."""
 
 PERPETUALS = (position, position_change, funding, tick, settlement, shared_loss, liquidation, price)
 
-TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, *PERPETUALS, *QUOTES, cursor)
+swap = sa.Table(
+    "history_swap",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("pool_id"),
+    _int("subaccount_id"),
+    _flag("is_native_paid"),
+    _digits("paid_atoms"),
+    _digits("received_atoms"),
+    _digits("fee_atoms"),
+    _int("hop"),
+    _int("at_us"),
+    sa.Index("ix_history_swap_pool_id", "pool_id", "command_seq", "ordinal"),
+    sa.Index("ix_history_swap_subaccount_id", "subaccount_id", "command_seq", "ordinal"),
+)
+"""Every swap in a liquidity pool, as `PoolSwapped` has it: of a swap through two pools there are two."""
+
+liquidity = sa.Table(
+    "history_liquidity",
+    metadata,
+    _key("command_seq"),
+    _key("ordinal"),
+    _int("pool_id"),
+    _int("subaccount_id"),
+    _digits("native_atoms"),
+    _digits("external_atoms"),
+    _digits("units"),
+    _digits("units_after"),
+    _int("at_us"),
+    sa.Index("ix_history_liquidity_pool_id", "pool_id", "command_seq", "ordinal"),
+    sa.Index("ix_history_liquidity_subaccount_id", "subaccount_id", "command_seq", "ordinal"),
+)
+"""Everything that providers added to (above zero) or removed from a liquidity pool, as `LiquidityMoved` has it."""
+
+long = sa.Table(
+    "history_long",
+    metadata,
+    _key("position_id"),
+    _int("subaccount_id"),
+    _int("pool_id"),
+    _flag("is_native_collateral"),
+    _digits("collateral_atoms"),
+    _digits("leverage"),
+    _digits("owed_atoms"),
+    _digits("custody_atoms"),
+    _digits("fee_atoms"),
+    _digits("health"),
+    _int("opened_at_us"),
+    sa.Index("ix_history_long_subaccount_id", "subaccount_id", "position_id"),
+)
+"""Every leveraged long as it was opened, as `LongOpened` has it; leverage and health in 1e-18."""
+
+long_close = sa.Table(
+    "history_long_close",
+    metadata,
+    _key("position_id"),
+    _flag("forced"),
+    _digits("owed_atoms"),
+    _digits("unpaid_atoms"),
+    _digits("custody_atoms"),
+    _digits("paid_atoms"),
+    _digits("paid_custody_atoms"),
+    _digits("health"),
+    _digits("repaid_atoms"),
+    _digits("fee_atoms"),
+    _digits("returned_atoms"),
+    _digits("fund_atoms"),
+    _digits("bad_debt_atoms"),
+    _digits("covered_atoms"),
+    _int("closed_at_us"),
+)
+"""How every leveraged long ended and what it was like just before, as `LongClosed` has it."""
+
+pool_epoch = sa.Table(
+    "history_pool_epoch",
+    metadata,
+    _key("pool_id"),
+    _key("command_seq"),
+    _int("epoch"),
+    _digits("health"),
+    _digits("rate"),
+    _digits("native_interest"),
+    _digits("external_interest"),
+    _digits("native_to_fund"),
+    _digits("external_to_fund"),
+    _int("charged"),
+    _int("forced"),
+    _int("failed"),
+    _int("at_us"),
+)
+"""Every epoch of every liquidity pool, as `PoolEpochRan` has it; health and rate in 1e-18. Numbers of epochs may come
+again when a pool's epoch changes its length: commands do not."""
+
+AMM = (swap, liquidity, long, long_close, pool_epoch)
+
+TABLES = (order, fill, trade, kline, deposit, withdrawal, lending, loan, pool, dust, *PERPETUALS, *QUOTES, *AMM, cursor)

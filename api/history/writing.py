@@ -20,8 +20,12 @@ from api.history.records import (
     fill_row,
     funding_row,
     liquidation_row,
+    liquidity_row,
+    long_close_row,
+    long_row,
     movement_row,
     order_row,
+    pool_epoch_row,
     pool_row,
     quote_row,
     rfq_fill_row,
@@ -29,6 +33,7 @@ from api.history.records import (
     settlement_row,
     shared_loss_row,
     strategy_row,
+    swap_row,
     trade_row,
     withdrawal_row,
 )
@@ -39,6 +44,9 @@ from engine.events import (
     FundingCharged,
     LendingMoved,
     LiquidationChanged,
+    LiquidityMoved,
+    LongClosed,
+    LongOpened,
     LossShared,
     MarketsPriced,
     OrderAccepted,
@@ -48,6 +56,8 @@ from engine.events import (
     OrderView,
     Outcome,
     PoolAccrued,
+    PoolEpochRan,
+    PoolSwapped,
     PositionChanged,
     PositionsSettled,
     QuoteView,
@@ -67,6 +77,7 @@ from ledger.database import open_engine
 _PERPETUAL_EVENTS = (
     PositionChanged, PositionsSettled, FundingCharged, SettlementMoved, LossShared, LiquidationChanged
 )
+_AMM_EVENTS = (PoolSwapped, LiquidityMoved, LongOpened, LongClosed, PoolEpochRan)
 _ORDER_EVENTS = (OrderAccepted, OrderCancelled, OrderExpired, OrderModified, TriggerPlaced, TriggerFailed)
 
 
@@ -147,6 +158,9 @@ class Writer:
             elif kind in _PERPETUAL_EVENTS:
                 place = places[kind] = places.get(kind, -1) + 1
                 self._collect_perpetual(batch, event, outcome, place)
+            elif kind in _AMM_EVENTS:
+                place = places[kind] = places.get(kind, -1) + 1
+                _collect_amm(batch, event, outcome, place)
 
     def _collect_perpetual(self, batch: Batch, event: Any, outcome: Outcome, place: int) -> None:
         """`place` counts the events of this kind within the command."""
@@ -234,6 +248,11 @@ class Batch:
         self.rfqs: dict[int, RfqView] = {}
         self.quotes: dict[int, tuple[QuoteView, int]] = {}
         self.rfq_fills: list[tuple[Any, ...]] = []
+        self.swaps: list[tuple[Any, ...]] = []
+        self.liquidity: list[tuple[Any, ...]] = []
+        self.longs: list[tuple[Any, ...]] = []
+        self.long_closes: list[tuple[Any, ...]] = []
+        self.pool_epochs: list[tuple[Any, ...]] = []
 
     def rows(self) -> list[tuple[sa.Table, list[tuple[Any, ...]]]]:
         """By table, in the order of its columns."""
@@ -259,7 +278,28 @@ class Batch:
             (schema.rfq, [rfq_row(rfq) for rfq in self.rfqs.values()]),
             (schema.quote, [quote_row(*quote) for quote in self.quotes.values()]),
             (schema.rfq_fill, self.rfq_fills),
+            (schema.swap, self.swaps),
+            (schema.liquidity, self.liquidity),
+            (schema.long, self.longs),
+            (schema.long_close, self.long_closes),
+            (schema.pool_epoch, self.pool_epochs),
         ]
+
+
+def _collect_amm(batch: Batch, event: Any, outcome: Outcome, place: int) -> None:
+    """What happened in a liquidity pool; `place` counts the events of this kind within the command.   [X-1 … X-11]"""
+    seq, at_us = outcome.seq, outcome.at_us
+    kind = type(event)
+    if kind is PoolSwapped:
+        batch.swaps.append(swap_row(event, seq, place, at_us))
+    elif kind is LiquidityMoved:
+        batch.liquidity.append(liquidity_row(event, seq, place, at_us))
+    elif kind is LongOpened:
+        batch.longs.append(long_row(event))
+    elif kind is LongClosed:
+        batch.long_closes.append(long_close_row(event, at_us))
+    else:
+        batch.pool_epochs.append(pool_epoch_row(event, seq, at_us))
 
 
 def _collect_rfq(batch: Batch, changed: RfqChanged, at_us: int) -> None:
