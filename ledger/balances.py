@@ -31,10 +31,16 @@ from ledger.chart import (
     contracts,
     cost,
     debt_share,
+    external_custody,
+    external_owed,
+    is_native_of_amm,
     is_pool_share,
     kind_of,
     lend_share,
+    native_custody,
+    native_owed,
     owner_of,
+    pool_units,
     underlying,
 )
 from ledger.database import reading
@@ -48,6 +54,9 @@ STATEMENT_KINDS = (
     AccountKind.POSITION,
     AccountKind.UNSETTLED,
     AccountKind.CLAIM,
+    AccountKind.AMM_UNITS,
+    AccountKind.AMM_CUSTODY,
+    AccountKind.AMM_DEBT,
     AccountKind.WITHDRAWING,
     AccountKind.RECEIVABLE,
 )
@@ -58,8 +67,9 @@ PERPETUAL_SUFFIX = "_PERP"
 
 
 class Asset(NamedTuple):
-    """An asset as the journal listed it, the shares in its money market (`SOL.lend`, `SOL.debt`), or what a perpetual's
-    positions stand in: its contracts (`SOL_USDC_PERP`), their cost, claims on the liquidity fund.   [A-2]
+    """An asset as the journal listed it, the shares in its money market (`SOL.lend`, `SOL.debt`), what a perpetual's
+    positions stand in (its contracts `SOL_USDC_PERP`, their cost, claims on the liquidity fund), or what a liquidity
+    pool's do (`SOL.pool-units`, custody, what is owed).   [A-2, X-3, X-5]
     """
 
     id: AssetId
@@ -115,12 +125,13 @@ class NoSuchBlock(LookupError):
 
 
 def assets(engine: sa.Engine, as_of: int | None = None) -> dict[AssetId, Asset]:
-    """The assets listed up to block `as_of` (None: so far), the shares in them and what perpetuals are made of, by id.
+    """The assets listed up to block `as_of` (None: so far), the shares in them and what perpetuals and liquidity pools
+    are made of, by id.
 
     A later record of an id (a rename) wins.   [A-2, A-12]
     """
     table = schema.journal
-    kinds = (JournalKind.ASSET_LISTED, JournalKind.MARKET_CONFIGURED)
+    kinds = (JournalKind.ASSET_LISTED, JournalKind.MARKET_CONFIGURED, JournalKind.POOL_CONFIGURED)
     query = sa.select(table.c.kind, table.c.memo).where(table.c.kind.in_(kinds)).order_by(table.c.seq)
     if as_of is not None:
         query = query.where(table.c.block_height <= as_of)
@@ -145,7 +156,24 @@ def assets(engine: sa.Engine, as_of: int | None = None) -> dict[AssetId, Asset]:
                 if counted in found:
                     decimals = asset_decimals(one, found[counted].decimals)
                     found[one] = Asset(one, asset_symbol(one, symbol), decimals, share)
+        elif kind == JournalKind.POOL_CONFIGURED:
+            pool, native = memo[:2]
+            for one in of_liquidity_pool(pool):
+                counted = native if is_native_of_amm(one) else pool
+                if pool in found and counted in found:
+                    found[one] = Asset(one, asset_symbol(one, found[pool].symbol), found[counted].decimals)
     return found
+
+
+def of_liquidity_pool(pool_id: int) -> tuple[AssetId, ...]:
+    """What a liquidity pool's providers and positions have and owe, as assets of the ledger.   [X-3, X-5]"""
+    return (
+        pool_units(pool_id),
+        native_custody(pool_id),
+        external_custody(pool_id),
+        native_owed(pool_id),
+        external_owed(pool_id),
+    )
 
 
 def balance(engine: sa.Engine, account: AccountId, asset: AssetId, as_of: int | None = None) -> int:

@@ -15,9 +15,16 @@ from ledger.chart import (
     contracts,
     cost,
     debt_share,
+    external_custody,
+    external_owed,
+    is_of_amm,
     is_of_market,
     lend_share,
     market_of,
+    native_custody,
+    native_owed,
+    pool_of,
+    pool_units,
 )
 from ledger.journal import SealedTransaction
 
@@ -28,6 +35,7 @@ _DEBIT_ONLY = frozenset(
         AccountKind.STAKED,
         AccountKind.POOL_BORROWED,
         AccountKind.BORROWED,
+        AccountKind.AMM_DEBT,
         AccountKind.NETWORK_FEES,
     }
 )
@@ -38,6 +46,10 @@ _CREDIT_ONLY = frozenset(
         AccountKind.AVAILABLE,
         AccountKind.WITHDRAWING,
         AccountKind.LENT,
+        AccountKind.AMM_UNITS,
+        AccountKind.AMM_CUSTODY,
+        AccountKind.AMM_POOL,
+        AccountKind.AMM_FUND,
         AccountKind.DEPOSIT_DUST,
         AccountKind.UNATTRIBUTED,
         AccountKind.POOL_LENT,
@@ -52,6 +64,8 @@ _CREDIT_ONLY = frozenset(
 
 _ATOMS, _LEND, _DEBT = 0, lend_share(0), debt_share(0)
 _CONTRACTS, _COST, _CLAIM_LEND, _CLAIM_DEBT = contracts(0), cost(0), claim_lend(0), claim_debt(0)
+_UNITS, _NATIVE_CUSTODY, _EXTERNAL_CUSTODY = pool_units(0), native_custody(0), external_custody(0)
+_NATIVE_OWED, _EXTERNAL_OWED = native_owed(0), external_owed(0)
 
 _CLASSES: dict[int, tuple[AssetId, ...]] = {
     AccountKind.LENT: (_LEND,),
@@ -63,8 +77,14 @@ _CLASSES: dict[int, tuple[AssetId, ...]] = {
     AccountKind.INSURANCE_FUND: (_ATOMS, _LEND),
     AccountKind.BACKSTOP_FUND: (_ATOMS, _LEND),
     AccountKind.ROUNDING: (_ATOMS, _COST),
+    AccountKind.AMM_UNITS: (_UNITS,),
+    AccountKind.AMM_CUSTODY: (_NATIVE_CUSTODY, _EXTERNAL_CUSTODY),
+    AccountKind.AMM_DEBT: (_NATIVE_OWED, _EXTERNAL_OWED),
+    AccountKind.AMM_BOOK: (_UNITS, _NATIVE_CUSTODY, _EXTERNAL_CUSTODY, _NATIVE_OWED, _EXTERNAL_OWED),
 }
-"""What a kind of account holds: shares, contracts, their cost, claims; every other kind holds atoms alone.   [A-2]"""
+"""What a kind of account holds: shares, contracts, their cost, claims, units, custody, debts; every other kind holds
+atoms alone.   [A-2]
+"""
 
 _SIDES: dict[tuple[int, AssetId], int] = {
     (AccountKind.CLAIM, _CLAIM_LEND): -1,
@@ -73,8 +93,15 @@ _SIDES: dict[tuple[int, AssetId], int] = {
     (AccountKind.LIQUIDITY_FUND, _DEBT): 1,
     (AccountKind.LIQUIDITY_FUND, _CLAIM_LEND): 1,
     (AccountKind.LIQUIDITY_FUND, _CLAIM_DEBT): -1,
+    (AccountKind.AMM_BOOK, _UNITS): 1,
+    (AccountKind.AMM_BOOK, _NATIVE_CUSTODY): 1,
+    (AccountKind.AMM_BOOK, _EXTERNAL_CUSTODY): 1,
+    (AccountKind.AMM_BOOK, _NATIVE_OWED): -1,
+    (AccountKind.AMM_BOOK, _EXTERNAL_OWED): -1,
 }
-"""Kinds whose side depends on what they hold: 1 debits, -1 credits. Winners are owed, losers owe.   [V-1, V-2]"""
+"""Kinds whose side depends on what they hold: 1 debits, -1 credits. Winners are owed, losers owe; a liquidity pool's
+book is the other side of its users'.   [V-1, V-2, X-14]
+"""
 
 _POOL_KINDS = frozenset(
     {AccountKind.POOL_LENT, AccountKind.POOL_BORROWED, AccountKind.POOL_FEES, AccountKind.STAKED}
@@ -151,6 +178,7 @@ class RunningTotals:
                 found += self._unsettled_violations(asset)
             elif is_of_market(asset):
                 found += self._market_violations(asset)
+        found += self._amm_violations(by_asset)
         for (own, claims), does in ((_FUND_LENDS, "lends"), (_FUND_OWES, "owes")):
             held, claimed = fund.get(own, 0), fund.get(claims, 0)
             if held != claimed:
@@ -193,6 +221,33 @@ class RunningTotals:
             if costs:
                 return [f"market {market}: the costs of positions sum to {costs} atoms, expected 0"]
         return []
+
+    def _amm_violations(self, asset_ids: Iterable[AssetId]) -> list[str]:
+        """Liquidity pools have the coins that they keep for positions, of the native asset all pools together.   [X-14]
+
+        That users' units, custody and debts are what the pools' books say is Σ postings = 0 of each. Pool by pool coins
+        are compared by the engine, and by the epoch's recount.
+        """
+        total = self.totals.get
+        pools = {pool_of(asset): None for asset in asset_ids if is_of_amm(asset)}
+        found: list[str] = []
+        if not pools:
+            return found
+        natives = kept_native = 0
+        for kind, asset in self.totals:
+            if kind == AccountKind.AMM_POOL and asset not in pools:
+                natives -= self.totals[kind, asset]
+        for pool in pools:
+            kept_native -= total((AccountKind.AMM_CUSTODY, native_custody(pool)), 0)
+            coins = -total((AccountKind.AMM_POOL, pool), 0)
+            kept = -total((AccountKind.AMM_CUSTODY, external_custody(pool)), 0)
+            if coins < kept:
+                found.append(f"liquidity pool {pool}: {coins} atoms are there, {kept} are in custody for positions")
+        if natives < kept_native:
+            found.append(
+                f"liquidity pools: {natives} native atoms are there, {kept_native} are in custody for positions"
+            )
+        return found
 
     def require(self) -> None:
         """Raises ConservationError unless every check holds."""
