@@ -1,15 +1,17 @@
 """A month of a real market over a population of simulated traders: `python -m tests.simulation.january --bars FILE`.
 
-One-minute bars become index prices; makers quote around the mark, two thousand traders with leverage up to 20x come and
-go, lenders lend, some borrow what they sell, providers stand behind, and for a few minutes after the worst bars nobody
-quotes at all. Conservation is checked at every block (a minute), the run is repeated from its commands, byte for byte,
-and a report with plots says what happened. Nothing here is random but the seed.   [A-6, A-13, L-9, S-10 … S-15]
+One-minute bars become index prices; makers quote around the index, two thousand traders with leverage up to 20x come
+and go, lenders lend, some borrow what they sell, providers stand behind, and for a few minutes after the worst bars
+nobody quotes at all. Conservation is checked at every block (a minute), the run is repeated from its commands, byte for
+byte, a report with plots says what happened, and a whole file that leaves a stage of the ladder out is a failure.
+Nothing here is random but the seed.   [A-6, A-13, L-1 … L-9, S-10 … S-15]
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import json
 import multiprocessing
 import sys
@@ -44,7 +46,7 @@ from engine.commands import (
     decode,
     encode,
 )
-from engine.events import LiquidationChanged, LossShared, Outcome, PositionsSettled, Trade
+from engine.events import LiquidationChanged, LossShared, Outcome, PositionsSettled, SettlementMoved, Trade
 from engine.parameters import PRICE_SCALE, RATE_SCALE, USD_SCALE
 from engine.state import State
 from engine.transition import apply
@@ -58,6 +60,19 @@ MINUTE_US, SECOND_US = 60_000_000, 1_000_000
 QUIET_MINUTES = 4
 """How long nobody quotes after a bar that moved by more than `WILD`."""
 WILD = 0.012
+SAMPLE_MINUTES = 60
+STAGES = {
+    "book": "slices on the order book (L-3)",
+    "conversion": "collateral sold for what is owed in USDC (S-12)",
+    "backstop": "taken over by a provider (L-4)",
+    "insurance": "paid by the insurance fund (L-5)",
+    "collateral": "collateral taken in kind (L-6)",
+    "adl": "closed against opposing positions (L-6)",
+    "loss": "a loss shared by one side's positions (L-6)",
+    "debt": "a debt that nobody could buy back, paid out in value (L-7)",
+    "lender_adl": "lent collateral that its borrowers gave back (L-8)",
+}
+"""What a whole month has to see at least once."""
 
 
 class Bar(NamedTuple):
@@ -69,7 +84,7 @@ class Bar(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What the report plots, once every quarter of an hour."""
+    """What the report plots, once an hour."""
 
     minute: int
     price: float
@@ -82,14 +97,12 @@ class Sample(NamedTuple):
     in_liquidation: int
 
 
-def bars(path: Path, limit: int) -> list[Bar]:
-    found = []
+def bars(path: Path) -> list[Bar]:
     with path.open() as file:
-        for row in csv.DictReader(file):
-            found.append(Bar(*(round(float(row[name]) * 100) for name in ("open", "high", "low", "close"))))
-            if len(found) == limit:
-                break
-    return found
+        return [
+            Bar(*(round(float(row[name]) * 100) for name in ("open", "high", "low", "close")))
+            for row in csv.DictReader(file)
+        ]
 
 
 class Run:
@@ -155,8 +168,9 @@ class Run:
         for event in outcome.events:
             match event:
                 case LiquidationChanged():
-                    self.stages[event.stage] += 1
-                    self.stage_of_minute.setdefault(self.minute, Counter())[event.stage] += 1
+                    self._count(event.stage)
+                case SettlementMoved(source="conversion"):
+                    self._count("conversion")
                 case Trade():
                     terms = event.taker.terms
                     self.trades[terms.origin.name if terms is not None else "USER"] += 1
@@ -164,7 +178,12 @@ class Run:
                     self.ticks += 1
                     self.unsettled_most = max(self.unsettled_most, event.unsettled_atoms)
                 case LossShared():
+                    self._count("loss")
                     self.losses_shared += event.atoms
+
+    def _count(self, stage: str) -> None:
+        self.stages[stage] += 1
+        self.stage_of_minute.setdefault(self.minute, Counter())[stage] += 1
 
 
 class Month:
@@ -180,15 +199,19 @@ class Month:
         self.quiet_until = 0
         self.makers = [self._join("maker", usdc=50_000_000, btc=400, sol=200_000) for _ in range(4)]
         self.providers = [self._join("provider", usdc=400_000) for _ in range(2)]
-        self.lenders = [self._join("lender", usdc=2_000_000, btc=40, sol=4_000) for _ in range(6)]
-        self.borrower = self._join("borrower", usdc=20_000_000)
+        self.lenders = [self._join("lender", usdc=2_000_000) for _ in range(6)]
         self.traders = [self._trader() for _ in range(traders)]
         self.wants = {number: run.random.choice((3, 5, 8, 10, 15, 20)) for number in self.traders}
-        # Longs whose collateral is lent, to who borrows all of it: when they fall, a pool cannot redeem.   [L-8]
-        self.lending_longs = [self._join("lending long", usdc=2_000, sol=900) for _ in range(8)]
+        # Nobody else lends BTC, and the borrower borrows as much as the throttle lets it: what these longs lent is not
+        # there when they fall and have to sell it.   [L-8]
+        self.lending_longs = [self._join("lending long") for _ in range(8)]
         for number in self.lending_longs:
-            self.wants[number] = 7
+            self.wants[number] = 20
         self.traders += self.lending_longs * 12
+        self.borrower = self._join("borrower", usdc=20_000_000)
+        # They sell as much borrowed SOL as margin allows: a jump up, or a book without asks, leaves debts that nobody
+        # can buy back.   [L-7]
+        self.bears = [self._join("bear") for _ in range(10)]
         assert state.markets[self.perp].parameters.perpetual is not None
 
     def begin(self, bar: Bar) -> None:
@@ -196,30 +219,31 @@ class Month:
         run = self.run
         run.do(SetPrices(self._prices(bar.open)))
         run.do(FundCustody(1, "seed", 0, self.usdc, 250_000 * USDC_ATOMS))
-        run.do(FundInsurance(50_000 * USDC_ATOMS))
+        run.do(FundInsurance(20_000 * USDC_ATOMS))
         for number in self.providers:
             run.do(RegisterBackstop(number, 2_000_000 * USD_SCALE), number)
         for number in self.lenders:
             run.do(BorrowLend(number, self.usdc, LendingSide.LEND, 1_500_000 * USDC_ATOMS), number)
-            run.do(BorrowLend(number, self.btc, LendingSide.LEND, 30 * BTC_ATOMS), number)
-            run.do(BorrowLend(number, self.sol, LendingSide.LEND, 3_500 * SOL_ATOMS), number)
         for number in dict.fromkeys(self.traders):
             chance = run.random.random()
             if chance < 0.05:
                 run.do(UpdateAccount(number, auto_realize_pnl=False), number)
-            elif chance < 0.15:
+            elif chance < 0.09:
                 run.do(UpdateAccount(number, auto_lend=True), number)
-            elif chance < 0.20:
+            elif chance < 0.14:
                 run.do(UpdateAccount(number, auto_borrow_settlements=False), number)
             run.do(UpdateAccount(number, leverage_limit=20 * RATE_SCALE), number)
         for number in self.lending_longs:
             run.do(UpdateAccount(number, auto_lend=False), number)
-            run.do(BorrowLend(number, self.sol, LendingSide.LEND, 900 * SOL_ATOMS), number)
+        for number in self.bears:
+            run.do(UpdateAccount(number, leverage_limit=20 * RATE_SCALE), number)
 
     def live(self, bar: Bar) -> None:
         """One minute: three prices, quotes, a few traders, everything that falls due."""
         run = self.run
         start_us = run.at_us
+        if run.minute % 1_440 == 0:
+            self._come_back()
         # Against the way it went first, then its extreme, then where it ended.
         path = (bar.low, bar.high, bar.close) if bar.close > bar.open else (bar.high, bar.low, bar.close)
         if abs(bar.close - bar.open) > WILD * bar.open or (bar.high - bar.low) > 2 * WILD * bar.open:
@@ -229,11 +253,13 @@ class Month:
             if part == 0:
                 self._quote()
                 self._trade()
+                self._sell_short()
+                self._unwind()
             run.pass_time(start_us + (part + 1) * MINUTE_US // len(path))
         if run.minute % 60 == 30:
-            most = limits.max_borrow(run.state, run.state.subaccounts[self.borrower], self.sol, run.at_us + 1)
+            most = limits.max_borrow(run.state, run.state.subaccounts[self.borrower], self.btc, run.at_us + 1)
             if most:
-                run.do(BorrowLend(self.borrower, self.sol, LendingSide.BORROW, most), self.borrower)
+                run.do(BorrowLend(self.borrower, self.btc, LendingSide.BORROW, most), self.borrower)
         run.close_block()
 
     def sample(self) -> Sample:
@@ -279,8 +305,46 @@ class Month:
         run.keys[number] = key
         for asset, atoms in ((self.usdc, usdc * USDC_ATOMS), (self.btc, btc * BTC_ATOMS), (self.sol, sol * SOL_ATOMS)):
             if atoms:
-                run.do(CreditDeposit(1, f"{number}/{asset}", 0, number, number, asset, atoms, 1, "block", True))
+                self._deposit(number, asset, atoms)
         return number
+
+    def _deposit(self, number: int, asset: int, atoms: int) -> None:
+        text = f"{number}/{self.run.state.sequence}"
+        self.run.do(CreditDeposit(1, text, 0, number, number, asset, atoms, 1, "block", True))
+
+    def _come_back(self) -> None:
+        """A new day: who lost what the part asks for, or was paid out, brings it again, and providers that hold nothing
+        any more stand behind again. Without, the month's second half would happen to nobody.
+        """
+        run, state = self.run, self.run.state
+        for number in self.providers:
+            account = state.subaccounts[number]
+            if not account.debts and not any(held.lots for held in account.positions.values()):
+                run.do(RegisterBackstop(number, 2_000_000 * USD_SCALE), number)
+        for number in self.lenders:
+            lent = lending.claim(state, state.subaccounts[number], self.sol, run.at_us)
+            missing = 3_500 * SOL_ATOMS - lent // SOL_ATOMS * SOL_ATOMS
+            if missing > 500 * SOL_ATOMS:
+                self._deposit(number, self.sol, missing)
+                run.do(BorrowLend(number, self.sol, LendingSide.LEND, missing), number)
+        for number in self.lending_longs:
+            missing = BTC_ATOMS // 2 - lending.claim(state, state.subaccounts[number], self.btc, run.at_us)
+            if missing > BTC_ATOMS // 4 and number not in state.liquidations:
+                self._deposit(number, self.usdc, 1_000 * USDC_ATOMS)
+                self._deposit(number, self.btc, missing)
+                run.do(BorrowLend(number, self.btc, LendingSide.LEND, missing), number)
+        for number in self.bears:
+            if self._equity(number) < 2_500 * USD_SCALE and number not in state.liquidations:
+                self._deposit(number, self.usdc, 5_000 * USDC_ATOMS)
+        for number in range(self.traders[0], self.lending_longs[0]):
+            if number in state.liquidations or self._equity(number) > 100 * USD_SCALE:
+                continue
+            if run.random.random() < 0.2:
+                self._deposit(number, self.usdc, 1_000 * USDC_ATOMS)
+
+    def _equity(self, number: int) -> int:
+        state = self.run.state
+        return margin.sums(state, state.subaccounts[number], self.run.at_us).equity
 
     def _trader(self) -> int:
         chance, size = self.run.random.random(), self.run.random.choice((500, 1_000, 2_000, 5_000, 10_000))
@@ -288,12 +352,10 @@ class Month:
             return self._join("trader", usdc=size)
         if chance < 0.9:
             number = self._join("trader", usdc=size // 5)
-            sol = size * SOL_ATOMS // 170
-            self.run.do(CreditDeposit(1, f"{number}/sol", 0, number, number, self.sol, sol, 1, "block", True))
+            self._deposit(number, self.sol, size * SOL_ATOMS // 170)
             return number
         number = self._join("trader", usdc=size // 5)
-        btc = size * BTC_ATOMS // 46_000
-        self.run.do(CreditDeposit(1, f"{number}/btc", 0, number, number, self.btc, btc, 1, "block", True))
+        self._deposit(number, self.btc, size * BTC_ATOMS // 46_000)
         return number
 
     def _quote(self) -> None:
@@ -306,7 +368,7 @@ class Month:
                 continue
             batch = []
             for market_id, asset, lots in ((self.perp, self.btc, 4_000), (self.spot, self.btc, 1_500),
-                                           (self.sol_spot, self.sol, 3_000)):
+                                           (self.sol_spot, self.sol, 6_000)):
                 parameters = state.markets[market_id].parameters
                 middle = state.prices[asset] // parameters.tick_price
                 for level in (1, 2, 3):
@@ -330,8 +392,11 @@ class Month:
                 self._take(number, Side.ASK if held.lots > 0 else Side.BID, abs(held.lots), True)
                 continue
             if run.random.random() < 0.08 and number not in self.lending_longs:
-                run.do(PlaceOrder(number, self.sol_spot, Side.ASK, OrderType.MARKET, TimeInForce.IOC,
-                                  lots=run.random.randrange(50, 800), auto_borrow=True, auto_lend_redeem=True), number)
+                if self.sol in account.debts:
+                    self._buy_back(number)
+                else:
+                    order = self._spot_order(number, Side.ASK, run.random.randrange(50, 800))
+                    run.do(order, number)
                 continue
             equity = margin.sums(state, account, run.at_us).equity
             lot_usd = state.markets[self.perp].mark_lot * USD_SCALE // USDC_ATOMS
@@ -344,6 +409,56 @@ class Month:
             lots = target - current
             if lots > 0:
                 self._take(number, side, lots, False)
+
+    def _sell_short(self) -> None:
+        """Bears sell all the borrowed SOL that margin allows; now and then one buys everything back."""
+        run, state = self.run, self.run.state
+        for number in self.bears:
+            if number in state.liquidations or run.random.random() > 0.1:
+                continue
+            if self.sol in state.subaccounts[number].debts and run.random.random() < 0.05:
+                self._buy_back(number)
+            else:
+                lots = limits.max_order(state, self._spot_order(number, Side.ASK, 1), run.at_us)
+                if lots:
+                    run.do(self._spot_order(number, Side.ASK, lots), number)
+
+    def _unwind(self) -> None:
+        """Providers get rid of what they took over, a fifth of a bitcoin a minute, what they owe once in ten."""
+        run, state = self.run, self.run.state
+        for number in self.providers:
+            account = state.subaccounts[number]
+            if number in state.liquidations:
+                continue
+            held = account.positions.get(self.perp)
+            if held is not None and held.lots:
+                self._take(number, Side.ASK if held.lots > 0 else Side.BID, min(2_000, abs(held.lots)), True)
+            if self.sol in account.debts and run.random.random() < 0.1:
+                self._buy_back(number)
+
+    def _buy_back(self, number: int) -> None:
+        run, state = self.run, self.run.state
+        owed = lending.debt(state, state.subaccounts[number], self.sol, run.at_us)
+        lot_atoms = state.markets[self.sol_spot].parameters.lot_atoms
+        # One lot in a hundred more, for the fee, which is taken of what is bought.
+        run.do(self._spot_order(number, Side.BID, owed * 101 // (100 * lot_atoms) + 1), number)
+
+    def _spot_order(self, number: int, side: Side, lots: int) -> PlaceOrder:
+        """SOL against USDC at most half a percent off the index, out of a loan, back into it."""
+        tick = self.run.state.markets[self.sol_spot].parameters.tick_price
+        price = self.run.state.prices[self.sol] * (1_005 if side is Side.BID else 995) // (1_000 * tick)
+        return PlaceOrder(
+            number,
+            self.sol_spot,
+            side,
+            OrderType.LIMIT,
+            TimeInForce.IOC,
+            price,
+            lots,
+            auto_lend_redeem=True,
+            auto_borrow=True,
+            auto_borrow_repay=True,
+        )
 
     def _take(self, number: int, side: Side, lots: int, reduce_only: bool) -> None:
         """Take at most half a percent away from the mark: a market order is judged at its far bound.   [M-9]"""
@@ -362,25 +477,33 @@ def replay(log: Any, answer: Any) -> None:
         for at_us, payload, signer in entries:
             request = None
             if signer is not None:
-                request = SignedRequest(*signer, 1_000, 60_000, 1_000)
+                key, signature, text = signer
+                request = SignedRequest(key, signature, text, 1_000, 60_000, 1_000)
             outcome = apply(twin.state, twin.state.sequence + 1, at_us, decode(payload), request)
             twin._seal(outcome)
             twin.sealed.clear()
     answer.put((twin.head.hex(), snapshot.state_hash(twin.state).hex()))
 
 
-def simulate(path: Path, minutes: int, traders: int, seed: int, log: Any = None) -> tuple[Run, Month]:
+def simulate(found: list[Bar], traders: int, seed: int, log: Any = None) -> tuple[Run, Month]:
     """The month, or its first minutes; each minute's commands go to `log` too."""
+    began = time.monotonic()
     run = Run(seed)
     month = Month(run, traders)
-    found = bars(path, minutes)
     month.begin(found[0])
     for run.minute, bar in enumerate(_progress(found)):
         month.live(bar)
-        if run.minute % 15 == 0:
+        if run.minute % SAMPLE_MINUTES == 0:
             run.samples.append(month.sample())
-        if run.minute % 1_440 == 0 and not sys.stderr.isatty():
-            print(f"day {run.minute // 1_440}: {dict(run.stages)}", file=sys.stderr, flush=True)
+        if run.minute % 1_440 == 0:
+            # What there is by now stays: the collector need not go through two thousand accounts again and again.
+            gc.collect()
+            gc.freeze()
+            if not sys.stderr.isatty():
+                day, seconds = run.minute // 1_440, time.monotonic() - began
+                stages = {stage: run.stages[stage] for stage in STAGES}
+                text = f"day {day} of {len(found) / 1_440:.1f} after {seconds:.0f} s: {stages}"
+                print(text, file=sys.stderr, flush=True)
         if log is not None:
             log.put(run.log)
         run.log = []
@@ -400,7 +523,9 @@ def summary(run: Run, month: Month) -> dict[str, Any]:
         "journalTransactions": run.journal_seq,
         "settlementTicks": run.ticks,
         "trades": dict(sorted(run.trades.items())),
-        "liquidationSteps": dict(sorted(run.stages.items())),
+        "ladder": {f"{stage}: {meaning}": run.stages[stage] for stage, meaning in STAGES.items()},
+        "stagesNeverTaken": [stage for stage in STAGES if not run.stages[stage]],
+        "liquidationEvents": dict(sorted(run.stages.items())),
         "refusals": dict(run.refusals.most_common(12)),
         "insuranceFundUsdc": last.insurance,
         "backstopFundUsdc": last.backstop,
@@ -461,7 +586,7 @@ def _progress(found: list[Bar]) -> Iterator[Bar]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.january", description=__doc__.splitlines()[0])
     parser.add_argument("--bars", type=Path, required=True, help="timestamp,open,high,low,close,volume; a minute each")
-    parser.add_argument("--minutes", type=int, default=1_000_000, help="only the first so many")
+    parser.add_argument("--minutes", type=int, help="only the first so many; then not every stage has to be taken")
     parser.add_argument("--traders", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=2022)
     parser.add_argument("--out", type=Path, default=Path("january"), help="folder for report.json and report.png")
@@ -474,7 +599,9 @@ def main() -> int:
         log, answer = context.Queue(256), context.Queue()
         twin = context.Process(target=replay, args=(log, answer), daemon=True)
         twin.start()
-    run, month = simulate(options.bars, options.minutes, options.traders, options.seed, log)
+    whole = bars(options.bars)
+    found = whole[: options.minutes]
+    run, month = simulate(found, options.traders, options.seed, log)
     report = summary(run, month)
     report["seconds"] = round(time.monotonic() - began)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -483,7 +610,23 @@ def main() -> int:
         report["replayIsIdentical"] = answer.get() == (report["journalHead"], report["stateHash"])
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
-    return 0 if report.get("replayIsIdentical", True) and not report["lendersHoles"] else 1
+    wrong = _wrong(report, len(found) == len(whole))
+    for sentence in wrong:
+        print(sentence, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _wrong(report: dict[str, Any], is_whole: bool) -> list[str]:
+    """What makes the run a failure, each in a sentence."""
+    found = []
+    if not report.get("replayIsIdentical", True):
+        found.append("The replay from the commands alone ended in another journal or another state.")
+    if report["lendersHoles"]:
+        found.append(f"Lenders still lack {report['lendersHoles']}.")
+    if is_whole and report["stagesNeverTaken"]:
+        found.append(f"Stages of the liquidation ladder never taken: {', '.join(report['stagesNeverTaken'])}.")
+    return found
+
 
 
 if __name__ == "__main__":
