@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import fund_sales, funding, lending, tick, yields
+from engine import fund_sales, funding, lending, pools, tick, yields
 from engine.commands import (
     AccrueInterest,
     AdvanceClock,
@@ -13,12 +13,14 @@ from engine.commands import (
     ConfigureChain,
     ConfigureFees,
     ConfigureMarket,
+    ConfigurePool,
     ConfigureToken,
     ExpireRfqs,
     FireTriggers,
     Genesis,
     Liquidate,
     RotateKey,
+    RunPoolEpochs,
     RunStrategies,
     SampleMarks,
     SetClock,
@@ -50,8 +52,9 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
     yield_us = state.yield_due_us or epoch_us
     funding_us = state.funding_due_us or epoch_us
     slice_us, rfq_us = state.slice_due_us or epoch_us, state.rfq_due_us or epoch_us
+    pools_us = state.amm_epoch_due_us or epoch_us
     liquidation_us = max(state.at_us, state.liquidation_due_us) if state.liquidation_due_us else epoch_us
-    horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us, liquidation_us, slice_us, rfq_us)
+    horizon = min(now_us, epoch_us, interest_us, yield_us, funding_us, liquidation_us, slice_us, rfq_us, pools_us)
     settles = _settles_now(state)
     horizon = state.at_us if settles else _next_settlement_us(state, horizon)
     # Nothing happens between two other commands, so the seconds up to the next are sampled in one go, and of several
@@ -69,6 +72,8 @@ def due(state: State, now_us: int) -> tuple[int, Command] | None:
         return interest_us, AccrueInterest(state.last_interest_hour + 1)
     if state.funding_due_us and funding_us <= horizon and not (has_tick and tick_us < funding_us):
         return funding_us, funding.next_due(state)
+    if state.amm_epoch_due_us and pools_us <= horizon and not (has_tick and tick_us < pools_us):
+        return pools_us, RunPoolEpochs()
     if settles:
         return state.at_us, SettlePositions()
     if has_tick:
@@ -123,6 +128,8 @@ def begin(state: State, command: Genesis, outcome: Outcome) -> None:
     configure_fees(state, ConfigureFees(parameters.fees), outcome)
     for market in parameters.markets:
         configure_market(state, ConfigureMarket(market), outcome)
+    for pool in parameters.pools:
+        pools.configure(state, ConfigurePool(pool), outcome)
 
 
 def set_clock(state: State, command: SetClock, outcome: Outcome) -> None:

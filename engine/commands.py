@@ -537,7 +537,7 @@ class SwapAssets(_Command):
     from_asset_id: int
     to_asset_id: int
     atoms: int
-    min_received: int = 0
+    min_received: int = 1
 
 
 class OpenLong(_Command):

@@ -651,7 +651,7 @@ class LongView(_Fact):
     paid_custody_atoms: int
     """The same as taken out of custody."""
     health: int
-    """At its opening or its last epoch, in 1e-18."""
+    """At its opening or its last epoch, in 1e-18; what is above 18.4 is shown as that."""
     opened_at_us: int
 
 

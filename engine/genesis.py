@@ -16,8 +16,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine import markets
-from engine.commands import ConfigureAsset, ConfigureChain, ConfigureFees, ConfigureMarket, ConfigureToken
+from engine import markets, pools
+from engine.commands import (
+    ConfigureAsset,
+    ConfigureChain,
+    ConfigureFees,
+    ConfigureMarket,
+    ConfigurePool,
+    ConfigureToken,
+)
 from engine.events import Outcome
 from engine.parameters import (
     DAY_MS,
@@ -27,6 +34,7 @@ from engine.parameters import (
     DEFAULT_INTEREST_RATE,
     DEFAULT_MARK_BOUND,
     DEFAULT_PREMIUM_DIVISOR,
+    MAX_DEC,
     PRICE_SCALE,
     RATE_SCALE,
     USD_SCALE,
@@ -43,6 +51,8 @@ from engine.parameters import (
     MarketParameters,
     MarketType,
     PerpetualParameters,
+    PoolParameters,
+    PoolState,
     PriceSource,
     TokenParameters,
     WeightKind,
@@ -53,6 +63,7 @@ from ledger.amounts import INT64_MAX, AmountError, format_decimal, parse_decimal
 
 PACKAGED = ("devnet", "minimal")
 RATE_DECIMALS = 9
+DEC_DECIMALS = 18
 PRICE_DECIMALS = 12
 USD_DECIMALS = 8
 BPS_DECIMALS = 5
@@ -106,6 +117,7 @@ def parse(text: str) -> GenesisParameters:
         markets=tuple(_market(table, assets) for table in root.tables("market")),
         fees=_fees(root.table("fees")),
         limits=_limits(root.table("limits")),
+        pools=tuple(_pool(table, assets) for table in root.tables("pool")) if root.has("pool") else (),
     )
     root.done()
     _check(parameters)
@@ -138,14 +150,14 @@ class Table:
         value: int = self._typed(key, int, "a whole number", default)
         return value
 
-    def decimal(self, key: str, decimals: int, default: int | None = None) -> int:
+    def decimal(self, key: str, decimals: int, default: int | None = None, limit: int = INT64_MAX) -> int:
         """A decimal string as an integer of this scale; `default` is one already."""
         if default is not None and key not in self._values:
             self._read.add(key)
             return default
         value = self._typed(key, str, 'a decimal number in quotes ("0.95")')
         try:
-            return parse_decimal(value, decimals, limit=INT64_MAX)
+            return parse_decimal(value, decimals, limit=limit)
         except AmountError as error:
             raise GenesisError(self.at(key), str(error)) from None
 
@@ -350,6 +362,50 @@ def _market(table: Table, assets: _Names) -> MarketParameters:
     return market
 
 
+def _pool(table: Table, assets: _Names) -> PoolParameters:
+    """A liquidity pool; what a file leaves out is as `PoolParameters` has it."""
+    _external_symbol, external = assets.refer(table, "external")
+    native_symbol, native = assets.refer(table, "native")
+    usual = PoolParameters(external, native)
+
+    def dec(key: str) -> int:
+        return table.decimal(key, DEC_DECIMALS, getattr(usual, key), limit=MAX_DEC)
+
+    pool = PoolParameters(
+        pool_id=external,
+        native_asset_id=native,
+        state=table.one_of("state", PoolState),
+        fee_rate=dec("fee_rate"),
+        native_fee_rate=dec("native_fee_rate"),
+        external_fee_rate=dec("external_fee_rate"),
+        running_rate=dec("running_rate"),
+        is_margined=table.flag("margined", usual.is_margined),
+        takes_native_collateral=table.flag("native_collateral", usual.takes_native_collateral),
+        leverage_max=dec("leverage_max"),
+        rate_min=dec("rate_min"),
+        rate_max=dec("rate_max"),
+        rate_increase=dec("rate_increase"),
+        rate_decrease=dec("rate_decrease"),
+        gain_factor=dec("gain_factor"),
+        epoch_us=table.count("epoch_seconds", usual.epoch_us // 1_000_000) * 1_000_000,
+        open_threshold=dec("open_threshold"),
+        removal_threshold=dec("removal_threshold"),
+        safety_factor=dec("safety_factor"),
+        interest_fund_share=dec("interest_fund_share"),
+        close_fund_share=dec("close_fund_share"),
+        pays_each_epoch=table.flag("pays_each_epoch", usual.pays_each_epoch),
+        max_positions=table.count("max_positions", usual.max_positions),
+        lent_max=dec("lent_max"),
+        covers_losses=table.flag("covers_losses", usual.covers_losses),
+        price_move_max=dec("price_move_max"),
+        price_mean_us=table.count("price_mean_seconds", usual.price_mean_us // 1_000_000) * 1_000_000,
+        min_native=table.decimal("min_native", assets.decimals[native_symbol], usual.min_native),
+        collateral_weight=table.decimal("collateral_weight", RATE_DECIMALS, usual.collateral_weight),
+    )
+    table.done()
+    return pool
+
+
 def _bands(table: Table) -> BandParameters:
     bands = BandParameters(
         limit_min=table.decimal("limit_min", RATE_DECIMALS),
@@ -461,6 +517,10 @@ def _check(parameters: GenesisParameters) -> None:
         if market.market_id in state.markets:
             raise GenesisError(f"market[{index}].id", f"{market.market_id} is another market's id")
         _try(f"market[{index}]", partial(markets.configure_market, state, ConfigureMarket(market), outcome))
+    for index, pool in enumerate(parameters.pools):
+        if pool.pool_id in state.amm_pools:
+            raise GenesisError(f"pool[{index}].external", "this asset has a pool already")
+        _try(f"pool[{index}]", partial(pools.configure, state, ConfigurePool(pool), outcome))
 
 
 def _try(where: str, configure: Callable[[], None]) -> None:

@@ -293,6 +293,8 @@ class PoolParameters(msgspec.Struct, frozen=True, array_like=True):
     """The multiplier r of X-1."""
     is_margined: bool = True
     """Whether positions can be opened at all."""
+    takes_native_collateral: bool = True
+    """Whether positions may be long the external asset.   [X-5]"""
     leverage_max: int = 10 * DEC
     rate_min: int = DEC // 1_000_000
     rate_max: int = DEC // 1_000

@@ -107,6 +107,7 @@ class RejectReason(IntEnum):
     POOL_UNITS = 144
     POOL_EPOCH = 145
     POOL_LIMIT = 146
+    NATIVE_COLLATERAL = 147
 
 
 class Rejection(Exception):

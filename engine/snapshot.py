@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from engine import events, liquidation, liquidity, rfq, strategies, triggers
+from engine import events, liquidation, liquidity, pools, rfq, strategies, triggers
 from engine.book import Book, queue
 from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, OrderTerms, QuoteView, RfqView, StrategyView, WithdrawalView
@@ -25,6 +25,7 @@ from engine.parameters import (
     FeeSchedule,
     Limits,
     MarketParameters,
+    PoolParameters,
     TokenParameters,
 )
 from engine.perpetuals import rest
@@ -33,6 +34,9 @@ from engine.spot_margin import spend
 from engine.state import (
     ASSET_BITS,
     SPENDS_AT_FILL,
+    AmmHolder,
+    AmmPool,
+    AmmPosition,
     ApiKey,
     AssetPricing,
     Liquidation,
@@ -54,7 +58,7 @@ from engine.yields import next_close_us
 from ledger.amounts import join_atoms, split_atoms
 from ledger.chart import OWNER_BITS, OWNER_MASK, AccountKind, account_id, market_of, underlying
 
-VERSION = 3
+VERSION = 4
 
 _ASSET_MASK = (1 << ASSET_BITS) - 1
 _SUBACCOUNT_KINDS = (AccountKind.AVAILABLE, AccountKind.LENT, AccountKind.BORROWED, AccountKind.RECEIVABLE)
@@ -101,6 +105,7 @@ def dump(state: State) -> bytes:
             list(state.triggered),
             [_strategy(state.strategies[number]) for number in sorted(state.strategies)],
             [_request(request) for request in state.rfqs.values()],
+            [_amm_pool(state.amm_pools[pool_id]) for pool_id in sorted(state.amm_pools)],
         )
     )
 
@@ -156,6 +161,9 @@ def load(content: bytes) -> State:
     _load_strategies(state, image)
     state.funding_due_us = next_due_us(state)
     _load_positions(state, image.subaccounts)
+    for row in image.amm_pools:
+        _load_amm_pool(state, row)
+    pools.note_due(state)
     return state
 
 
@@ -201,6 +209,7 @@ class _Scalars(_Row, frozen=True):
     next_strategy_id: int
     next_rfq_id: int
     next_quote_id: int
+    next_amm_position_id: int = 1
 
 
 class _Resting(_Row, frozen=True):
@@ -378,6 +387,51 @@ class _Premium(_Row, frozen=True):
     last300: list[int | None]
 
 
+class _AmmPosition(_Row, frozen=True):
+    position_id: int
+    subaccount_id: int
+    is_native_collateral: bool
+    collateral: str
+    leverage: str
+    owed: str
+    custody: str
+    health: str
+    opened_at_us: int
+    unpaid: str
+    paid: str
+    paid_custody: str
+
+
+class _AmmHolder(_Row, frozen=True):
+    subaccount_id: int
+    since_us: int
+    units: str
+    native_added: str
+    external_added: str
+    earned: tuple[str, str, str, str]
+    seen: tuple[str, str, str, str]
+
+
+class _AmmPool(_Row, frozen=True):
+    """A liquidity pool; amounts are decimal strings: they need not fit 64 bits. Sums over positions follow.   [X-14]"""
+
+    parameters: PoolParameters
+    native_balance: str
+    external_balance: str
+    native_fund: str
+    external_fund: str
+    health: int
+    rate: int
+    next_epoch_us: int
+    mean_price: str
+    mean_at_us: int
+    earned: tuple[str, str, str, str]
+    positions: list[_AmmPosition]
+    """By id."""
+    holders: list[_AmmHolder]
+    """By subaccount."""
+
+
 class _Content(_Row, frozen=True):
     version: int
     scalars: _Scalars
@@ -411,6 +465,7 @@ class _Content(_Row, frozen=True):
     strategies: list[_Strategy] = []
     rfqs: list[_Rfq] = []
     """The one that ends first first."""
+    amm_pools: list[_AmmPool] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -511,6 +566,94 @@ def _position(position: Position) -> _Position:
         str(position.funding),
         str(position.closed_lots),
     )
+
+
+def _amm_pool(pool: AmmPool) -> _AmmPool:
+    return _AmmPool(
+        pool.parameters,
+        str(pool.native_balance),
+        str(pool.external_balance),
+        str(pool.native_fund),
+        str(pool.external_fund),
+        pool.health,
+        pool.rate,
+        pool.next_epoch_us,
+        str(pool.mean_price),
+        pool.mean_at_us,
+        _texts(pool.earned),
+        [
+            _AmmPosition(
+                number,
+                position.subaccount_id,
+                position.is_native_collateral,
+                str(position.collateral),
+                str(position.leverage),
+                str(position.owed),
+                str(position.custody),
+                str(position.health),
+                position.opened_at_us,
+                str(position.unpaid),
+                str(position.paid),
+                str(position.paid_custody),
+            )
+            for number, position in sorted(pool.positions.items())
+        ],
+        [
+            _AmmHolder(
+                number,
+                holder.since_us,
+                str(holder.units),
+                str(holder.native_added),
+                str(holder.external_added),
+                _texts(holder.earned),
+                _texts(holder.seen),
+            )
+            for number, holder in sorted(pool.holders.items())
+        ],
+    )
+
+
+def _texts(amounts: tuple[int, int, int, int]) -> tuple[str, str, str, str]:
+    return str(amounts[0]), str(amounts[1]), str(amounts[2]), str(amounts[3])
+
+
+def _numbers(texts: tuple[str, str, str, str]) -> tuple[int, int, int, int]:
+    return int(texts[0]), int(texts[1]), int(texts[2]), int(texts[3])
+
+
+def _load_amm_pool(state: State, row: _AmmPool) -> None:
+    pool = AmmPool(row.parameters)
+    pool.native_balance, pool.external_balance = int(row.native_balance), int(row.external_balance)
+    pool.native_fund, pool.external_fund = int(row.native_fund), int(row.external_fund)
+    pool.health, pool.rate, pool.next_epoch_us = row.health, row.rate, row.next_epoch_us
+    pool.mean_price, pool.mean_at_us, pool.earned = int(row.mean_price), row.mean_at_us, _numbers(row.earned)
+    for entry in row.positions:
+        position = AmmPosition(
+            entry.position_id,
+            entry.subaccount_id,
+            row.parameters.pool_id,
+            entry.is_native_collateral,
+            int(entry.collateral),
+            int(entry.leverage),
+            int(entry.health),
+            entry.opened_at_us,
+        )
+        position.owed, position.custody = int(entry.owed), int(entry.custody)
+        position.unpaid, position.paid = int(entry.unpaid), int(entry.paid)
+        position.paid_custody = int(entry.paid_custody)
+        state.amm_positions[entry.position_id] = pool.positions[entry.position_id] = position
+        if position.is_native_collateral:
+            pool.native_owed += position.owed
+            pool.external_custody += position.custody
+        else:
+            pool.external_owed += position.owed
+            pool.native_custody += position.custody
+    for kept in row.holders:
+        holder = pool.holders[kept.subaccount_id] = AmmHolder(kept.since_us, _numbers(kept.seen))
+        holder.units, holder.earned = int(kept.units), _numbers(kept.earned)
+        holder.native_added, holder.external_added = int(kept.native_added), int(kept.external_added)
+        pool.units += holder.units
+    state.amm_pools[row.parameters.pool_id] = pool
 
 
 def _liquidation(number: int, liquidation: Liquidation) -> _Liquidation:

@@ -25,6 +25,7 @@ from engine.events import (
 )
 from engine.parameters import (
     DEC,
+    MAX_DEC,
     AssetParameters,
     ChainParameters,
     FeeSchedule,
@@ -611,7 +612,7 @@ class AmmHolder:
         self.native_added = 0
         """Atoms brought less those taken back."""
         self.external_added = 0
-        self.earned = [0, 0, 0, 0]
+        self.earned = (0, 0, 0, 0)
         """Native fees, external fees, native interest, external interest that its units had a part in, in atoms."""
         self.seen = seen
         """The pool's `earned` when `earned` was last brought up to date."""
@@ -644,8 +645,6 @@ class AmmPosition:
         is_native_collateral: bool,
         collateral: int,
         leverage: int,
-        owed: int,
-        custody: int,
         health: int,
         opened_at_us: int,
     ) -> None:
@@ -656,9 +655,9 @@ class AmmPosition:
         self.collateral = collateral
         self.leverage = leverage
         """In 1e-18."""
-        self.owed = owed
+        self.owed = 0
         """Of the collateral's asset, interest left out."""
-        self.custody = custody
+        self.custody = 0
         """Of the other asset."""
         self.health = health
         """In 1e-18, as it was last measured."""
@@ -681,7 +680,7 @@ class AmmPosition:
             self.custody,
             self.paid,
             self.paid_custody,
-            self.health,
+            min(self.health, MAX_DEC),
             self.opened_at_us,
         )
 
@@ -697,6 +696,7 @@ class AmmPool:
         "earned",
         "external_balance",
         "external_custody",
+        "external_fund",
         "external_owed",
         "health",
         "holders",
@@ -704,6 +704,7 @@ class AmmPool:
         "mean_price",
         "native_balance",
         "native_custody",
+        "native_fund",
         "native_owed",
         "next_epoch_us",
         "parameters",
@@ -720,6 +721,9 @@ class AmmPool:
         self.external_custody = 0
         self.native_owed = 0
         self.external_owed = 0
+        self.native_fund = 0
+        """What the fund has: its share of interest and of forced closes.   [X-9, X-11, X-12]"""
+        self.external_fund = 0
         self.units = 0
         self.health = DEC
         """In 1e-18, as last measured: at opens and epochs.   [X-7]"""

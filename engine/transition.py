@@ -18,6 +18,9 @@ from engine import (
     loans,
     markets,
     orders,
+    pool_epochs,
+    pool_positions,
+    pools,
     pricing,
     rfq,
     staking,
@@ -31,6 +34,7 @@ from engine.commands import (
     AcceptQuote,
     AccrueInterest,
     AddKey,
+    AddLiquidity,
     AdvanceClock,
     ApproveWithdrawal,
     BorrowLend,
@@ -41,6 +45,7 @@ from engine.commands import (
     CancelStrategy,
     ChargeFunding,
     CloseEpoch,
+    CloseLong,
     CloseYieldPeriod,
     CollectPoolFees,
     Command,
@@ -48,6 +53,7 @@ from engine.commands import (
     ConfigureChain,
     ConfigureFees,
     ConfigureMarket,
+    ConfigurePool,
     ConfigureToken,
     ConvertDust,
     CreateStrategy,
@@ -61,6 +67,7 @@ from engine.commands import (
     Genesis,
     GrantTier,
     Liquidate,
+    OpenLong,
     OpenSubaccount,
     OrphanDeposit,
     PlaceOrder,
@@ -72,11 +79,13 @@ from engine.commands import (
     RegisterKey,
     RejectWithdrawal,
     ReleaseWithdrawal,
+    RemoveLiquidity,
     RequestWithdrawal,
     RestoreDeposit,
     ReverseDeposit,
     RevokeKey,
     RotateKey,
+    RunPoolEpochs,
     RunStrategies,
     SampleMarks,
     SetClock,
@@ -87,6 +96,7 @@ from engine.commands import (
     StopWithdrawals,
     SubmitQuote,
     SubmitRfq,
+    SwapAssets,
     Transfer,
     UnstakeAssets,
     UpdateAccount,
@@ -104,6 +114,7 @@ OPERATOR_COMMANDS: tuple[type, ...] = (
     ConfigureToken,
     ConfigureMarket,
     ConfigureFees,
+    ConfigurePool,
     GrantTier,
     RegisterKey,
     SetPrices,
@@ -302,6 +313,20 @@ def _perform(state: State, command: Command, outcome: Outcome) -> Any:
             return backstop.register(state, command, outcome)
         case FundInsurance():
             return insurance.fund(state, command, outcome)
+        case ConfigurePool():
+            return pools.configure(state, command, outcome)
+        case AddLiquidity():
+            return pools.add(state, command, outcome)
+        case RemoveLiquidity():
+            return pools.remove(state, command, outcome)
+        case SwapAssets():
+            return pools.swap(state, command, outcome)
+        case OpenLong():
+            return pool_positions.open_long(state, command, outcome)
+        case CloseLong():
+            return pool_positions.close_long(state, command, outcome)
+        case RunPoolEpochs():
+            return pool_epochs.run(state, command, outcome)
         case CloseYieldPeriod():
             return yields.close_period(state, command, outcome)
         case _:

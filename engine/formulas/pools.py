@@ -9,10 +9,9 @@ from __future__ import annotations
 from math import isqrt
 from typing import NamedTuple
 
+from engine.parameters import DEC
 from ledger.amounts import mul_div_down, mul_div_half_even, mul_div_up
 
-DEC = 10**18
-"""One, as a `Dec`."""
 BASIS_POINTS = 10_000
 
 NO_SWAP = 0
