@@ -504,7 +504,7 @@ class ExpireRfqs(_Command):
 
 
 class ConfigurePool(_Command):
-    """A liquidity pool comes to be, or its parameters change.   [X]"""
+    """A liquidity pool comes to be, or its parameters change.   [X-1]"""
 
     pool: PoolParameters
 

@@ -598,7 +598,7 @@ class PoolView(_Fact):
 
 
 class PoolChanged(_Fact):
-    """What a pool has or asks for changed.   [X]"""
+    """What a pool has or asks for changed.   [X-1]"""
 
     pool: PoolView
 

@@ -57,7 +57,7 @@ class SwapQuote(NamedTuple):
 
 
 def configure(state: State, command: ConfigurePool, outcome: Outcome) -> None:
-    """Open a pool, or change its parameters; its two assets stay for ever.   [X]"""
+    """Open a pool, or change its parameters; its two assets stay for ever.   [X-1]"""
     parameters = command.pool
     known = state.amm_pools.get(parameters.pool_id)
     for field, asset_id in (("external", parameters.pool_id), ("native", parameters.native_asset_id)):

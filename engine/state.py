@@ -895,7 +895,7 @@ class State:
         self.next_rfq_id = 1
         self.next_quote_id = 1
         self.amm_pools: dict[int, AmmPool] = {}
-        """Liquidity pools by their external asset.   [X]"""
+        """Liquidity pools by their external asset.   [X-1]"""
         self.amm_positions: dict[int, AmmPosition] = {}
         """Leveraged longs of all pools by id; follows from the pools.   [X-5]"""
         self.next_amm_position_id = 1
