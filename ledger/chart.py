@@ -241,8 +241,19 @@ def underlying(asset_id: AssetId) -> AssetId:
     return asset_id if asset_id >= _CONTRACTS else asset_id & (_LEND_SHARE - 1)
 
 
-_SUFFIX = {1: ".lend", 2: ".debt", 3: "", 4: ".cost", 5: ".claim", 6: ".claim-debt"}
-_SUFFIX |= {7: ".pool-units", 8: ".native-custody", 9: ".custody", 10: ".native-owed", 11: ".owed"}
+_SUFFIX = {
+    1: ".lend",
+    2: ".debt",
+    3: "",
+    4: ".cost",
+    5: ".claim",
+    6: ".claim-debt",
+    7: ".pool-units",
+    8: ".native-custody",
+    9: ".custody",
+    10: ".native-owed",
+    11: ".owed",
+}
 _SHARE_CLASSES = (1, 2, 5, 6)
 
 
