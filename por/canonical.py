@@ -9,6 +9,8 @@ from typing import Any
 VERSION = 1
 # A header of an exchange that has perpetual markets says more, and says that it does.
 MARKETS_VERSION = 2
+# And one that has liquidity pools says all that, and more.
+AMM_VERSION = 3
 HASH_BYTES = 32
 ZERO_HASH = bytes(HASH_BYTES)
 COLUMN_BYTES = 16

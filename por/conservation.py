@@ -1,4 +1,7 @@
-"""What must balance in an epoch before it is published: ledger and leaves, pools, markets.   [R-6, A-1, V-5]"""
+"""What must balance in an epoch before it is published: ledger and leaves, money markets, perpetuals, liquidity pools.
+
+[R-6, A-1, V-5, X-14]
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import NamedTuple
 
 from ledger.amounts import mul_div_down
 from por.canonical import COLUMN_LIMIT, BuildRefused
-from por.image import Image, MarketLine, PoolLine
+from por.image import AmmLine, Image, MarketLine, PoolLine
 from por.tree import Vector
 
 # Columns that an asset's pool shows. Every other quantity is owed to users: its trial balance is on the credit side.
@@ -24,6 +27,11 @@ MARKET_COLUMNS = (
 )
 UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus", "recovery")
 UNSETTLED_ACCOUNTS = ("insurance_unsettled", "rounding_unsettled")
+# Columns that a liquidity pool shows, with the asset of the ledger that each adds up and whether users owe it.
+AMM_COLUMNS = ("amm_units", "amm_native_custody", "amm_external_custody", "amm_native_owed", "amm_external_owed")
+AMM_ASSETS = ("pool-units", "native-custody", "custody", "native-owed", "owed")
+AMM_DEBTS = ("native-owed", "owed")
+AMM_COINS, AMM_FUND, AMM_BOOK = "amm_pool", "amm_fund", "amm_book"
 LIQUIDITY_FUND = "liquidity_fund"
 POOL_SHARES = "pool_shares"
 # Accounts that a money market has, as `system` names them: none of them without its pool's line.
@@ -62,6 +70,10 @@ def require_conservation(image: Image, columns: list[str], totals: Vector) -> No
         residues[f"{market.market}.claim"] = -market.claim_lend
         residues[f"{market.market}.claim-debt"] = market.claim_debt
     require_markets(image)
+    for amm in image.amms:
+        shown += [f"{amm.pool}.{kind}" for kind in AMM_COLUMNS]
+        residues |= require_amm(amm, total, image.system)
+    require_amms(image)
     for asset, atoms in image.unsettled.items():
         require_unsettled(asset, atoms, total, image.system)
         shown += [f"{asset}.{kind}" for kind in UNSETTLED_COLUMNS]
@@ -206,6 +218,69 @@ def require_markets(image: Image) -> None:
     for asset, hole in image.pool_holes.items():
         if asset not in pools or not 0 <= hole < COLUMN_LIMIT:
             raise BuildRefused(f"the pool of {asset} has a hole of {hole}")
+
+
+def require_amm(amm: AmmLine, total: dict[str, int], system: dict[str, int]) -> dict[str, int]:
+    """Σ units, Σ custody and Σ debts of the leaves are the pool's, and its book's in the ledger; nothing is below zero.
+
+    Returns what users have of each in the ledger, debits positive, so that it must be zero with all other accounts.
+    [R-6, X-14]
+    """
+    name = amm.pool
+    stated = (amm.units, amm.native_custody, amm.external_custody, amm.native_owed, amm.external_owed)
+    if min(*stated, amm.native_balance, amm.external_balance, amm.native_fund, amm.external_fund) < 0:
+        raise BuildRefused(f"the liquidity pool of {name} is below zero: {amm}")
+    users: dict[str, int] = {}
+    for kind, of_ledger, atoms in zip(AMM_COLUMNS, AMM_ASSETS, stated, strict=True):
+        sums = total[_of_asset(f"{name}.{kind}", name, total)]
+        if sums != atoms:
+            raise BuildRefused(f"{name}.{kind}: the leaves sum to {sums}, the liquidity pool says {atoms}")
+        asset = f"{name}.{of_ledger}"
+        users[asset] = sums if of_ledger in AMM_DEBTS else -sums
+        booked = system.get(f"{asset}.{AMM_BOOK}", 0)
+        if booked != -users[asset]:
+            raise BuildRefused(f"{asset}: the liquidity pool says {-users[asset]}, its book in the ledger {booked}")
+    return users
+
+
+def require_amms(image: Image) -> None:
+    """Each liquidity pool once, in order; its coins are balance and custody, its fund's are the ledger's, the native
+    asset's of all pools together; nothing of a liquidity pool is outside a line.   [R-6, X-14]
+    """
+    names = [amm.pool for amm in image.amms]
+    if sorted(set(names)) != names:
+        raise BuildRefused(f"liquidity pools must be in the order of their symbols, each once: {names}")
+    if len({amm.native for amm in image.amms}) > 1 or any(amm.native in names for amm in image.amms):
+        raise BuildRefused(f"liquidity pools have one native asset, and none of its own: {image.amms}")
+    stated = amm_accounts(image.amms)
+    for name, atoms in stated.items():
+        if image.system.get(name, 0) != atoms:
+            raise BuildRefused(f"{name}: the liquidity pools have {atoms}, the ledger {image.system.get(name, 0)}")
+    parts = {f"{name}.{asset}" for name in names for asset in AMM_ASSETS}
+    for name, atoms in image.system.items():
+        asset, _, kind = name.rpartition(".")
+        if not atoms or name in stated:
+            continue
+        if kind in (AMM_COINS, AMM_FUND) or (kind == AMM_BOOK) != (asset in parts):
+            raise BuildRefused(f"{name} holds {atoms}, which no liquidity pool shows")
+
+
+def amm_coins(amms: list[AmmLine]) -> dict[str, int]:
+    """Asset → the coins of all liquidity pools: balances and custody, owed to providers and for positions.   [X-14]"""
+    found: dict[str, int] = {}
+    for amm in amms:
+        found[amm.pool] = found.get(amm.pool, 0) + amm.external_balance + amm.external_custody
+        found[amm.native] = found.get(amm.native, 0) + amm.native_balance + amm.native_custody
+    return found
+
+
+def amm_accounts(amms: list[AmmLine]) -> dict[str, int]:
+    """`ASSET.account type` → what the lines say of liquidity pools' coins and funds, debits positive.   [X-14, X-12]"""
+    found = {f"{asset}.{AMM_COINS}": -coins for asset, coins in amm_coins(amms).items()}
+    for amm in amms:
+        for asset, fund in ((amm.pool, amm.external_fund), (amm.native, amm.native_fund)):
+            found[f"{asset}.{AMM_FUND}"] = found.get(f"{asset}.{AMM_FUND}", 0) - fund
+    return found
 
 
 def require_unsettled(asset: str, atoms: int, total: dict[str, int], system: dict[str, int]) -> None:

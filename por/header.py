@@ -9,6 +9,7 @@ import msgspec
 
 from ledger.amounts import mul_div_down
 from por.canonical import (
+    AMM_VERSION,
     COLUMN_LIMIT,
     MARKETS_VERSION,
     TAG_CODE,
@@ -22,8 +23,8 @@ from por.canonical import (
     canonical_json,
     text_hash,
 )
-from por.conservation import UNSETTLED_COLUMNS, require_conservation
-from por.image import HOUR_US, Image, MarketLine, PoolLine, TrialLine
+from por.conservation import UNSETTLED_COLUMNS, amm_coins, require_conservation
+from por.image import HOUR_US, AmmLine, Image, MarketLine, PoolLine, TrialLine
 from por.tree import SumTree
 
 # Counted by the builder itself: one per account, and one per account whose net equity is below zero.   [R-7]
@@ -91,6 +92,7 @@ class Header(Row, frozen=True, kw_only=True):
     markets: list[MarketLine] = []
     unsettled: dict[str, int] = {}
     pool_holes: dict[str, int] = {}
+    amms: list[AmmLine] = []
 
     def text(self) -> str:
         return canonical_json(
@@ -128,15 +130,20 @@ class Header(Row, frozen=True, kw_only=True):
         )
 
     def _market_fields(self) -> dict[str, Any]:
-        """What a header of version 2 says besides; nothing, and version 1, where nothing settles."""
-        if not (self.markets or self.unsettled or self.pool_holes):
+        """What a header of version 2 says besides; nothing, and version 1, where nothing settles. One of version 3 has
+        liquidity pools.
+        """
+        if not (self.markets or self.unsettled or self.pool_holes or self.amms):
             return {}
-        return {
+        fields: dict[str, Any] = {
             "version": MARKETS_VERSION,
             "markets": [_market_fields(line) for line in self.markets],
             "unsettled": {asset: str(atoms) for asset, atoms in self.unsettled.items()},
             "poolHoles": {asset: str(atoms) for asset, atoms in self.pool_holes.items()},
         }
+        if self.amms:
+            fields |= {"version": AMM_VERSION, "liquidityPools": [_amm_fields(line) for line in self.amms]}
+        return fields
 
     def total(self, column: str) -> int:
         """The sum of one column over all accounts."""
@@ -188,6 +195,7 @@ def build_header(image: Image, previous: Row | None, columns: list[str], tree: S
         markets=image.markets,
         unsettled=image.unsettled,
         pool_holes=image.pool_holes,
+        amms=image.amms,
     )
 
 
@@ -269,7 +277,8 @@ def reserves_text(image: Image, epoch: int) -> str:
 
     A ratio is at scale 1e9 and None where nothing is owed. Assets are never netted: each stands for itself. What users
     owe does not lower what they are owed, and is no reserve: loans of an asset stand beside it, with a ratio of their
-    own that counts them in.
+    own that counts them in. All coins of liquidity pools are owed, to providers and for positions; what positions owe
+    the pools is no coin and no loan of one: it never left them.
     """
     for line in image.reserves:
         if not 0 <= line.atoms < COLUMN_LIMIT:
@@ -281,6 +290,8 @@ def reserves_text(image: Image, epoch: int) -> str:
     for pool in image.pools:
         owed[pool.asset] = owed.get(pool.asset, 0) + pool.lent + pool.yields
         loans[pool.asset] = pool.borrowed
+    for asset, coins in amm_coins(image.amms).items():
+        owed[asset] = owed.get(asset, 0) + coins
     for asset in image.unsettled:
         # Winners wait for it and losers owe it: gross, like loans.   [S-13]
         plus, minus = waiting(image, asset)
@@ -381,6 +392,7 @@ def row_from_text(text: str) -> Header | Missed:
             markets=[_market_line(line) for line in data.get("markets", [])],
             unsettled={asset: int(atoms) for asset, atoms in data.get("unsettled", {}).items()},
             pool_holes={asset: int(atoms) for asset, atoms in data.get("poolHoles", {}).items()},
+            amms=[_amm_line(line) for line in data.get("liquidityPools", [])],
             **common,
         )
     if row.text() != text:
@@ -448,6 +460,38 @@ def _market_line(line: dict[str, Any]) -> MarketLine:
         claim_debt=int(line["claimDebt"]),
         winners=line["winners"],
         losers=line["losers"],
+    )
+
+
+def _amm_fields(line: AmmLine) -> dict[str, Any]:
+    return {
+        "pool": line.pool,
+        "native": line.native,
+        "nativeBalance": str(line.native_balance),
+        "externalBalance": str(line.external_balance),
+        "nativeCustody": str(line.native_custody),
+        "externalCustody": str(line.external_custody),
+        "nativeOwed": str(line.native_owed),
+        "externalOwed": str(line.external_owed),
+        "units": str(line.units),
+        "nativeFund": str(line.native_fund),
+        "externalFund": str(line.external_fund),
+    }
+
+
+def _amm_line(line: dict[str, Any]) -> AmmLine:
+    return AmmLine(
+        pool=line["pool"],
+        native=line["native"],
+        native_balance=int(line["nativeBalance"]),
+        external_balance=int(line["externalBalance"]),
+        native_custody=int(line["nativeCustody"]),
+        external_custody=int(line["externalCustody"]),
+        native_owed=int(line["nativeOwed"]),
+        external_owed=int(line["externalOwed"]),
+        units=int(line["units"]),
+        native_fund=int(line["nativeFund"]),
+        external_fund=int(line["externalFund"]),
     )
 
 

@@ -103,6 +103,30 @@ class MarketLine(msgspec.Struct, frozen=True, kw_only=True):
     losers: int
 
 
+class AmmLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One liquidity pool of the native asset and an external one, in atoms of either: what the exchange reckons with.
+
+    A side's coins are its balance and what is kept for positions (`custody`); `owed` is what positions owe it, interest
+    left out, and no coin. Units are counted as the native asset is. The leaves' columns `EXTERNAL.amm_units`,
+    `.amm_native_custody`, `.amm_external_custody`, `.amm_native_owed` and `.amm_external_owed` are shown by this line.
+    [R-2, R-6, X-14]
+    """
+
+    pool: str
+    """The external asset's symbol."""
+    native: str
+    native_balance: int
+    external_balance: int
+    native_custody: int
+    external_custody: int
+    native_owed: int
+    external_owed: int
+    units: int
+    native_fund: int
+    """The pool's own fund, which covers bad debts before the providers do: nobody is owed it.   [X-12]"""
+    external_fund: int
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """The whole exchange at one ledger block.
 
@@ -114,7 +138,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     `unsettled` maps an asset to users' settled gains not yet paid less losses not yet collected, debits positive; its
     columns are `ASSET.unsettled_plus` and `_minus`, and `ASSET.recovery`, what lenders may collect for debts that were
     written down. `pool_holes` maps an asset to what its pool's lenders still lack of
-    the value of a debt that was written down, in quote atoms.   [S-13, L-7, R-7]
+    the value of a debt that was written down, in quote atoms. `amms` are the liquidity pools.   [S-13, L-7, R-7, X-14]
     """
 
     exchange: str
@@ -138,5 +162,6 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     markets: list[MarketLine] = []
     unsettled: dict[str, int] = {}
     pool_holes: dict[str, int] = {}
+    amms: list[AmmLine] = []
     insurance_atoms: int = 0
     group_bits: int = 8

@@ -42,6 +42,13 @@ MARKET_COLUMNS = (  # shown by the perpetual market's line
     "long", "short", "cost_plus", "cost_minus", "pnl_plus", "pnl_minus", "claim_plus", "claim_minus",
 )  # fmt: skip
 UNSETTLED_COLUMNS = ("unsettled_plus", "unsettled_minus", "recovery")  # shown by the header's `unsettled`
+LIQUIDITY_COLUMNS = {  # shown by the liquidity pool's line: its amount, the asset of the ledger, 1 where users owe it
+    "amm_units": ("units", "pool-units", -1),
+    "amm_native_custody": ("nativeCustody", "native-custody", -1),
+    "amm_external_custody": ("externalCustody", "custody", -1),
+    "amm_native_owed": ("nativeOwed", "native-owed", 1),
+    "amm_external_owed": ("externalOwed", "owed", 1),
+}
 PRICE_SCALE = 10**12
 POOL_ACCOUNTS = ("pool_lent", "pool_borrowed", "pool_fees", "pool_yield", "pool_shares", "staked")
 
@@ -159,8 +166,10 @@ def verify_proof(
     pools = check_pools(header, sums, markets)
     check_own_loans(leaf, columns, pools)
     check_own_positions(leaf, columns, pools, markets)
-    assets, loans = check_conservation(header, sums, pools, markets)
-    decimals = {**decimals, **market_decimals(markets, decimals)}
+    liquidity = check_liquidity(header, sums)
+    check_own_longs(leaf, columns, liquidity)
+    assets, loans = check_conservation(header, sums, pools, markets, liquidity)
+    decimals = {**decimals, **market_decimals(markets, decimals), **liquidity_decimals(liquidity, decimals)}
     reserves = check_reserves(proof["reserves"], header, assets, loans, decimals)
     log_lines, checkpoint = check_log_part(proof["log"], header, key, known, witnesses)
 
@@ -178,6 +187,7 @@ def verify_proof(
         f" {header['blockHeight']} ({header['blockHash']}).",
         *pool_check_lines(pools),
         *market_check_lines(markets),
+        *liquidity_check_lines(liquidity),
         *log_lines,
         *snapshot_lines(header, prices),
         "",
@@ -188,6 +198,7 @@ def verify_proof(
             if column not in (COUNT_COLUMN, NEGATIVE_COLUMN)
         ],
         *[f"  {name:<28} {json.dumps(value)}" for name, value in leaf["detailLines"].items()],
+        *own_share_lines(leaf, columns, liquidity, decimals),
         "Compare these with what the exchange shows you. If they differ, this proof is your evidence.",
         "",
         "All accounts together:",
@@ -198,6 +209,7 @@ def verify_proof(
         *negative_lines(header, sums),
         *pool_lines(pools, decimals),
         *market_lines(header, markets, sums, decimals),
+        *liquidity_lines(liquidity, decimals),
         "",
         "Reserves against liabilities, asset by asset (as stated by the exchange):",
         *reserves,
@@ -320,19 +332,20 @@ def read_row(row_text: str) -> Json:
         fields(row, "missed row", *shared, "reason")
         text(row["reason"], "reason")
     elif kind == "epoch":
-        # Version 2 has perpetual markets; whoever leaves them out cannot show their columns.
-        has_markets = row.get("version") == 2
+        # Version 2 has perpetual markets, version 3 liquidity pools; whoever leaves them out cannot show their columns.
+        has_markets, has_liquidity = row.get("version") in (2, 3), row.get("version") == 3
         fields(
             row, "header", *shared, "blockHash", "journalRoot", "opened", "closed", "pricesHash", "priceMaxAgeUs",
             "parametersHash", "codeHash", "reservesHash", "columns", "groupBits", "liabilitiesRoot", "totals",
             "trialBalance", "system", "pools", "insurance", "hole",
             *(("markets", "unsettled", "poolHoles") if has_markets else ()),
+            *(("liquidityPools",) if has_liquidity else ()),
         )  # fmt: skip
         check_header_fields(row)
     else:
         raise NotVerified("a row of the log is either an epoch or a missed hour")
 
-    if type(row["version"]) is not int or row["version"] not in ((1, 2) if kind == "epoch" else (1,)):
+    if type(row["version"]) is not int or row["version"] not in ((1, 2, 3) if kind == "epoch" else (1,)):
         raise NotVerified(f"header version {row['version']} is not known to this verifier")
     text(row["exchange"], "exchange")
     hexadecimal(row["previous"], 32, "previous")
@@ -521,6 +534,82 @@ def check_own_positions(leaf: Json, columns: list[str], pools: dict[str, Json], 
                 raise NotVerified(f"{name}: your {shares} {kind} shares are worth {worth}, your leaf says {atoms}")
 
 
+def check_liquidity(header: Json, totals: dict[str, int]) -> dict[str, Json]:
+    """Each liquidity pool: Σ units, custody and debts of the leaves are its own and its book's in the ledger; its coins
+    are balance and custody, those of the native asset in all pools together. Returns them by their external asset.
+    """
+    system = object_of(header["system"], "system")
+    pools: dict[str, Json] = {}
+    coins: dict[str, int] = {}
+    for stated in array(header.get("liquidityPools", []), "liquidityPools"):
+        fields(
+            stated, "liquidity pool", "pool", "native", "nativeBalance", "externalBalance", "nativeCustody",
+            "externalCustody", "nativeOwed", "externalOwed", "units", "nativeFund", "externalFund",
+        )  # fmt: skip
+        name, native = text(stated["pool"], "pool"), text(stated["native"], "native")
+        line: Json = {key: decimal(stated[key], f"{key} of {name}") for key in stated if key not in ("pool", "native")}
+        for column, (kept, asset, sign) in LIQUIDITY_COLUMNS.items():
+            if f"{name}.{column}" not in totals:
+                raise NotVerified(f"{name} has a liquidity pool, but the leaves do not show its {column}")
+            if totals[f"{name}.{column}"] != line[kept]:
+                raise NotVerified(
+                    f"{name}.{column}: leaves sum to {totals[f'{name}.{column}']}, the liquidity pool says {line[kept]}"
+                )
+            booked = signed(system.get(f"{name}.{asset}.amm_book", "0"), "amm_book")
+            if booked != -sign * line[kept]:
+                raise NotVerified(
+                    f"{name}.{asset}: the liquidity pool says {line[kept]}, its book in the ledger {booked}"
+                )
+        for asset, side in ((name, "external"), (native, "native")):
+            account = f"{asset}.amm_pool"
+            coins[account] = coins.get(account, 0) - line[f"{side}Balance"] - line[f"{side}Custody"]
+            coins[f"{asset}.amm_fund"] = coins.get(f"{asset}.amm_fund", 0) - line[f"{side}Fund"]
+        pools[name] = {**line, "native": native}
+    if [line["pool"] for line in header.get("liquidityPools", [])] != sorted(pools):
+        raise NotVerified("the liquidity pools name one twice or out of order")
+    if header["version"] == 3 and not pools:
+        raise NotVerified("a header of version 3 is of an exchange that has liquidity pools")
+    natives = {line["native"] for line in pools.values()}
+    if len(natives) > 1 or natives & set(pools):
+        raise NotVerified("liquidity pools have one native asset, and no pool of it")
+    check_liquidity_accounts(system, pools, coins)
+    return pools
+
+
+def check_liquidity_accounts(system: Json, pools: dict[str, Json], coins: dict[str, int]) -> None:
+    """The ledger's coins and funds of liquidity pools are those that the pools state; nothing of one is elsewhere."""
+    for account, atoms in coins.items():
+        if signed(system.get(account, "0"), account) != atoms:
+            raise NotVerified(f"{account}: the liquidity pools have {atoms}, the ledger {system.get(account, '0')}")
+    parts = {f"{name}.{asset}" for name in pools for _, asset, _ in LIQUIDITY_COLUMNS.values()}
+    for account, atoms in system.items():
+        asset, _, kind = account.rpartition(".")
+        if not signed(atoms, account) or account in coins:
+            continue
+        if kind in ("amm_pool", "amm_fund") or (kind == "amm_book") != (asset in parts):
+            raise NotVerified(f"{account} is not zero, but no liquidity pool shows it")
+
+
+def check_own_longs(leaf: Json, columns: list[str], pools: dict[str, Json]) -> None:
+    """What liquidity pools keep for your positions and what they owe is the sum of those that your detail lists."""
+    amount_of = dict(zip(columns, leaf["amounts"], strict=True))
+    own: dict[str, int] = {}
+    for number_of, long in object_of(leaf["detailLines"].get("longs", {}), "longs").items():
+        line = object_of(long, "long")
+        name, collateral = line.get("pool"), line.get("collateralAsset")
+        if not isinstance(name, str) or name not in pools or collateral not in (name, pools[name]["native"]):
+            raise NotVerified(f"your position {number_of} is in a liquidity pool that is not there")
+        owed, kept = ("external", "native") if collateral == name else ("native", "external")
+        for column, amount in ((f"{name}.amm_{owed}_owed", "owed"), (f"{name}.amm_{kept}_custody", "custody")):
+            own[column] = own.get(column, 0) + decimal(line.get(amount), f"{amount} of position {number_of}")
+    for name in pools:
+        for column in (f"{name}.{kind}" for kind in LIQUIDITY_COLUMNS if kind != "amm_units"):
+            if own.get(column, 0) != amount_of[column]:
+                raise NotVerified(
+                    f"your positions have {own.get(column, 0)} of {column} together, your leaf says {amount_of[column]}"
+                )
+
+
 def check_pools(header: Json, totals: dict[str, int], markets: dict[str, Json]) -> dict[str, Json]:
     """Each money market balances, and users' claims and debts are its own but for dust. Returns them by asset."""
     pools: dict[str, Json] = {}
@@ -626,7 +715,11 @@ def check_own_loans(leaf: Json, columns: list[str], pools: dict[str, Json]) -> N
 
 
 def check_conservation(
-    header: Json, totals: dict[str, int], pools: dict[str, Json], markets: dict[str, Json]
+    header: Json,
+    totals: dict[str, int],
+    pools: dict[str, Json],
+    markets: dict[str, Json],
+    liquidity: dict[str, Json],
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Liabilities = trial balance, type by type; users + system = 0 per asset. Returns what is owed and lent on."""
     residue: dict[str, int] = {}
@@ -665,6 +758,13 @@ def check_conservation(
         residue[f"{name}.cost"] = line["cost"]
         residue[f"{name}.claim"], residue[f"{name}.claim-debt"] = -line["claimLend"], line["claimDebt"]
         shown += [f"{name}.{column}" for column in MARKET_COLUMNS]
+    for name, line in liquidity.items():
+        # Coins in liquidity pools are owed, to providers and for positions; what positions owe is no coin.
+        for asset, side in ((name, "external"), (line["native"], "native")):
+            owed[asset] = owed.get(asset, 0) + line[f"{side}Balance"] + line[f"{side}Custody"]
+        for column, (kept, asset, sign) in LIQUIDITY_COLUMNS.items():
+            residue[f"{name}.{asset}"] = sign * line[kept]
+            shown.append(f"{name}.{column}")
     for asset, plus, minus in check_unsettled(header, totals):
         residue[asset] = residue.get(asset, 0) - plus + minus
         owed[asset], loans[asset] = owed.get(asset, 0) + plus, loans.get(asset, 0) + minus
@@ -806,7 +906,9 @@ def quantity(amount: int, column: str, decimals: dict[str, int]) -> str:
     asset, dot, kind = column.partition(".")
     if not dot:
         return f"{amount} quote atoms"
-    if f"{asset}.{kind.split('_')[0]}" in decimals:
+    if column in decimals:
+        asset = column
+    elif f"{asset}.{kind.split('_')[0]}" in decimals:
         asset = f"{asset}.{kind.split('_')[0]}"
     if asset not in decimals:
         return f"{amount} atoms"
@@ -822,6 +924,17 @@ def market_decimals(markets: dict[str, Json], decimals: dict[str, int]) -> dict[
     for name, line in markets.items():
         for kind in ("long", "short", "cost", "pnl", "claim"):
             found[f"{name}.{kind}"] = decimals[line["base" if kind in ("long", "short") else "quote"]]
+    return found
+
+
+def liquidity_decimals(pools: dict[str, Json], decimals: dict[str, int]) -> dict[str, int]:
+    """How many decimals a liquidity pool's columns have: units are counted as the native asset is."""
+    found = {}
+    for name, line in pools.items():
+        for column in LIQUIDITY_COLUMNS:
+            counted = name if "external" in column else line["native"]
+            if counted in decimals:
+                found[f"{name}.{column}"] = decimals[counted]
     return found
 
 
@@ -894,6 +1007,44 @@ def market_lines(
         lines.append(f"  {name:<16} {side} {line['base']} each side, {lot} {line['base']} = {mark} {line['quote']}")
     for asset, hole in header.get("poolHoles", {}).items():
         lines.append(f"  Lenders of {asset} still lack {hole} quote atoms of a debt written down.")
+    return lines
+
+
+def liquidity_check_lines(pools: dict[str, Json]) -> list[str]:
+    if not pools:
+        return []
+    return [
+        "  - In every liquidity pool the units of all providers, what is kept for positions and what these owe are the",
+        "    pool's; its coins, which are owed to them, are its balance and what it keeps. Your positions add up.",
+    ]
+
+
+def liquidity_lines(pools: dict[str, Json], decimals: dict[str, int]) -> list[str]:
+    lines = ["", "Liquidity pools, balance + custody = coins:"] if pools else []
+    for name, line in pools.items():
+        for asset, side in ((line["native"], "native"), (name, "external")):
+            balance, custody, owed, fund = (
+                quantity(line[f"{side}{part}"], f"{asset}.", decimals)
+                for part in ("Balance", "Custody", "Owed", "Fund")
+            )
+            heading = f"{line['native']}:{name}" if side == "native" else ""
+            lines.append(f"  {heading:<16} balance {balance}, custody {custody}; owed by positions {owed}, fund {fund}")
+    return lines
+
+
+def own_share_lines(leaf: Json, columns: list[str], pools: dict[str, Json], decimals: dict[str, int]) -> list[str]:
+    """What your units are of each pool, of depths that count what positions owe; a withdrawal rounds otherwise."""
+    lines = []
+    amount_of = dict(zip(columns, leaf["amounts"], strict=True))
+    for name, line in pools.items():
+        units = amount_of[f"{name}.amm_units"]
+        if units:
+            parts = [
+                quantity((line[f"{side}Balance"] + line[f"{side}Owed"]) * units // line["units"], f"{asset}.", decimals)
+                for asset, side in ((line["native"], "native"), (name, "external"))
+            ]
+            part = percent(units * RATIO_SCALE // line["units"])
+            lines.append(f"  Your units are {part} of {line['native']}:{name}, of its depths {' and '.join(parts)}.")
     return lines
 
 
