@@ -21,7 +21,7 @@ from engine.liabilities import perpetuals
 from engine.parameters import PRICE_SCALE, USD_SCALE
 from engine.pricing import has_price, mark_price
 from engine.sequencer import Halted
-from engine.state import ASSET_BITS, Market, State, balance_key
+from engine.state import ASSET_BITS, AmmPool, Market, State, balance_key
 from ledger import schema
 from ledger.amounts import mul_div_down
 from ledger.blocks import Block
@@ -44,9 +44,11 @@ from ledger.chart import (
     claim_lend,
     cost,
     debt_share,
+    is_of_amm,
     is_of_market,
     lend_share,
     market_of,
+    pool_of,
     underlying,
 )
 from ledger.journal import JournalKind
@@ -54,7 +56,7 @@ from ledger.store import Store
 from por import store as por_store
 from por.epochs import Epoch, build_epoch, prove
 from por.header import Header, Missed, hours_to_miss, missed_row
-from por.image import Account, Image, MarketLine, PoolLine, Price, ReserveLine, TrialLine
+from por.image import Account, AmmLine, Image, MarketLine, PoolLine, Price, ReserveLine, TrialLine
 
 if TYPE_CHECKING:
     from api.node import Node
@@ -71,6 +73,9 @@ SHARE_KINDS = (AccountKind.LENT, AccountKind.BORROWED)
 
 MARKET_KINDS = (AccountKind.POSITION, AccountKind.CLAIM, AccountKind.UNSETTLED)
 """Users' accounts that the lines of perpetual markets, and the header's `unsettled`, show.   [A-2, S-13, V-2]"""
+
+AMM_KINDS = (AccountKind.AMM_UNITS, AccountKind.AMM_CUSTODY, AccountKind.AMM_DEBT)
+"""Users' accounts that the lines of liquidity pools show.   [X-14]"""
 
 RESERVE_KINDS: dict[int, Literal["custody", "staked"]] = {
     AccountKind.CUSTODY: "custody",
@@ -268,6 +273,7 @@ def image_of(state: State, block: Block, closed: EpochClosed) -> Image:
         markets=markets,
         unsettled={symbols[state.usdc]: shares.total(AccountKind.UNSETTLED, state.usdc)} if settles else {},
         pool_holes=liabilities.pool_holes(state),
+        amms=sorted((_amm_line(state, pool) for pool in state.amm_pools.values()), key=lambda line: line.pool),
         insurance_atoms=insurance_value(state),
     )
 
@@ -292,7 +298,7 @@ def _market_prices(state: State, at_us: int) -> Iterator[Price]:
 
 def kind_name(kind: int) -> str:
     """What a header calls a kind of account: a user's by the end of its path in the chart, any other by its name."""
-    if kind in USER_KINDS or kind in SHARE_KINDS or kind in MARKET_KINDS:
+    if kind in USER_KINDS or kind in SHARE_KINDS or kind in MARKET_KINDS or kind in AMM_KINDS:
         return CHART[kind].name.rsplit("/", 1)[-1]
     return AccountKind(kind).name.lower() if kind in CHART else f"unknown/{kind}"
 
@@ -349,6 +355,24 @@ def _market_line(state: State, market: Market, held: _Holdings) -> MarketLine:
     )
 
 
+def _amm_line(state: State, pool: AmmPool) -> AmmLine:
+    """A liquidity pool as the engine reckons with it; the builder holds it against ledger and leaves.   [R-6, X-14]"""
+    parameters = pool.parameters
+    return AmmLine(
+        pool=state.assets[parameters.pool_id].symbol,
+        native=state.assets[parameters.native_asset_id].symbol,
+        native_balance=pool.native_balance,
+        external_balance=pool.external_balance,
+        native_custody=pool.native_custody,
+        external_custody=pool.external_custody,
+        native_owed=pool.native_owed,
+        external_owed=pool.external_owed,
+        units=pool.units,
+        native_fund=pool.native_fund,
+        external_fund=pool.external_fund,
+    )
+
+
 class _Holdings:
     """Users' accounts that no line of the trial balance shows: per kind and asset their sum, and how many hold some."""
 
@@ -375,11 +399,16 @@ def _balances(
     for key, atoms in sorted(state.balances.items()):
         account, asset_id = key >> ASSET_BITS, key & _ASSET_MASK
         kind = account >> OWNER_BITS
+        if kind in AMM_KINDS:
+            continue
         if kind in SHARE_KINDS or kind in MARKET_KINDS:
             shares.totals[kind, asset_id] += atoms
             shares.holders[kind, asset_id] += atoms != 0
             continue
-        name_of = markets[market_of(asset_id)] if is_of_market(asset_id) else symbols[underlying(asset_id)]
+        if is_of_market(asset_id):
+            name_of = markets[market_of(asset_id)]
+        else:
+            name_of = symbols[pool_of(asset_id) if is_of_amm(asset_id) else underlying(asset_id)]
         symbol = asset_symbol(asset_id, name_of)
         if kind in USER_KINDS:
             owed[kind, symbol] += atoms

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from ledger import balances
+from ledger.chart import amm_fund, amm_pool, is_of_amm, pool_of
 from ledger.invariants import ConservationError
 from por.conservation import exchange_shares
 from por.header import Header
@@ -57,6 +58,19 @@ def stated_totals(header: Header) -> Totals:
         stated["claim", f"{market.market}.claim-debt"] = market.claim_debt
     for asset, atoms in header.unsettled.items():
         stated["unsettled", asset] = atoms
+    for amm in header.amms:
+        name = amm.pool
+        stated["pool-units", f"{name}.pool-units"] = -amm.units
+        stated["pool-custody", f"{name}.native-custody"] = -amm.native_custody
+        stated["pool-custody", f"{name}.custody"] = -amm.external_custody
+        stated["pool-debt", f"{name}.native-owed"] = amm.native_owed
+        stated["pool-debt", f"{name}.owed"] = amm.external_owed
+        for asset, coins, fund in (
+            (amm.native, amm.native_balance + amm.native_custody, amm.native_fund),
+            (name, amm.external_balance + amm.external_custody, amm.external_fund),
+        ):
+            # The header adds the native asset up over all pools; the postings are counted pool by pool.  
+            stated[f"amm_pool of {name}", asset], stated[f"amm_fund of {name}", asset] = -coins, -fund
     return stated
 
 
@@ -68,5 +82,10 @@ def counted_totals(reader: sa.Engine, height: int, kind_name: Callable[[int], st
         asset = listed[asset_id].symbol if asset_id in listed else f"asset/{asset_id}"
         key = (kind_name(kind), asset)
         counted[key] = counted.get(key, 0) + atoms
+    pools = {asset_id: pool_of(asset_id) for asset_id in listed if is_of_amm(asset_id)}
+    for pool_id in dict.fromkeys(pools.values()):
+        for name, account in (("amm_pool", amm_pool(pool_id)), ("amm_fund", amm_fund(pool_id))):
+            for asset_id, atoms in balances.account_balances(reader, account, height).items():
+                counted[f"{name} of {listed[pool_id].symbol}", listed[asset_id].symbol] = atoms
     return counted
 

@@ -5,19 +5,21 @@ Columns are gross, unsigned and add up: the available, in_orders and provisional
 pool owes its lenders, short of it by less than one atom each; borrowed to what it is owed, over it by as little. [B-4]
 Of a perpetual market long sums to short; cost, PnL and unsettled equity, plus less minus, to what the exchange's own
 accounts have; claims to what the liquidity fund lends and owes, but for as little.   [C-5, S-13, V-5]
+Of a liquidity pool units, custody and debts sum to the pool's.   [X-14]
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from engine import lending, margin, recoveries, yields
 from engine.formulas.collateral import value_usd, weight_at
 from engine.formulas.lending import claim_atoms, debt_atoms
 from engine.parameters import AssetParameters, MarketType, WeightKind
+from engine.pools import earned
 from engine.pricing import mark_price
-from engine.state import ASSET_BITS, Market, State, Subaccount
+from engine.state import ASSET_BITS, AmmPosition, Market, State, Subaccount
 from ledger.chart import (
     AccountKind,
     account_id,
@@ -26,8 +28,16 @@ from ledger.chart import (
     claim_debt,
     claim_lend,
     debt_share,
+    external_custody,
+    external_owed,
+    in_custody,
     lend_share,
     lent,
+    native_custody,
+    native_owed,
+    owed_to_pools,
+    pool_units,
+    units_held,
 )
 
 ASSET_COLUMNS = ("available", "in_orders", "provisional", "withdrawing")
@@ -50,14 +60,17 @@ MARKET_COLUMNS = (
 """Of a perpetual market: base atoms; quote atoms of cost (C-5's: quantity × mark + cost is the PnL), of unrealized PnL
 at the mark of the epoch, and of what the liquidity fund holds or is owed.   [R-2, C-5, V-1]
 """
+AMM_COLUMNS = ("amm_units", "amm_native_custody", "amm_external_custody", "amm_native_owed", "amm_external_owed")
+"""Of a liquidity pool, under its external asset's symbol: units, counted as native atoms are; what the pool keeps for
+open positions and what these owe it, interest left out, in native and external atoms.   [R-2, X-3, X-5]
+"""
 VALUE_COLUMNS = ("collateral_value", "maintenance_margin", "net_equity_plus", "net_equity_minus")
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def columns(state: State) -> list[str]:
-    """`ASSET.kind` in atoms for every asset by id, `MARKET.kind` for every perpetual by id, valuations in USD (1e-8).
-
-    [R-2]
+    """`ASSET.kind` in atoms for every asset by id, `MARKET.kind` for every perpetual by id, `EXTERNAL.amm_…` for every
+    liquidity pool by id, valuations in USD (1e-8).   [R-2]
     """
     names = []
     for asset_id in sorted(state.assets):
@@ -68,6 +81,8 @@ def columns(state: State) -> list[str]:
         names += [f"{state.assets[state.usdc].symbol}.{kind}" for kind in SETTLED_COLUMNS]
     for market in markets:
         names += [f"{market.parameters.symbol}.{kind}" for kind in MARKET_COLUMNS]
+    for pool_id in sorted(state.amm_pools):
+        names += [f"{state.assets[pool_id].symbol}.{kind}" for kind in AMM_COLUMNS]
     return names + list(VALUE_COLUMNS)
 
 
@@ -96,6 +111,10 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
     markets = perpetuals(state)
     has_settlement = settles(state)
     nothing = [0] * len(MARKET_COLUMNS) * len(markets)
+    amm_pools = sorted(state.amm_pools)
+    longs = _longs(state)
+    providers = {number for pool in state.amm_pools.values() for number in pool.holders}
+    no_liquidity = [0] * len(AMM_COLUMNS) * len(amm_pools)
     for number in sorted(state.subaccounts):
         subaccount = state.subaccounts[number]
         held_key = account_id(AccountKind.AVAILABLE, number) << ASSET_BITS
@@ -135,6 +154,12 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
                     amounts += _market_amounts(state, subaccount, market, at_us)
             else:
                 amounts += nothing
+        own_longs = longs.get(number, ())
+        if own_longs or number in providers:
+            for pool_id in amm_pools:
+                amounts += _amm_amounts(state, number, pool_id)
+        else:
+            amounts += no_liquidity
         if is_plain:
             # Nothing is owed or promised: no margin is asked for, and what `margin.sums` would say is known already.
             amounts += (collateral, 0, collateral + earned, 0)
@@ -143,7 +168,8 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
             now = margin.sums(state, subaccount, at_us)
             amounts += (collateral, now.maintenance, max(now.equity, 0), max(-now.equity, 0))
             is_liquidated = now.is_in_liquidation or number in state.liquidations
-        yield number, subaccount.user.user_id, amounts, _detail(state, subaccount, is_liquidated)
+        detail = _detail(state, subaccount, is_liquidated, own_longs, number in providers)
+        yield number, subaccount.user.user_id, amounts, detail
 
 
 def pool_holes(state: State) -> dict[str, int]:
@@ -179,6 +205,14 @@ def collateral_parameters(state: State) -> str:
             "mmfFactor": str(perpetual.mmf_factor),
             "quote": state.assets[parameters.quote_asset_id].symbol,
         }
+    for pool_id, pool in sorted(state.amm_pools.items()):
+        of_pool = pool.parameters
+        lines[f"{state.assets[pool_id].symbol}.pool-units"] = {
+            "feeRate": str(of_pool.fee_rate),
+            "native": state.assets[of_pool.native_asset_id].symbol,
+            "safetyFactor": str(of_pool.safety_factor),
+            "weight": str(of_pool.collateral_weight),
+        }
     return _canonical(lines)
 
 
@@ -200,6 +234,28 @@ def _market_amounts(state: State, subaccount: Subaccount, market: Market, at_us:
     return longs, shorts, max(cost, 0), max(-cost, 0), max(pnl, 0), max(-pnl, 0), lends, owes
 
 
+def _longs(state: State) -> dict[int, list[AmmPosition]]:
+    """Subaccount → its positions in all liquidity pools, by id.   [X-5]"""
+    found: dict[int, list[AmmPosition]] = {}
+    for position_id in sorted(state.amm_positions):
+        position = state.amm_positions[position_id]
+        found.setdefault(position.subaccount_id, []).append(position)
+    return found
+
+
+def _amm_amounts(state: State, number: int, pool_id: int) -> tuple[int, ...]:
+    """What AMM_COLUMNS show, as the ledger has it.   [X-14]"""
+    units, kept, owed = (account(number) << ASSET_BITS for account in (units_held, in_custody, owed_to_pools))
+    balances = state.balances
+    return (
+        -balances.get(units | pool_units(pool_id), 0),
+        -balances.get(kept | native_custody(pool_id), 0),
+        -balances.get(kept | external_custody(pool_id), 0),
+        balances.get(owed | native_owed(pool_id), 0),
+        balances.get(owed | external_owed(pool_id), 0),
+    )
+
+
 def _claim_shares(state: State, subaccount: Subaccount, market_id: int) -> tuple[int, int]:
     """Shares of the USDC pool that the liquidity fund holds for it, and owes for it, in one market.   [V-2]"""
     key = claim(subaccount.subaccount_id) << ASSET_BITS
@@ -207,12 +263,22 @@ def _claim_shares(state: State, subaccount: Subaccount, market_id: int) -> tuple
     return -balances.get(key | claim_lend(market_id), 0), balances.get(key | claim_debt(market_id), 0)
 
 
-def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
-    """Status, and the shares that claims and debts follow from, as decimal strings: they need not fit 64 bits."""
+def _detail(
+    state: State,
+    subaccount: Subaccount,
+    is_liquidated: bool,
+    longs: Sequence[AmmPosition] = (),
+    is_provider: bool = False,
+) -> str:
+    """Status, the shares that claims and debts follow from, positions line by line; amounts as decimal strings: they
+    need not fit 64 bits.
+    """
     status = "withdrawals_frozen" if subaccount.frozen_withdrawals else "active"
     if is_liquidated:
         status = "in_liquidation"
-    if not subaccount.lent and not subaccount.debts and not subaccount.positions and not subaccount.claims:
+    if not (
+        subaccount.lent or subaccount.debts or subaccount.positions or subaccount.claims or longs or is_provider
+    ):
         return f'{{"status":"{status}"}}'
     detail: dict[str, object] = {"status": status}
     balances, number = state.balances, subaccount.subaccount_id
@@ -235,7 +301,50 @@ def _detail(state: State, subaccount: Subaccount, is_liquidated: bool) -> str:
             state.markets[market_id].parameters.symbol: {"debt": str(owes), "lend": str(lends)}
             for market_id, (lends, owes) in claims.items()
         }
+    if is_provider:
+        detail["liquidity"] = _liquidity_in_words(state, number)
+    if longs:
+        detail["longs"] = {str(position.position_id): _long_in_words(state, position) for position in longs}
     return _canonical(detail)
+
+
+def _liquidity_in_words(state: State, number: int) -> dict[str, dict[str, str]]:
+    """What it brought to each liquidity pool less what it took back, and its part of fees and interest so far, in
+    native and external atoms: all of it is in what its units are worth.   [X-3]
+    """
+    words = {}
+    for pool_id, pool in state.amm_pools.items():
+        holder = pool.holders.get(number)
+        if holder is not None:
+            native_fees, external_fees, native_interest, external_interest = earned(pool, holder)
+            words[state.assets[pool_id].symbol] = {
+                "externalAdded": str(holder.external_added),
+                "externalFees": str(external_fees),
+                "externalInterest": str(external_interest),
+                "nativeAdded": str(holder.native_added),
+                "nativeFees": str(native_fees),
+                "nativeInterest": str(native_interest),
+            }
+    return words
+
+
+def _long_in_words(state: State, position: AmmPosition) -> dict[str, str]:
+    """A position in a liquidity pool; `custody`, `paidCustody` are of the other asset than the collateral's.   [X-5]"""
+    pool = state.amm_pools[position.pool_id].parameters
+    collateral = pool.native_asset_id if position.is_native_collateral else pool.pool_id
+    return {
+        "collateral": str(position.collateral),
+        "collateralAsset": state.assets[collateral].symbol,
+        "custody": str(position.custody),
+        "health": str(position.health),
+        "leverage": str(position.leverage),
+        "openedAtUs": str(position.opened_at_us),
+        "owed": str(position.owed),
+        "paid": str(position.paid),
+        "paidCustody": str(position.paid_custody),
+        "pool": state.assets[position.pool_id].symbol,
+        "unpaid": str(position.unpaid),
+    }
 
 
 def _positions_in_words(state: State, subaccount: Subaccount) -> dict[str, dict[str, str]]:

@@ -249,8 +249,9 @@ BTC_LINE = {"accountType": "subaccount/available", "asset": "BTC", "columns": ["
 @pytest.mark.parametrize(
     "fields, says",
     [
-        ({"version": 3}, "header version 3 is not known"),
+        ({"version": 4}, "header version 4 is not known"),
         ({"version": 2}, "header must have exactly the fields"),
+        ({"version": 3, "markets": [], "unsettled": {}, "poolHoles": {}}, "header must have exactly the fields"),
         ({"version": 2, "markets": [], "unsettled": {}, "poolHoles": {}}, "has perpetual markets"),
         ({"columns": "accounts"}, "the columns must be a list of names"),
         ({"columns": [1, 2, 3, 4, 5, 6, 7, "accounts", 9]}, "the columns must be a list of names"),
