@@ -22,6 +22,7 @@ from engine import (
     insurance,
     lender_adl,
     margin,
+    pools,
     standings,
     virtual,
     yields,
@@ -165,6 +166,8 @@ def step(state: State, outcome: Outcome, subaccount: Subaccount) -> None:
         return
     # What lenders still have to collect is theirs to pay with, before anybody else pays for them.   [C-3]
     yields.collect_all(state, outcome, subaccount)
+    if state.has_pool_collateral:
+        pools.give_back_collateral(state, subaccount, outcome)
     book_stage.clear(state, outcome, subaccount)  # L-2
     if _is_over(state, outcome, subaccount):
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from engine import lending, recoveries
+from engine import lending, pool_collateral, recoveries
 from engine.events import ExpiryReason
 from engine.formulas.collateral import flat_atoms, weight_at
 from engine.formulas.margin import leverage_fraction, margin_line, notional_usd, order_loss_usd
@@ -243,7 +243,34 @@ def sums(
             if paying or exposure <= 0:
                 pair = margin_line(-(-bare * short_price // in_usd), *margins)
             maintenance += pair[1]
+    if state.has_pool_collateral and number not in state.liquidations:
+        equity += pool_collateral_usd(state, number, at_us, is_strict, is_stressed, marks)
     return Sums(equity - liability, initial, maintenance, notional, is_unpriced, is_short, liability, settling)
+
+
+def pool_collateral_usd(
+    state: State,
+    number: int,
+    at_us: int,
+    is_strict: bool = False,
+    is_stressed: bool = False,
+    marks: Mapping[AssetId, int] | None = None,
+    only: int = 0,
+) -> int:
+    """What units of liquidity pools count for at the same prices as everything else: USD (1e-8), down.   [C-3]
+
+    Not in liquidation: its first step gives them back, and what comes out counts as what it is. `only` names one pool.
+    """
+
+    def price_of(asset_id: AssetId) -> int:
+        price, _unit, _in_usd, _weight, _flat, pricing, _asset = line(state, asset_id)
+        if marks is not None:
+            price = marks.get(asset_id, 0) or price
+        if not price or (is_strict and at_us > pricing.live_until_us):
+            return 0
+        return _low_price(state, asset_id) if is_stressed else price
+
+    return pool_collateral.worth(state, number, price_of, lambda asset_id: line(state, asset_id)[2], only)
 
 
 def realizable(
@@ -646,15 +673,17 @@ def fill_refusal(
     return ExpiryReason.NEGATIVE_EQUITY if after.equity < 0 else ExpiryReason.INSUFFICIENT_MARGIN
 
 
-def require_outflow(state: State, subaccount: Subaccount, at_us: int, changes: Changes) -> None:
+def require_outflow(
+    state: State, subaccount: Subaccount, at_us: int, changes: Changes, charges: int = 0
+) -> None:
     """M-12: what takes value out satisfies M-5 at mark, and again with each price at its worst of three.
 
     Without exposure net equity must only not be below zero: a debt that its own asset covers costs what that asset's
     weight lacks.   [M-6] But who has no equity at all borrows nothing: it would take up a pool for nothing.   [M-5]
     Provisional deposits of the whole user do not count: their value is taken off, and what has no value must still be
-    there.   [M-12, D-5]
+    there.   [M-12, D-5] `charges` (USD, 1e-8) is what goes besides.
     """
-    provisional = _provisional_usd(state, subaccount, changes)
+    provisional = _provisional_usd(state, subaccount, changes) + charges
     borrows = any(owed > 0 for _held, _lent, owed, _paying in changes.values())
     for is_stressed in (False, True):
         after = sums(state, subaccount, at_us, changes, is_strict=True, is_stressed=is_stressed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine import margin
+from engine import margin, pool_collateral
 from engine.commands import AddLiquidity, ConfigurePool, RemoveLiquidity, SwapAssets
 from engine.events import LiquidityMoved, Outcome, PoolChanged, PoolConfigured, PoolSwapped, PoolView
 from engine.formulas import pools as formulas
@@ -76,6 +76,7 @@ def configure(state: State, command: ConfigurePool, outcome: Outcome) -> None:
         known = state.amm_pools[parameters.pool_id] = AmmPool(parameters)
     known.parameters = parameters
     state.marks_version += 1
+    pool_collateral.note(state)
     schedule(state, known, outcome.at_us)
     record(outcome, JournalKind.POOL_CONFIGURED, (parameters.pool_id, parameters.native_asset_id))
     outcome.events.append(PoolConfigured(parameters.pool_id))
@@ -141,40 +142,38 @@ def remove(state: State, command: RemoveLiquidity, outcome: Outcome) -> Liquidit
     _require_removal(pool, taken, burned)
     subaccount = state.subaccounts[number]
     if pool.parameters.collateral_weight and subaccount.margined:
+        # What these units count for goes, and what comes out must make up for it.
         native_id = pool.parameters.native_asset_id
-        changes = {
-            pool_units(command.pool_id): (-burned, 0, 0, 0),
-            native_id: (taken.native, 0, 0, 0),
-            command.pool_id: (taken.external, 0, 0, 0),
-        }
-        margin.require_outflow(state, subaccount, outcome.at_us, changes)
+        changes = {native_id: (taken.native, 0, 0, 0), command.pool_id: (taken.external, 0, 0, 0)}
+        counted = margin.pool_collateral_usd(state, number, outcome.at_us, only=command.pool_id)
+        charges = mul_div_up(counted, burned, held)
+        margin.require_outflow(state, subaccount, outcome.at_us, changes, charges)
 
     # From here the command succeeds.
-    collect_earned(pool, holder)
-    note_price(pool, outcome.at_us)
-    pool.native_balance -= taken.native
-    pool.external_balance -= taken.external
-    pool.units -= burned
-    holder.units -= burned
-    holder.native_added -= taken.native
-    holder.external_added -= taken.external
-    if not holder.units:
-        del pool.holders[number]
-    schedule(state, pool, outcome.at_us)
-    postings = [
-        (units_held(number), pool_units(command.pool_id), burned),
-        (amm_book(command.pool_id), pool_units(command.pool_id), -burned),
-    ]
-    native_id = pool.parameters.native_asset_id
-    for asset_id, atoms in ((native_id, taken.native), (command.pool_id, taken.external)):
-        if atoms:
-            postings += [(amm_pool(command.pool_id), asset_id, atoms), (available(number), asset_id, -atoms)]
-    post(state, outcome, JournalKind.LIQUIDITY_REMOVED, (number, command.pool_id, pool.units), postings)
-    left = held - burned
-    moved = LiquidityMoved(number, command.pool_id, -taken.native, -taken.external, -burned, left)
-    outcome.events.append(moved)
-    changed(state, pool, outcome)
-    return moved
+    return _give_out(state, pool, holder, number, taken, burned, outcome)
+
+
+def give_back_collateral(state: State, subaccount: Subaccount, outcome: Outcome) -> None:
+    """In liquidation units that counted as collateral become what they are of: as many as the pools have coins for.
+
+    Lenders come before the threshold that keeps removals from hurting a pool's health; neither side runs dry.   [L-2]
+    """
+    number = subaccount.subaccount_id
+    for pool in state.amm_pools.values():
+        holder = pool.holders.get(number) if pool.parameters.collateral_weight else None
+        if holder is None:
+            continue
+        units, depth = holder.units, depths(pool)
+        if units < pool.units or pool.positions:
+            units = min(
+                units,
+                mul_div_down(pool.native_balance - 1, pool.units, depth[0]),
+                mul_div_down(pool.external_balance - 1, pool.units, depth[1]),
+            )
+        native, external = share(pool, units)
+        if units > 0 and (native or external):
+            taken = Withdrawal(native, external, holder.units - units, 0)
+            _give_out(state, pool, holder, number, taken, units, outcome)
 
 
 def swap(state: State, command: SwapAssets, outcome: Outcome) -> PoolSwapped:
@@ -534,6 +533,38 @@ def _removal(pool: AmmPool, held: int, units: int, basis_points: int) -> Withdra
         raise Rejection(RejectReason.POOL_UNITS, units=units, basis_points=basis_points, held=held)
     most_native, most_external = share(pool, held - taken.units_left)
     return taken._replace(native=min(taken.native, most_native), external=min(taken.external, most_external))
+
+
+def _give_out(
+    state: State, pool: AmmPool, holder: AmmHolder, number: int, taken: Withdrawal, burned: int, outcome: Outcome
+) -> LiquidityMoved:
+    """Units go, coins come: posted, remembered and told.   [X-4]"""
+    pool_id, native_id = pool.parameters.pool_id, pool.parameters.native_asset_id
+    collect_earned(pool, holder)
+    note_price(pool, outcome.at_us)
+    pool.native_balance -= taken.native
+    pool.external_balance -= taken.external
+    pool.units -= burned
+    holder.units -= burned
+    holder.native_added -= taken.native
+    holder.external_added -= taken.external
+    if not holder.units:
+        del pool.holders[number]
+    if not pool.units:
+        pool.mean_price = 0
+    schedule(state, pool, outcome.at_us)
+    postings = [
+        (units_held(number), pool_units(pool_id), burned),
+        (amm_book(pool_id), pool_units(pool_id), -burned),
+    ]
+    for asset_id, atoms in ((native_id, taken.native), (pool_id, taken.external)):
+        if atoms:
+            postings += [(amm_pool(pool_id), asset_id, atoms), (available(number), asset_id, -atoms)]
+    post(state, outcome, JournalKind.LIQUIDITY_REMOVED, (number, pool_id, pool.units), postings)
+    moved = LiquidityMoved(number, pool_id, -taken.native, -taken.external, -burned, holder.units)
+    outcome.events.append(moved)
+    changed(state, pool, outcome)
+    return moved
 
 
 def _require_removal(pool: AmmPool, taken: Withdrawal, burned: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from engine import events, liquidation, liquidity, pools, rfq, strategies, triggers
+from engine import events, liquidation, liquidity, pool_collateral, pools, rfq, strategies, triggers
 from engine.book import Book, queue
 from engine.commands import ClockMode, OrderType, Quote, SelfTrade, Side, TimeInForce
 from engine.events import DepositView, OrderTerms, QuoteView, RfqView, StrategyView, WithdrawalView
@@ -164,6 +164,7 @@ def load(content: bytes) -> State:
     for row in image.amm_pools:
         _load_amm_pool(state, row)
     pools.note_due(state)
+    pool_collateral.note(state)
     return state
 
 

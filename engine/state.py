@@ -899,6 +899,8 @@ class State:
         self.amm_positions: dict[int, AmmPosition] = {}
         """Leveraged longs of all pools by id; follows from the pools.   [X-5]"""
         self.next_amm_position_id = 1
+        self.has_pool_collateral = False
+        """Whether units of any liquidity pool count as collateral; follows from the pools.   [C-3]"""
         self.amm_epoch_due_us = 0
         """When the next epoch of a liquidity pool ends, 0: there is none. Follows from the pools.   [X-8]"""
 
