@@ -120,6 +120,25 @@ _CODES: dict[RejectReason, ErrorCode] = {
     RejectReason.WITHDRAWAL_STATE: "PRECONDITION_FAILED",
     RejectReason.CLOCK_MODE: "PRECONDITION_FAILED",
     RejectReason.NOT_OWNER: "FORBIDDEN",
+    RejectReason.UNKNOWN_POOL: "INVALID_MARKET",
+    RejectReason.POOL_PAIR: "INVALID_MARKET",
+    RejectReason.NATIVE_COLLATERAL: "INVALID_ASSET",
+    RejectReason.POOL_CLOSED: "TRADING_PAUSED",
+    RejectReason.EMPTY_POOL: "INSUFFICIENT_SUPPLY",
+    RejectReason.POOL_DEPTH: "INSUFFICIENT_SUPPLY",
+    RejectReason.CUSTODY_DEPTH: "INSUFFICIENT_SUPPLY",
+    RejectReason.POOL_LENT_LIMIT: "INSUFFICIENT_SUPPLY",
+    RejectReason.POOL_AMOUNT: "INVALID_QUANTITY",
+    RejectReason.POOL_UNITS: "INVALID_QUANTITY",
+    RejectReason.BORROW_TOO_LOW: "INVALID_QUANTITY",
+    RejectReason.POOL_LIMIT: "INVALID_QUANTITY",
+    RejectReason.POOL_LEVERAGE: "MAX_LEVERAGE_REACHED",
+    RejectReason.POSITION_HEALTH: "INSUFFICIENT_MARGIN",
+    RejectReason.POOL_POSITIONS: "POSITION_LIMIT",
+    RejectReason.MIN_RECEIVED: "PRECONDITION_FAILED",
+    RejectReason.POOL_HEALTH: "PRECONDITION_FAILED",
+    RejectReason.POOL_PRICE_MOVED: "PRECONDITION_FAILED",
+    RejectReason.POOL_EPOCH: "PRECONDITION_FAILED",
 }
 """Code of a refusal; INVALID_CLIENT_REQUEST where none is named."""
 
@@ -133,6 +152,7 @@ _VERBATIM: dict[RejectReason, ApiError] = {
     RejectReason.UNKNOWN_RFQ: not_found(),
     RejectReason.UNKNOWN_QUOTE: not_found(),
     RejectReason.UNKNOWN_WITHDRAWAL: not_found(),
+    RejectReason.UNKNOWN_POOL_POSITION: not_found(),
     RejectReason.UNKNOWN_KEY: unauthorized(),
     RejectReason.UNSIGNED: unauthorized(),
 }
@@ -146,11 +166,33 @@ _FRACTIONS = {
     RejectReason.MAX_LEVERAGE: frozenset({"asked"}),
 }
 """Facts in 1e-9."""
+
+_DECS = {
+    RejectReason.POOL_HEALTH: frozenset({"health", "above", "least"}),
+    RejectReason.POSITION_HEALTH: frozenset({"health", "above"}),
+    RejectReason.POOL_LEVERAGE: frozenset({"leverage", "least", "most"}),
+    RejectReason.POOL_PRICE_MOVED: frozenset({"most"}),
+}
+"""Facts in 1e-18; those that may not fit 64 bits come as text."""
+_AMM_AMOUNTS = frozenset(
+    {"atoms", "maximum", "asked", "balance", "received", "least", "lent", "most", "borrowed", "interest"}
+)
+"""Facts of a liquidity pool's refusals that count atoms of `asset_id`."""
+_AMM_PRICES = frozenset({"price", "mean"})
+"""External atoms per native atom in 1e-18: told per whole native unit."""
+_AMM_REASONS = frozenset(reason for reason in RejectReason if 128 <= reason <= 147)
 _CASES: dict[RejectReason, tuple[tuple[str, str, str], ...]] = {
     RejectReason.INSUFFICIENT_SUPPLY: (
         ("threshold", ", utilization is at the threshold and nothing leaves the pool until it falls", ""),
         ("idle_atoms", ", less is idle than needed", ""),
         ("bound", ", utilization would pass the bound", ""),
+    ),
+    RejectReason.POOL_PRICE_MOVED: (
+        (
+            "mean",
+            ", positions open and close only near the mean price of the last moments",
+            "; it follows within the pool's priceMean seconds",
+        ),
     ),
     RejectReason.INSUFFICIENT_MARGIN: (
         (
@@ -165,6 +207,7 @@ _CASES: dict[RejectReason, tuple[tuple[str, str, str], ...]] = {
 
 _RATE_DECIMALS = 9
 _USD_DECIMALS = 8
+_DEC_DECIMALS = 18
 
 
 def refusal(rejection: Rejection, state: State) -> ApiError:
@@ -184,6 +227,8 @@ def _sentence(reason: RejectReason, facts: Mapping[str, int | str], state: State
     """`Insufficient funds: symbol USDC, needed 12.5, available 3`; of a reason with cases, also which it is."""
     asset_id = facts.get("asset_id")
     asset = state.assets.get(asset_id) if isinstance(asset_id, int) else None
+    if reason in _AMM_REASONS:
+        facts = _amm_facts(reason, facts, asset, state)
     parts = [_part(reason, name, value, asset, state) for name, value in facts.items()]
     parts = [part for part in parts if part]
     cases = _CASES.get(reason, ())
@@ -209,3 +254,35 @@ def _part(reason: RejectReason, name: str, value: int | str, asset: AssetParamet
         if name == "at_worst_prices":
             return words if value else ""
     return f"{words} {value}"
+
+
+def _amm_facts(
+    reason: RejectReason, facts: Mapping[str, int | str], asset: AssetParameters | None, state: State
+) -> dict[str, int | str]:
+    """A liquidity pool's facts as people read them: symbols, and amounts in the decimals of what they count."""
+    pool = state.amm_pools.get(pool_id) if isinstance(pool_id := facts.get("pool_id"), int) else None
+    natives = [each.parameters.native_asset_id for each in ([pool] if pool is not None else state.amm_pools.values())]
+    native = state.assets[natives[0]] if natives else None
+    external = state.assets[pool.parameters.pool_id] if pool is not None else None
+    told: dict[str, int | str] = {}
+    for name, value in facts.items():
+        number = int(value) if isinstance(value, int) or value.isdecimal() else None
+        counted = asset if name in _AMM_AMOUNTS else {"native": native, "external": external}.get(name)
+        if name in ("units", "held") or (name == "least" and not facts.keys().isdisjoint(("units", "native"))):
+            counted = native
+        if number is None:
+            told[name] = value
+        elif name == "pool_id" and number in state.assets:
+            told["pool"] = state.assets[number].symbol
+        elif name.endswith("_asset_id") and number in state.assets:
+            told[name.removesuffix("_asset_id")] = state.assets[number].symbol
+        elif name in _DECS.get(reason, ()):
+            told[name] = format_decimal(number, _DEC_DECIMALS)
+        elif name in _AMM_PRICES and native is not None and external is not None:
+            shift = native.decimals - external.decimals
+            told[name] = format_decimal(number * 10 ** max(shift, 0), _DEC_DECIMALS + max(-shift, 0))
+        elif counted is not None and name != "asset_id":
+            told["quantity" if name == "atoms" else name] = format_decimal(number, counted.decimals)
+        else:
+            told[name] = value
+    return told

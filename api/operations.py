@@ -16,6 +16,7 @@ from engine.commands import (
     ConfigureChain,
     ConfigureFees,
     ConfigureMarket,
+    ConfigurePool,
     ConfigureToken,
     FeedQuotes,
     FundInsurance,
@@ -29,6 +30,7 @@ from engine.commands import (
     StopWithdrawals,
     UnstakeAssets,
 )
+from engine.parameters import MAX_DEC
 from ledger.amounts import INT64_MAX
 
 OPERATIONS: dict[str, type] = {
@@ -40,6 +42,7 @@ OPERATIONS: dict[str, type] = {
         ConfigureChain,
         ConfigureFees,
         ConfigureMarket,
+        ConfigurePool,
         ConfigureToken,
         FeedQuotes,
         FundInsurance,
@@ -67,7 +70,7 @@ def operator_command(name: str, arguments: str) -> Command:
         raise bad_request(f"command {name[:40]!r} is none of {', '.join(sorted(OPERATIONS))}")
     try:
         content = msgspec.json.decode(arguments)
-        _require_plain(content)
+        _require_plain(content, MAX_DEC if kind is ConfigurePool else INT64_MAX)
         command: Command = _built(kind, content, name)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise bad_request(f"arguments of {name}: {error}") from None
@@ -79,19 +82,22 @@ def plain_reply(reply: Any) -> Any:
     return msgspec.to_builtins(msgspec.structs.asdict(reply) if isinstance(reply, msgspec.Struct) else reply)
 
 
-def _require_plain(content: Any) -> None:
-    """Integers that the log can hold, and text that people and databases read in one way only.   [T-6, T-7]"""
+def _require_plain(content: Any, most: int) -> None:
+    """Integers that the log can hold, and text that people and databases read in one way only.   [T-6, T-7]
+
+    What counts in 1e-18 may need all 64 bits: the engine has a range for each of a liquidity pool's parameters.
+    """
     if isinstance(content, dict):
         for name, value in content.items():
-            _require_plain(name)
-            _require_plain(value)
+            _require_plain(name, most)
+            _require_plain(value, most)
     elif isinstance(content, list):
         for value in content:
-            _require_plain(value)
+            _require_plain(value, most)
     elif isinstance(content, str):
         if not content.isprintable():
             raise ValueError(f"{content[:40]!a} has characters that cannot be printed")
-    elif isinstance(content, int) and abs(content) > INT64_MAX:
+    elif isinstance(content, int) and not -INT64_MAX <= content <= most:
         raise ValueError(f"{str(content)[:40]} does not fit 64 bits")
 
 

@@ -28,6 +28,7 @@ from api.operations import operator_command
 from engine.commands import (
     AcceptQuote,
     AddKey,
+    AddLiquidity,
     BorrowLend,
     Bracket,
     CancelAllOrders,
@@ -35,16 +36,19 @@ from engine.commands import (
     CancelOrder,
     CancelRfq,
     CancelStrategy,
+    CloseLong,
     Command,
     ConvertDust,
     CreateStrategy,
     LendingSide,
+    OpenLong,
     OpenSubaccount,
     OrderType,
     PlaceOrder,
     PlaceOrders,
     RefreshRfq,
     RegisterBackstop,
+    RemoveLiquidity,
     RequestWithdrawal,
     RevokeKey,
     SelfTrade,
@@ -52,19 +56,23 @@ from engine.commands import (
     SlippageKind,
     SubmitQuote,
     SubmitRfq,
+    SwapAssets,
     TimeInForce,
     Transfer,
     TriggerBy,
     UpdateAccount,
 )
-from engine.parameters import MarketParameters
+from engine.parameters import DEC, MarketParameters, PoolParameters
 from engine.state import State
-from ledger.amounts import AmountError, format_decimal, parse_decimal
+from ledger.amounts import INT64_MAX, AmountError, format_decimal, parse_decimal
 
 Fields = dict[str, str]
 """Wire name → value as it stands in the signed text, `null` left out."""
 
 MAX_ORDER_ID = 2**63 - 1
+MAX_LEVERAGE = 18
+"""Of a leveraged long: what an integer of the log holds in 1e-18."""
+LEVERAGE_DECIMALS = 18
 
 
 def command_of(
@@ -479,6 +487,59 @@ def _register_backstop(fields: Fields, subaccount_id: int, _user_id: int, _state
     return RegisterBackstop(subaccount_id, notional)
 
 
+def _swap_assets(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> SwapAssets:
+    """A swap through one liquidity pool or two.   [X-1, X-2]"""
+    paid, wanted = asset_of(_needed(fields, "fromSymbol"), state), asset_of(_needed(fields, "toSymbol"), state)
+    atoms = _atoms(_needed(fields, "quantity"), paid, state, "quantity")
+    return SwapAssets(subaccount_id, paid, wanted, atoms, _least(fields, "minReceived", wanted, state, 1))
+
+
+def _add_liquidity(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> AddLiquidity:
+    """Both sides, or one of them.   [X-3]"""
+    pool = pool_of(_needed(fields, "symbol"), state)
+    native, external = sides_of(fields.get("nativeQuantity"), fields.get("externalQuantity"), pool, state)
+    units = _least(fields, "minUnits", pool.native_asset_id, state)
+    return AddLiquidity(subaccount_id, pool.pool_id, native, external, units)
+
+
+def _remove_liquidity(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> RemoveLiquidity:
+    """By units, which have the native asset's decimals, or by basis points of all that are held.   [X-4]"""
+    pool = pool_of(_needed(fields, "symbol"), state)
+    if ("units" in fields) == ("basisPoints" in fields):
+        raise bad_request("Must specify exactly one of `units` and `basisPoints`", "INVALID_QUANTITY")
+    return RemoveLiquidity(
+        subaccount_id,
+        pool.pool_id,
+        _atoms(fields["units"], pool.native_asset_id, state, "units") if "units" in fields else 0,
+        _integer(fields["basisPoints"], "basisPoints", 10_000) if "basisPoints" in fields else 0,
+        _least(fields, "minNative", pool.native_asset_id, state),
+        _least(fields, "minExternal", pool.pool_id, state),
+    )
+
+
+def _open_long(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> OpenLong:
+    """A leveraged long of one side of a pool against collateral of the other.   [X-5]"""
+    collateral = asset_of(_needed(fields, "collateralSymbol"), state)
+    custody = asset_of(_needed(fields, "custodySymbol"), state)
+    atoms = _atoms(_needed(fields, "quantity"), collateral, state, "quantity")
+    leverage = leverage_of(_needed(fields, "leverage"))
+    return OpenLong(
+        subaccount_id, collateral, custody, atoms, leverage, _least(fields, "minCustody", custody, state)
+    )
+
+
+def _close_long(fields: Fields, subaccount_id: int, _user_id: int, state: State) -> CloseLong:
+    """A position as a whole; what comes back is in its collateral's asset.   [X-10]"""
+    position_id = order_id_of(_needed(fields, "positionId"))
+    position = state.amm_positions.get(position_id)
+    if position is None:
+        # The engine knows whether this very request closed it before.   [A-11]
+        return CloseLong(subaccount_id, position_id, INT64_MAX if "minReceived" in fields else 0)
+    parameters = state.amm_pools[position.pool_id].parameters
+    returned = parameters.native_asset_id if position.is_native_collateral else parameters.pool_id
+    return CloseLong(subaccount_id, position_id, _least(fields, "minReceived", returned, state))
+
+
 def _open_subaccount(fields: Fields, _subaccount_id: int, user_id: int, _state: State) -> OpenSubaccount:
     return OpenSubaccount(user_id, public_key_of(_needed(fields, "publicKey")))
 
@@ -505,6 +566,11 @@ _BUILDERS: dict[str, Callable[[Fields, int, int, State], Command]] = {
     "operatorExecute": _operate,
     "orderCancel": _cancel_order,
     "orderCancelAll": _cancel_all,
+    "poolLiquidityAdd": _add_liquidity,
+    "poolLiquidityRemove": _remove_liquidity,
+    "poolPositionClose": _close_long,
+    "poolPositionOpen": _open_long,
+    "poolSwapExecute": _swap_assets,
     "quoteAccept": _accept_quote,
     "quoteSubmit": _submit_quote,
     "rfqCancel": _cancel_rfq,
@@ -533,6 +599,41 @@ def asset_of(symbol: str, state: State) -> int:
         if asset.symbol == symbol:
             return asset_id
     raise bad_request(f"Unknown asset {symbol[:40]!r}", "INVALID_ASSET")
+
+
+def pool_of(symbol: str, state: State) -> PoolParameters:
+    """The liquidity pool of that external asset.   [X]"""
+    pool = state.amm_pools.get(asset_of(symbol, state))
+    if pool is None:
+        raise bad_request(f"There is no liquidity pool of {symbol[:40]}", "INVALID_MARKET")
+    return pool.parameters
+
+
+def leverage_of(text: str) -> int:
+    """A leverage in 1e-18; which one a pool gives is the engine's to say.   [X-5]"""
+    try:
+        leverage = parse_decimal(text, LEVERAGE_DECIMALS, limit=MAX_LEVERAGE * DEC)
+    except AmountError as error:
+        raise bad_request(f"leverage: {error}", "MAX_LEVERAGE_REACHED") from None
+    if leverage < DEC:
+        raise bad_request(f"leverage {text[:40]} is less than 1", "MAX_LEVERAGE_REACHED")
+    return leverage
+
+
+def sides_of(native: str | None, external: str | None, pool: PoolParameters, state: State) -> tuple[int, int]:
+    """(native, external) atoms of an addition, of which one may be nothing.   [X-3]"""
+    sides = (
+        _maybe_nothing(native, "nativeQuantity", pool.native_asset_id, state),
+        _maybe_nothing(external, "externalQuantity", pool.pool_id, state),
+    )
+    if sides == (0, 0):
+        raise bad_request("Must specify at least one of `nativeQuantity` and `externalQuantity`", "INVALID_QUANTITY")
+    return sides
+
+
+def amount_of(text: str, asset_id: int, state: State, name: str) -> int:
+    """An amount of an asset above zero, in atoms.   [A-3]"""
+    return _atoms(text, asset_id, state, name)
 
 
 def chain_of(name: str, state: State) -> int:
@@ -651,6 +752,17 @@ def _atoms(text: str, asset_id: int, state: State, name: str, *, step: bool = Fa
         smallest = format_decimal(asset.step_atoms, asset.decimals)
         raise bad_request(f"{name} {text[:40]} is not a multiple of {smallest} {asset.symbol}", "INVALID_QUANTITY")
     return atoms
+
+
+def _least(fields: Fields, name: str, asset_id: int, state: State, default: int = 0) -> int:
+    """A limit on what must come out at least; any amount will do when it is left out."""
+    return _maybe_nothing(fields[name], name, asset_id, state) if name in fields else default
+
+
+def _maybe_nothing(text: str | None, name: str, asset_id: int, state: State) -> int:
+    """An amount in atoms; 0 when it is left out or written as nothing."""
+    digits = "0" if text is None else text.replace(".", "", 1)
+    return _atoms(str(text), asset_id, state, name) if digits.strip("0") or not digits else 0
 
 
 def _refuse_decimal(

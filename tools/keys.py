@@ -75,6 +75,17 @@ ROUTES = {
     "liquidityQueryAll": ("GET", "/satchel/v1/liquidity"),
     "operatorExecute": ("POST", "/satchel/v1/operator"),
     "orderPreview": ("POST", "/satchel/v1/orders/preview"),
+    "poolCloseQuery": ("GET", "/satchel/v1/pools/quote/close"),
+    "poolLiquidityAdd": ("POST", "/satchel/v1/pools/liquidity"),
+    "poolLiquidityHistoryQueryAll": ("GET", "/satchel/v1/history/pools/liquidity"),
+    "poolLiquidityQueryAll": ("GET", "/satchel/v1/pools/liquidity"),
+    "poolLiquidityRemove": ("DELETE", "/satchel/v1/pools/liquidity"),
+    "poolPositionClose": ("DELETE", "/satchel/v1/pools/positions"),
+    "poolPositionHistoryQueryAll": ("GET", "/satchel/v1/history/pools/positions"),
+    "poolPositionOpen": ("POST", "/satchel/v1/pools/positions"),
+    "poolPositionQueryAll": ("GET", "/satchel/v1/pools/positions"),
+    "poolSwapExecute": ("POST", "/satchel/v1/pools/swap"),
+    "poolSwapHistoryQueryAll": ("GET", "/satchel/v1/history/pools/swaps"),
     "statementQuery": ("GET", "/satchel/v1/statement"),
     "subaccountOpen": ("POST", "/satchel/v1/subaccounts"),
     "subaccountQueryAll": ("GET", "/satchel/v1/subaccounts"),
@@ -88,7 +99,7 @@ NUMBERED = frozenset({"proofQuery", "receiptQuery"})
 
 INTEGER_FIELDS = frozenset(
     {"subaccountId", "toSubaccountId", "clientId", "clientStrategyId", "duration", "interval", "limit", "offset"}
-    | {"from", "to"}
+    | {"from", "to", "basisPoints"}
 )
 
 

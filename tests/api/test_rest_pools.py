@@ -1,0 +1,267 @@
+"""Liquidity pools over HTTP: pools, quotes, swaps, liquidity, leveraged longs, histories.   [X-1 … X-13, W-7]"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.edge import Reply, Trader, Venue, request, venue
+
+HOUR_MS = 3_600_000
+POOLS = "/satchel/v1/pools"
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Venue]:
+    """A devnet in the first minute of an hour, its clock standing."""
+    async with venue(tmp_path) as node:
+        await dev(node, "clock", {"mode": "manual"})
+        now = (await dev(node, "clock", {"advanceMs": 0}))["now"]
+        await dev(node, "clock", {"advanceMs": HOUR_MS - now % HOUR_MS + 60_000})
+        await dev(node, "prices", {"USDC": "1", "SOL": "100", "ROWAN": "1"})
+        yield node
+
+
+async def dev(running: Venue, route: str, body: dict[str, Any]) -> Any:
+    reply = await request(running.http, "POST", f"/dev/v1/{route}", data=json.dumps(body))
+    assert reply.status == 200, reply
+    return reply.json
+
+
+async def ask(trader: Trader, path: str, instruction: str, **query: Any) -> Any:
+    reply = await trader.send("GET", path, instruction, query)
+    assert reply.status == 200, reply
+    return reply.json
+
+
+async def look(running: Venue, path: str) -> Any:
+    reply = await running.get(path)
+    assert reply.status == 200, reply
+    return reply.json
+
+
+async def provide(trader: Trader, symbol: str, native: str, external: str, **more: str) -> Reply:
+    body = {"symbol": symbol, "nativeQuantity": native, "externalQuantity": external, **more}
+    return await trader.send("POST", f"{POOLS}/liquidity", "poolLiquidityAdd", body)
+
+
+async def swap(trader: Trader, paid: str, wanted: str, quantity: str, **more: str) -> Reply:
+    body = {"fromSymbol": paid, "toSymbol": wanted, "quantity": quantity, **more}
+    return await trader.send("POST", f"{POOLS}/swap", "poolSwapExecute", body)
+
+
+async def open_long(trader: Trader, collateral: str, custody: str, quantity: str, leverage: str, **more: str) -> Reply:
+    body = {"collateralSymbol": collateral, "custodySymbol": custody, "quantity": quantity, "leverage": leverage}
+    return await trader.send("POST", f"{POOLS}/positions", "poolPositionOpen", body | more)
+
+
+async def close_long(trader: Trader, position_id: str, **more: str) -> Reply:
+    body = {"positionId": position_id, **more}
+    return await trader.send("DELETE", f"{POOLS}/positions", "poolPositionClose", body)
+
+
+async def balances(trader: Trader) -> dict[str, Decimal]:
+    rows = await ask(trader, "/api/v1/capital", "balanceQuery")
+    return {symbol: Decimal(row["available"]) for symbol, row in rows.items()}
+
+
+@pytest.fixture
+async def deep(running: Venue) -> Trader:
+    """Whoever provides a million of ROWAN and USDC, and 500,000 ROWAN against 5,000 SOL."""
+    provider = await running.trader(ROWAN="2000000", USDC="1000000", SOL="10000")
+    assert (await provide(provider, "USDC", "1000000", "1000000")).status == 200
+    assert (await provide(provider, "SOL", "500000", "5000")).status == 200
+    return provider
+
+
+async def test_the_first_provider_gets_a_unit_for_each_native_atom(running: Venue) -> None:
+    """X-3"""
+    empty = await look(running, f"{POOLS}/pool?symbol=USDC")
+    alice = await running.trader(ROWAN="1000", USDC="500")
+
+    added = await provide(alice, "USDC", "1000", "500")
+    (held,) = await ask(alice, f"{POOLS}/liquidity", "poolLiquidityQueryAll")
+    pool = await look(running, f"{POOLS}/pool?symbol=USDC")
+
+    assert (empty["units"], empty["price"], empty["native"]["depth"]) == ("0", "0", "0")
+    assert added.json == {
+        "symbol": "USDC", "nativeQuantity": "1000", "externalQuantity": "500", "units": "1000", "unitsAfter": "1000"
+    }
+    assert (pool["units"], pool["price"], pool["inversePrice"], pool["providers"]) == ("1000", "0.5", "2", 1)
+    assert (pool["native"]["balance"], pool["external"]["balance"]) == ("1000", "500")
+    assert (held["share"], held["nativeQuantity"], held["externalQuantity"]) == ("1", "1000", "500")
+    assert await balances(alice) == {}
+
+
+async def test_a_swap_gives_what_its_quote_said(running: Venue, deep: Trader) -> None:
+    """X-1: 1,000 USDC into a million to a million; the fee is 0.3 % of what comes out."""
+    bob = await running.trader(USDC="1000")
+    quote = await look(running, f"{POOLS}/quote/swap?fromSymbol=USDC&toSymbol=ROWAN&quantity=1000")
+
+    swapped = await swap(bob, "USDC", "ROWAN", "1000", minReceived=quote["received"])
+    pool = await look(running, f"{POOLS}/pool?symbol=USDC")
+
+    gross = Decimal(1_000_000) * 1_000 / 1_001_000
+    (hop,) = quote["hops"]
+    assert swapped.json["received"] == quote["received"] == hop["received"]
+    assert abs(Decimal(quote["received"]) - gross * Decimal("0.997")) < Decimal("0.00001")
+    assert abs(Decimal(hop["fee"]) - gross * Decimal("0.003")) < Decimal("0.00001")
+    assert abs(Decimal(quote["priceImpact"]) - Decimal(1) / 1_001) < Decimal("1e-6")
+    assert (await balances(bob))["ROWAN"] == Decimal(quote["received"])
+    assert Decimal(pool["native"]["balance"]) == 1_000_000 - Decimal(quote["received"])
+    assert pool["external"]["balance"] == "1001000"
+
+
+async def test_a_swap_from_token_to_token_goes_through_both_pools(running: Venue, deep: Trader) -> None:
+    """X-2: each hop has its own pool, fee and impact."""
+    bob = await running.trader(USDC="1000")
+    quote = await look(running, f"{POOLS}/quote/swap?fromSymbol=USDC&toSymbol=SOL&quantity=1000")
+
+    swapped = await swap(bob, "USDC", "SOL", "1000")
+    own = await ask(bob, "/satchel/v1/history/pools/swaps", "poolSwapHistoryQueryAll", sortDirection="Asc")
+    public = await look(running, f"{POOLS}/swaps?symbol=SOL")
+
+    first, second = quote["hops"]
+    assert [hop["symbol"] for hop in quote["hops"]] == ["USDC", "SOL"]
+    assert first["received"] == second["paid"] and first["receivedSymbol"] == second["paidSymbol"] == "ROWAN"
+    assert swapped.json["received"] == second["received"] == quote["received"]
+    assert [(row["symbol"], row["hop"], row["paid"], row["received"], row["fee"]) for row in own] == [
+        (hop["symbol"], place, hop["paid"], hop["received"], hop["fee"])
+        for place, hop in enumerate(quote["hops"], 1)
+    ]
+    assert [row["received"] for row in public] == [second["received"]]
+    assert "subaccountId" not in public[0]
+    assert (await balances(bob)).keys() == {"SOL"}
+
+
+async def test_slippage_limits_refuse_and_say_both_numbers(running: Venue, deep: Trader) -> None:
+    """X-1, X-3 … X-5, X-10, W-4: one atom too much asked for is refused everywhere; nothing changes."""
+    bob = await running.trader(USDC="5000", ROWAN="5000")
+    before = await look(running, f"{POOLS}")
+    fees = {"USDC": Decimal("0.000001"), "ROWAN": Decimal("0.000000001")}
+    quote = await look(running, f"{POOLS}/quote/swap?fromSymbol=USDC&toSymbol=ROWAN&quantity=100")
+    more = str(Decimal(quote["received"]) + fees["ROWAN"])
+    refused = await swap(bob, "USDC", "ROWAN", "100", minReceived=more)
+    assert refused.status == 400 and refused.json["code"] == "PRECONDITION_FAILED"
+    assert quote["received"] in refused.json["message"] and more in refused.json["message"], refused
+
+    quote = await look(running, f"{POOLS}/quote/add?symbol=USDC&nativeQuantity=100")
+    more = str(Decimal(quote["units"]) + fees["ROWAN"])
+    refused = await provide(bob, "USDC", "100", "0", minUnits=more)
+    assert refused.status == 400 and quote["units"] in refused.json["message"] and more in refused.json["message"]
+
+    quote = await look(
+        running, f"{POOLS}/quote/open?collateralSymbol=USDC&custodySymbol=ROWAN&quantity=100&leverage=3"
+    )
+    more = str(Decimal(quote["custody"]) + fees["ROWAN"])
+    refused = await open_long(bob, "USDC", "ROWAN", "100", "3", minCustody=more)
+    assert refused.status == 400 and quote["custody"] in refused.json["message"] and more in refused.json["message"]
+    assert await look(running, f"{POOLS}") == before
+
+    body = {"symbol": "USDC", "units": "1000", "minNative": "1000.000000001"}
+    refused = await deep.send("DELETE", f"{POOLS}/liquidity", "poolLiquidityRemove", body)
+    assert refused.status == 400 and "1000.000000001" in refused.json["message"], refused
+    assert await look(running, f"{POOLS}") == before
+
+
+async def test_an_addition_of_one_side_says_how_much_counts_as_swapped(running: Venue, deep: Trader) -> None:
+    """X-3"""
+    bob = await running.trader(USDC="10000")
+    quote = await look(running, f"{POOLS}/quote/add?symbol=USDC&externalQuantity=10000")
+    added = await provide(bob, "USDC", "0", "10000")
+    (held,) = await ask(bob, f"{POOLS}/liquidity", "poolLiquidityQueryAll")
+
+    assert added.json["units"] == quote["units"] == held["units"]
+    assert quote["swappedSymbol"] == "USDC" and 4_900 < Decimal(quote["swapped"]) < 5_100
+    assert held["share"] == quote["share"] and held["externalAdded"] == "10000" and held["nativeAdded"] == "0"
+
+
+async def test_a_provider_takes_out_by_units_or_basis_points(running: Venue, deep: Trader) -> None:
+    """X-4"""
+    quote = await look(running, f"{POOLS}/quote/remove?symbol=USDC&units=1000")
+    body: dict[str, Any] = {"symbol": "USDC", "units": "1000"}
+    some = await deep.send("DELETE", f"{POOLS}/liquidity", "poolLiquidityRemove", body)
+    body = {"symbol": "USDC", "basisPoints": 5_000, "minNative": "499500", "minExternal": "499500"}
+    half = await deep.send("DELETE", f"{POOLS}/liquidity", "poolLiquidityRemove", body)
+    both = await deep.send("DELETE", f"{POOLS}/liquidity", "poolLiquidityRemove", body | {"units": "1"})
+    too_many = await deep.send(
+        "DELETE", f"{POOLS}/liquidity", "poolLiquidityRemove", {"symbol": "USDC", "units": "999999"}
+    )
+    own = await ask(deep, "/satchel/v1/history/pools/liquidity", "poolLiquidityHistoryQueryAll", symbol="USDC")
+    public = await look(running, f"{POOLS}/moves?symbol=USDC&sortDirection=Asc")
+
+    assert (some.json["nativeQuantity"], some.json["units"]) == ("-1000", "-1000")
+    assert (quote["nativeQuantity"], quote["externalQuantity"]) == ("1000", "1000")
+    assert (half.json["externalQuantity"], half.json["unitsAfter"]) == ("-499500", "499500")
+    assert both.status == 400 and "exactly one" in both.json["message"]
+    assert too_many.status == 400 and too_many.json["code"] == "INVALID_QUANTITY"
+    assert "999999" in too_many.json["message"] and "499500" in too_many.json["message"], too_many
+    assert [row["unitsAfter"] for row in own] == ["499500", "999000", "1000000"]
+    assert [row["units"] for row in public] == ["1000000", "-1000", "-499500"] and "unitsAfter" not in public[0]
+
+
+async def test_providers_earn_the_fees(running: Venue, deep: Trader) -> None:
+    """X-1: what a swap leaves in the pool is its providers', by units."""
+    bob = await running.trader(USDC="1000")
+    swapped = await swap(bob, "USDC", "ROWAN", "1000")
+    rows = await ask(deep, f"{POOLS}/liquidity", "poolLiquidityQueryAll")
+    of_usdc = next(row for row in rows if row["symbol"] == "USDC")
+
+    assert abs(Decimal(of_usdc["nativeFees"]) - Decimal(swapped.json["fee"])) <= Decimal("0.001")
+    assert of_usdc["externalFees"] == "0" and of_usdc["externalQuantity"] == "1001000"
+
+
+async def test_a_long_is_opened_as_quoted_shown_and_closed(running: Venue, deep: Trader) -> None:
+    """X-5, X-6, X-10"""
+    bob = await running.trader(USDC="1000")
+    quote = await look(
+        running, f"{POOLS}/quote/open?collateralSymbol=USDC&custodySymbol=ROWAN&quantity=1000&leverage=5"
+    )
+    opened = await open_long(bob, "USDC", "ROWAN", "1000", "5", minCustody=quote["custody"])
+    assert opened.status == 200, opened
+    (shown,) = await ask(bob, f"{POOLS}/positions", "poolPositionQueryAll")
+    closing = await ask(bob, f"{POOLS}/quote/close", "poolCloseQuery", positionId=opened.json["positionId"])
+    pool = await look(running, f"{POOLS}/pool?symbol=USDC")
+
+    assert (quote["size"], quote["owed"], opened.json["owed"]) == ("5000", "4000", "4000")
+    assert opened.json["custody"] == quote["custody"] == shown["custody"] == pool["native"]["custody"]
+    assert opened.json["fee"] == quote["fee"] and opened.json["leverage"] == "5"
+    assert pool["external"]["owed"] == "4000" and pool["positions"] == 1
+    assert shown["health"] == quote["health"] and shown["liquidationRatio"] == quote["liquidationRatio"]
+    assert Decimal("1.2") < Decimal(shown["health"]) < Decimal("1.25")
+    assert Decimal("0.88") < Decimal(shown["liquidationRatio"]) < Decimal("0.92")
+    assert shown["estimatedProceeds"] == closing["returned"]
+    assert Decimal(shown["estimatedPnl"]) == Decimal(closing["returned"]) - 1_000
+
+    too_much = str(Decimal(closing["returned"]) + Decimal("0.000001"))
+    refused = await close_long(bob, opened.json["positionId"], minReceived=too_much)
+    closed = await close_long(bob, opened.json["positionId"], minReceived=closing["returned"])
+    gone = await close_long(bob, opened.json["positionId"])
+    (row,) = await ask(bob, "/satchel/v1/history/pools/positions", "poolPositionHistoryQueryAll")
+
+    assert refused.status == 400 and too_much in refused.json["message"]
+    assert closed.json["returned"] == closing["returned"] and closed.json["forced"] is False
+    assert (await balances(bob))["USDC"] == Decimal(closed.json["returned"])
+    assert gone.status == 404
+    assert row["state"] == "Closed" and row["opened"] == opened.json and row["closed"] == closed.json
+    assert await ask(bob, f"{POOLS}/positions", "poolPositionQueryAll") == []
+
+
+async def test_a_repeated_close_gets_the_first_answer(running: Venue, deep: Trader) -> None:
+    """A-11: who did not hear the answer asks again, though the position is gone."""
+    bob = await running.trader(USDC="1000")
+    opened = await open_long(bob, "USDC", "ROWAN", "1000", "2")
+    fields = {"positionId": opened.json["positionId"], "minReceived": "900"}
+    headers = bob.headers("poolPositionClose", fields)
+
+    first, again = [
+        await request(running.http, "DELETE", f"{POOLS}/positions", headers=headers, data=json.dumps(fields))
+        for _ in range(2)
+    ]
+
+    assert first.status == again.status == 200 and first.json == again.json
