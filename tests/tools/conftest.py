@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
+from tests.fixtures.commands import Commands, Ran
 from tests.tools.sample import write_log
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Ran(NamedTuple):
-    """What a command said and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 Satchel = Callable[..., Ran]
@@ -49,15 +35,13 @@ def log(kept_log: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def satchel() -> Satchel:
+def satchel() -> Iterator[Satchel]:
     """Run `satchel …` in a process of its own, from the project's folder or `cwd`, with nothing in the environment."""
+    with ExitStack() as stack:
+        commands = Commands()
+        stack.callback(commands.stop)
 
-    def run(*arguments: object, cwd: Path = ROOT, **environment: str) -> Ran:
-        variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": "/nonexistent", **environment}
-        command = [sys.executable, "-m", "tools.cli", *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=110
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        def run(*arguments: object, cwd: Path = ROOT, **environment: str) -> Ran:
+            return commands.run([str(argument) for argument in arguments], cwd, environment)
 
-    return run
+        yield run
