@@ -268,7 +268,10 @@ def _amm_facts(
     for name, value in facts.items():
         number = int(value) if isinstance(value, int) or value.isdecimal() else None
         counted = asset if name in _AMM_AMOUNTS else {"native": native, "external": external}.get(name)
-        if name in ("units", "held") or (name == "least" and not facts.keys().isdisjoint(("units", "native"))):
+        if name in ("units", "held") or (
+            name in ("least", "maximum") and not facts.keys().isdisjoint(("units", "native"))
+        ):
+            # Units have the native asset's decimals.
             counted = native
         if number is None:
             told[name] = value

@@ -90,7 +90,10 @@ def open_long(state: State, command: OpenLong, outcome: Outcome) -> LongOpened:
         state, command.collateral_asset_id, command.custody_asset_id, command.atoms, command.leverage, outcome.at_us
     )
     if quote.custody < command.min_custody:
-        raise Rejection(RejectReason.MIN_RECEIVED, received=quote.custody, least=command.min_custody)
+        raise Rejection(
+            RejectReason.MIN_RECEIVED, asset_id=command.custody_asset_id, received=quote.custody,
+            least=command.min_custody,
+        )  # fmt: skip
     number = command.subaccount_id
     pools.require_payment(
         state, state.subaccounts[number], outcome.at_us, {command.collateral_asset_id: command.atoms}
@@ -134,8 +137,10 @@ def close_long(state: State, command: CloseLong, outcome: Outcome) -> LongClosed
         raise Rejection(RejectReason.POOL_CLOSED, pool_id=position.pool_id, state=pool.parameters.state.name)
     close = _plan_close(pool, position, outcome.at_us, 0)
     if close.repayment.returned < command.min_received:
-        received = close.repayment.returned
-        raise Rejection(RejectReason.MIN_RECEIVED, received=received, least=command.min_received)
+        received, asset_id = close.repayment.returned, _asset_ids(pool, position.is_native_collateral)[0]
+        raise Rejection(
+            RejectReason.MIN_RECEIVED, asset_id=asset_id, received=received, least=command.min_received
+        )
 
     # From here the command succeeds.
     pools.note_price(pool, outcome.at_us)
@@ -208,7 +213,10 @@ def quote_open(
     parameters = pool.parameters
     pool_id, is_native = parameters.pool_id, collateral_asset_id == parameters.native_asset_id
     if not 0 < atoms <= parameters.max_atoms:
-        raise Rejection(RejectReason.POOL_AMOUNT, pool_id=pool_id, atoms=atoms, maximum=parameters.max_atoms)
+        raise Rejection(
+            RejectReason.POOL_AMOUNT, pool_id=pool_id, asset_id=collateral_asset_id, atoms=atoms,
+            maximum=parameters.max_atoms,
+        )  # fmt: skip
     if not DEC <= leverage <= parameters.leverage_max:
         raise Rejection(
             RejectReason.POOL_LEVERAGE, pool_id=pool_id, leverage=str(leverage), least=DEC, most=parameters.leverage_max
@@ -228,15 +236,23 @@ def quote_open(
     size, owed = formulas.loan_for(atoms, leverage)
     balance, other_balance = _balances(pool, is_native)
     if size > balance:
-        raise Rejection(RejectReason.POOL_DEPTH, pool_id=pool_id, asked=size, balance=balance)
+        raise Rejection(
+            RejectReason.POOL_DEPTH, pool_id=pool_id, asset_id=collateral_asset_id, asked=size, balance=balance
+        )
     minimum = formulas.minimum_interest(parameters.rate_min, owed)
     if not minimum or not _quote(pool, is_native, minimum).received:
-        raise Rejection(RejectReason.BORROW_TOO_LOW, pool_id=pool_id, borrowed=owed, interest=minimum)
+        raise Rejection(
+            RejectReason.BORROW_TOO_LOW, pool_id=pool_id, asset_id=collateral_asset_id, borrowed=owed, interest=minimum
+        )
     custody, fee = _quote(pool, is_native, size)
     if custody >= other_balance:
-        raise Rejection(RejectReason.CUSTODY_DEPTH, pool_id=pool_id, asked=custody, balance=other_balance)
+        raise Rejection(
+            RejectReason.CUSTODY_DEPTH, pool_id=pool_id, asset_id=custody_asset_id, asked=custody, balance=other_balance
+        )
     if not custody:
-        raise Rejection(RejectReason.POOL_AMOUNT, pool_id=pool_id, atoms=atoms, received=0)
+        raise Rejection(
+            RejectReason.POOL_AMOUNT, pool_id=pool_id, asset_id=collateral_asset_id, atoms=atoms, received=0
+        )
     _require_lendable(pool, is_native, owed, atoms)
     before, after = _open_prices(pool, is_native, size, custody)
     mean = pools.mean_price(pool, at_us)
@@ -334,9 +350,15 @@ def _plan_close(pool: AmmPool, position: AmmPosition, at_us: int, fund_share: in
     proceeds = formulas.swap(into, out, custody, parameters.fee_rate, parameters.running_rate, is_native)
     balance = _balances(pool, is_native)[0]
     if not proceeds.received:
-        raise Rejection(RejectReason.POOL_AMOUNT, pool_id=position.pool_id, atoms=custody, received=0)
+        custody_id = _asset_ids(pool, not is_native)[0]
+        raise Rejection(
+            RejectReason.POOL_AMOUNT, pool_id=position.pool_id, asset_id=custody_id, atoms=custody, received=0
+        )
     if proceeds.received >= balance:
-        raise Rejection(RejectReason.POOL_DEPTH, pool_id=position.pool_id, asked=proceeds.received, balance=balance)
+        raise Rejection(
+            RejectReason.POOL_DEPTH, pool_id=position.pool_id, asset_id=_asset_ids(pool, is_native)[0],
+            asked=proceeds.received, balance=balance,
+        )  # fmt: skip
     repayment = formulas.repayment(proceeds.received, position.owed, unpaid)
     return Close(charge, proceeds, repayment, formulas.fund_share(repayment.returned, fund_share))
 
@@ -403,12 +425,16 @@ def _require_lendable(pool: AmmPool, is_native: bool, owed: int, collateral: int
     total = owed + (pool.native_owed if is_native else pool.external_owed)
     most = mul_div_down(depth, parameters.lent_max, DEC)
     if parameters.lent_max and total > most:
-        raise Rejection(RejectReason.POOL_LENT_LIMIT, pool_id=parameters.pool_id, lent=total, most=most)
+        asset_id = _asset_ids(pool, is_native)[0]
+        raise Rejection(
+            RejectReason.POOL_LENT_LIMIT, pool_id=parameters.pool_id, asset_id=asset_id, lent=total, most=most
+        )
     side = depth + owed + collateral + (pool.native_custody if is_native else pool.external_custody)
     if side > parameters.max_atoms:
         raise Rejection(
-            RejectReason.POOL_LIMIT, pool_id=parameters.pool_id, atoms=str(side), maximum=parameters.max_atoms
-        )
+            RejectReason.POOL_LIMIT, pool_id=parameters.pool_id, asset_id=_asset_ids(pool, is_native)[0],
+            atoms=str(side), maximum=parameters.max_atoms,
+        )  # fmt: skip
 
 
 def _open_prices(pool: AmmPool, is_native: bool, size: int, custody: int) -> tuple[int, int]:

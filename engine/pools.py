@@ -137,8 +137,11 @@ def remove(state: State, command: RemoveLiquidity, outcome: Outcome) -> Liquidit
     assert holder is not None
     taken = _removal(pool, held, by_units, basis_points)
     burned = held - taken.units_left
-    for paid, least in ((taken.native, command.min_native_atoms), (taken.external, command.min_external_atoms)):
-        require(paid >= least, RejectReason.MIN_RECEIVED, received=paid, least=least)
+    sides = ((True, taken.native, command.min_native_atoms), (False, taken.external, command.min_external_atoms))
+    for is_native, paid, least in sides:
+        require(
+            paid >= least, RejectReason.MIN_RECEIVED, asset_id=_side(pool, is_native), received=paid, least=least
+        )
     _require_removal(pool, taken, burned)
     subaccount = state.subaccounts[number]
     if pool.parameters.collateral_weight and subaccount.margined:
@@ -182,7 +185,9 @@ def swap(state: State, command: SwapAssets, outcome: Outcome) -> PoolSwapped:
     hops = _hops(state, from_id, to_id, paid)
     received = hops[-1][3]
     if received < command.min_received:
-        raise Rejection(RejectReason.MIN_RECEIVED, received=received, least=command.min_received)
+        raise Rejection(
+            RejectReason.MIN_RECEIVED, asset_id=to_id, received=received, least=command.min_received
+        )
     subaccount = state.subaccounts[command.subaccount_id]
     require_payment(state, subaccount, outcome.at_us, {from_id: paid, to_id: -received})
 
@@ -241,16 +246,20 @@ def quote_add(state: State, pool_id: int, native_atoms: int, external_atoms: int
     """The units that this liquidity would give now. Raises Rejection.   [X-3]"""
     pool = open_pool(state, pool_id)
     parameters = pool.parameters
-    for field, atoms in (("native", native_atoms), ("external", external_atoms)):
+    for is_native, atoms in ((True, native_atoms), (False, external_atoms)):
         if not 0 <= atoms <= parameters.max_atoms:
-            raise Rejection(RejectReason.POOL_AMOUNT, field=field, atoms=atoms, maximum=parameters.max_atoms)
+            asset_id = _side(pool, is_native)
+            raise Rejection(
+                RejectReason.POOL_AMOUNT, pool_id=pool_id, asset_id=asset_id, atoms=atoms, maximum=parameters.max_atoms
+            )
     native_depth, external_depth = depths(pool)
     is_first = not pool.units
     if is_first:
         if native_atoms < parameters.min_native or not external_atoms:
             raise Rejection(
-                RejectReason.POOL_AMOUNT, native=native_atoms, least=parameters.min_native, external=external_atoms
-            )
+                RejectReason.POOL_AMOUNT, pool_id=pool_id, native=native_atoms, least=parameters.min_native,
+                external=external_atoms,
+            )  # fmt: skip
     elif not native_depth or not external_depth:
         # The original gives all of the pool to whoever fills its empty side.   [X-15]
         raise Rejection(RejectReason.EMPTY_POOL, pool_id=pool_id, native=native_depth, external=external_depth)
@@ -259,7 +268,9 @@ def quote_add(state: State, pool_id: int, native_atoms: int, external_atoms: int
         fee_for(parameters, True), fee_for(parameters, False), parameters.running_rate,
     )  # fmt: skip
     if units is None or not units.minted:
-        raise Rejection(RejectReason.POOL_AMOUNT, native=native_atoms, external=external_atoms, units=0)
+        raise Rejection(
+            RejectReason.POOL_AMOUNT, pool_id=pool_id, native=native_atoms, external=external_atoms, units=0
+        )
     _require_room(pool, native_atoms, external_atoms, units.minted)
     return units
 
@@ -502,7 +513,10 @@ def _hop(pool: AmmPool, is_native_paid: bool, paid: int) -> _Step:
     if parameters.state not in _OPEN_STATES:
         raise Rejection(RejectReason.POOL_CLOSED, pool_id=pool_id, state=parameters.state.name)
     if not 0 < paid <= parameters.max_atoms:
-        raise Rejection(RejectReason.POOL_AMOUNT, pool_id=pool_id, atoms=paid, maximum=parameters.max_atoms)
+        raise Rejection(
+            RejectReason.POOL_AMOUNT, pool_id=pool_id, asset_id=_side(pool, is_native_paid), atoms=paid,
+            maximum=parameters.max_atoms,
+        )  # fmt: skip
     native, external = pool.native_balance + pool.native_owed, pool.external_balance + pool.external_owed
     into, out, balance = (
         (native, external, pool.external_balance) if is_native_paid else (external, native, pool.native_balance)
@@ -512,11 +526,21 @@ def _hop(pool: AmmPool, is_native_paid: bool, paid: int) -> _Step:
     fee_rate = parameters.fee_rate if parameters.is_margined else fee_for(parameters, is_native_paid)
     received, fee = formulas.swap(into, out, paid, fee_rate, parameters.running_rate, not is_native_paid)
     if received >= balance:
-        raise Rejection(RejectReason.POOL_DEPTH, pool_id=pool_id, asked=received, balance=balance)
+        asset_id = _side(pool, not is_native_paid)
+        raise Rejection(
+            RejectReason.POOL_DEPTH, pool_id=pool_id, asset_id=asset_id, asked=received, balance=balance
+        )
     side = into + (pool.native_custody if is_native_paid else pool.external_custody)
     if side + paid > parameters.max_atoms:
-        raise Rejection(RejectReason.POOL_LIMIT, pool_id=pool_id, atoms=side + paid, maximum=parameters.max_atoms)
+        raise Rejection(
+            RejectReason.POOL_LIMIT, pool_id=pool_id, asset_id=_side(pool, is_native_paid), atoms=str(side + paid),
+            maximum=parameters.max_atoms,
+        )  # fmt: skip
     return pool, is_native_paid, paid, received, fee
+
+
+def _side(pool: AmmPool, is_native: bool) -> AssetId:
+    return pool.parameters.native_asset_id if is_native else pool.parameters.pool_id
 
 
 def _removal(pool: AmmPool, held: int, units: int, basis_points: int) -> Withdrawal:
@@ -569,9 +593,13 @@ def _give_out(
 
 def _require_removal(pool: AmmPool, taken: Withdrawal, burned: int) -> None:
     pool_id = pool.parameters.pool_id
-    for asked, balance in ((taken.native, pool.native_balance), (taken.external, pool.external_balance)):
+    sides = ((True, taken.native, pool.native_balance), (False, taken.external, pool.external_balance))
+    for is_native, asked, balance in sides:
         if asked > balance:
-            raise Rejection(RejectReason.POOL_DEPTH, pool_id=pool_id, asked=asked, balance=balance)
+            asset_id = _side(pool, is_native)
+            raise Rejection(
+                RejectReason.POOL_DEPTH, pool_id=pool_id, asset_id=asset_id, asked=asked, balance=balance
+            )
     if not taken.native and not taken.external:
         raise Rejection(RejectReason.POOL_AMOUNT, pool_id=pool_id, units=burned, received=0)
     native, external = pool.native_balance - taken.native, pool.external_balance - taken.external
@@ -588,14 +616,19 @@ def _require_removal(pool: AmmPool, taken: Withdrawal, burned: int) -> None:
 
 def _require_room(pool: AmmPool, native: int, external: int, units: int) -> None:
     most, (native_depth, external_depth) = pool.parameters.max_atoms, depths(pool)
-    for atoms in (
-        native_depth + pool.native_custody + native, external_depth + pool.external_custody + external,
-        pool.units + units,
-    ):  # fmt: skip
+    pool_id = pool.parameters.pool_id
+    sides = (
+        (True, native_depth + pool.native_custody + native),
+        (False, external_depth + pool.external_custody + external),
+    )
+    for is_native, atoms in sides:
         if atoms > most:
+            asset_id = _side(pool, is_native)
             raise Rejection(
-                RejectReason.POOL_LIMIT, pool_id=pool.parameters.pool_id, atoms=str(atoms), maximum=most
+                RejectReason.POOL_LIMIT, pool_id=pool_id, asset_id=asset_id, atoms=str(atoms), maximum=most
             )
+    if pool.units + units > most:
+        raise Rejection(RejectReason.POOL_LIMIT, pool_id=pool_id, units=str(pool.units + units), maximum=most)
 
 
 def _require_not_halted(pool: AmmPool) -> None:
