@@ -160,6 +160,8 @@ def accounts(state: State) -> Iterator[tuple[int, int, list[int], str]]:
                 amounts += _amm_amounts(state, number, pool_id)
         else:
             amounts += no_liquidity
+        if state.has_pool_collateral and number in providers and number not in state.liquidations:
+            collateral += margin.pool_collateral_usd(state, number, at_us)
         if is_plain:
             # Nothing is owed or promised: no margin is asked for, and what `margin.sums` would say is known already.
             amounts += (collateral, 0, collateral + earned, 0)

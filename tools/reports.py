@@ -15,6 +15,7 @@ from ledger import balances, schema, shares
 from ledger.amounts import format_decimal
 from ledger.balances import PERPETUAL_SUFFIX, STATEMENT_KINDS, Asset, NoSuchBlock
 from ledger.chart import (
+    CHART,
     AccountId,
     AccountKind,
     AssetId,
@@ -23,9 +24,11 @@ from ledger.chart import (
     asset_symbol,
     contracts,
     cost,
+    is_of_amm,
     is_of_market,
     kind_of,
     market_of,
+    pool_of,
     underlying,
 )
 from ledger.decoding import EncodingError, decode_header
@@ -316,12 +319,15 @@ def _kind_name(kind: int) -> str:
 
 
 def _kept_as(account: AccountId) -> str:
-    """How a statement calls one of a subaccount's accounts: by its kind.
+    """How a statement calls one of a subaccount's accounts: as the chart does, or else by its kind.
 
     The ledger's available account is all that the subaccount holds, what its open orders lock included: `held`.
     """
     kind = AccountKind(kind_of(account))
-    return "held" if kind == AccountKind.AVAILABLE else kind.name.lower()
+    if kind == AccountKind.AVAILABLE:
+        return "held"
+    name = CHART[kind].name
+    return name.removeprefix("subaccount/{}/") if name.startswith("subaccount/{}/") else kind.name.lower()
 
 
 def _symbol(listed: Mapping[AssetId, Asset], asset: AssetId) -> str:
@@ -428,6 +434,7 @@ def _verify_receipt(file: Path, public_key: str | None, listed: Mapping[AssetId,
     for account, asset, atoms in [*facts.postings, *rows]:
         side = "debit " if atoms > 0 else "credit"
         name = f"market/{market_of(asset)}" if is_of_market(asset) else str(underlying(asset))
+        name = f"pool/{pool_of(asset)}" if is_of_amm(asset) else name
         amount = f"{abs(atoms)} atoms of asset {asset_symbol(asset, name)}"
         if asset in listed:
             amount = f"{format_decimal(abs(atoms), listed[asset].decimals)} {listed[asset].symbol}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -15,7 +16,7 @@ from api.rest.route import Answer, Call, Route, page_of, paged
 from engine.parameters import MarketType
 from engine.state import State
 from ledger.amounts import format_decimal
-from ledger.balances import STATEMENT_KINDS, NoSuchBlock, statement, subaccount_balances
+from ledger.balances import STATEMENT_KINDS, NoSuchBlock, of_liquidity_pool, statement, subaccount_balances
 from ledger.chart import (
     AccountKind,
     AssetId,
@@ -28,11 +29,19 @@ from ledger.chart import (
     contracts,
     cost,
     debt_share,
+    external_custody,
+    external_owed,
+    is_native_of_amm,
+    is_of_amm,
     is_of_market,
     kind_of,
     lend_share,
     market_of,
+    native_custody,
+    native_owed,
     owner_of,
+    pool_of,
+    pool_units,
     underlying,
 )
 from ledger.journal import JournalKind, SealedTransaction
@@ -66,7 +75,9 @@ class StatementRow(Wire):
     """One posting on the subaccount; `quantity` above zero was credited, `balance` is the account's after it.
 
     A perpetual's contracts (`SOL_USDC_PERP`) above zero are long, its cost (`SOL_USDC_PERP.cost`) above zero is a gain
-    over the last settled mark.
+    over the last settled mark. Of the liquidity pool of USDC there are units (`USDC.pool-units`), what it keeps for
+    open positions (`USDC.native-custody`, `USDC.custody`) and, below zero, what these owe it (`USDC.native-owed`,
+    `USDC.owed`); units, and what is native, are counted as the native asset is.
     """
 
     journal: int
@@ -118,7 +129,7 @@ class PositionPeriodRow(Wire):
 class AsOfBalance(Wire):
     held: Decimal
     """All that the subaccount has, what its open orders lock included: postings do not split the two. Of a perpetual
-    (`SOL_USDC_PERP`) the position, below zero short.
+    (`SOL_USDC_PERP`) the position, below zero short; of `USDC.pool-units` the units in that liquidity pool.
     """
     withdrawing: Decimal
     lent: Decimal
@@ -128,6 +139,10 @@ class AsOfBalance(Wire):
     """Settled gains that nobody has paid yet, or below zero losses; only where there are any.   [S-13]"""
     claims: Decimal | UnsetType = UNSET
     """What the liquidity fund holds (or below zero is owed) for all positions together; only where it does.   [V-1]"""
+    pool_custody: Decimal | UnsetType = UNSET
+    """What liquidity pools keep of it for open positions; only where they do.   [X-5]"""
+    pool_owed: Decimal | UnsetType = UNSET
+    """What open positions owe liquidity pools of it, interest left out; only where they do.   [X-5]"""
 
 
 async def get_receipt(call: Call) -> dict[str, Any]:
@@ -199,21 +214,42 @@ async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     rows: dict[str, AsOfBalance] = {}
     for asset_id, asset in state.assets.items():
         kept, withdrawing, lent, borrowed, unsettled, claims = (holdings.get((kind, asset_id), 0) for kind in _HELD)
-        if kept or withdrawing or lent or borrowed or unsettled or claims:
+        custody, owed = _in_liquidity_pools(state, holdings, asset_id)
+        if kept or withdrawing or lent or borrowed or unsettled or claims or custody or owed:
             amounts = (_amount(state, asset_id, atoms) for atoms in (kept, withdrawing, lent, -borrowed))
             row = rows[asset.symbol] = AsOfBalance(*amounts)
             if unsettled:
                 row.unsettled = _amount(state, asset_id, unsettled)
             if claims:
                 row.claims = _amount(state, asset_id, claims)
-    for market_id, market in state.markets.items():
-        contracts_held = holdings.get((AccountKind.POSITION, contracts(market_id)), 0)
-        if contracts_held:
-            zero = _amount(state, contracts(market_id), 0)
-            rows[market.parameters.symbol] = AsOfBalance(
-                _amount(state, contracts(market_id), contracts_held), zero, zero, zero
-            )
+            if custody:
+                row.pool_custody = _amount(state, asset_id, custody)
+            if owed:
+                row.pool_owed = _amount(state, asset_id, owed)
+    by_themselves = [(AccountKind.POSITION, contracts(market_id)) for market_id in state.markets]
+    by_themselves += [(AccountKind.AMM_UNITS, pool_units(pool_id)) for pool_id in state.amm_pools]
+    for kind, one in by_themselves:
+        if held := holdings.get((kind, one), 0):
+            zero = _amount(state, one, 0)
+            rows[_symbol(state, one)] = AsOfBalance(_amount(state, one, held), zero, zero, zero)
     return rows
+
+
+def _in_liquidity_pools(
+    state: State, holdings: Mapping[tuple[AccountKind, AssetId], int], asset_id: AssetId
+) -> tuple[int, int]:
+    """(what liquidity pools keep of the asset for positions, what these owe of it), in atoms.   [X-5]"""
+    custody = owed = 0
+    for pool_id, pool in state.amm_pools.items():
+        if asset_id == pool_id:
+            kept, due = external_custody(pool_id), external_owed(pool_id)
+        elif asset_id == pool.parameters.native_asset_id:
+            kept, due = native_custody(pool_id), native_owed(pool_id)
+        else:
+            continue
+        custody += holdings.get((AccountKind.AMM_CUSTODY, kept), 0)
+        owed -= holdings.get((AccountKind.AMM_DEBT, due), 0)
+    return custody, owed
 
 
 async def get_position_periods(call: Call) -> list[PositionPeriodRow]:
@@ -233,18 +269,23 @@ async def get_position_periods(call: Call) -> list[PositionPeriodRow]:
 
 
 def _named(state: State, symbol: str) -> tuple[AssetId, ...]:
-    """What a symbol stands for in statements: an asset and the shares in it, or all that a perpetual is made of."""
+    """What a symbol stands for in statements: an asset, the shares in it and all that its liquidity pool is made of, or
+    all that a perpetual is made of.
+    """
     for market_id, market in state.markets.items():
         parameters = market.parameters
         if parameters.symbol == symbol and parameters.type is MarketType.PERP:
             return contracts(market_id), cost(market_id), claim_lend(market_id), claim_debt(market_id)
     asset_id = asset_of(symbol, state)
-    return asset_id, lend_share(asset_id), debt_share(asset_id)
+    of_pool = of_liquidity_pool(asset_id) if asset_id in state.amm_pools else ()
+    return asset_id, lend_share(asset_id), debt_share(asset_id), *of_pool
 
 
 def _symbol(state: State, asset_id: AssetId) -> str:
     if is_of_market(asset_id):
         return asset_symbol(asset_id, state.markets[market_of(asset_id)].parameters.symbol)
+    if is_of_amm(asset_id):
+        return asset_symbol(asset_id, state.assets[pool_of(asset_id)].symbol)
     return asset_symbol(asset_id, state.assets[underlying(asset_id)].symbol)
 
 
@@ -256,7 +297,13 @@ def _worth_in(state: State, asset_id: AssetId) -> AssetId:
 
 
 def _amount(state: State, asset_id: AssetId, atoms: int) -> str:
-    """Of an asset, of shares in its money market, or of a perpetual's contracts, costs and claims."""
+    """Of an asset, of shares in its money market, of a perpetual's contracts, costs and claims, of a liquidity pool's
+    units, custody and debts.
+    """
+    if is_of_amm(asset_id):
+        pool = state.amm_pools[pool_of(asset_id)].parameters
+        counted = pool.native_asset_id if is_native_of_amm(asset_id) else pool.pool_id
+        return format_decimal(atoms, asset_decimals(asset_id, state.assets[counted].decimals))
     counted = _worth_in(state, asset_id)
     if is_of_market(asset_id) and asset_id == contracts(market_of(asset_id)):
         counted = state.markets[market_of(asset_id)].parameters.base_asset_id
