@@ -30,6 +30,10 @@ por = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(por, name="por")
+conformance = typer.Typer(
+    help="Satchel against vectors that others wrote.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(conformance, name="conformance")
 
 Data = Annotated[Path, typer.Option("--data", help="The node's folder.", show_default=str(DEFAULT_DATA))]
 Database = Annotated[str | None, typer.Option("--database", help="Database URL; else the SQLite file under --data.")]
@@ -428,6 +432,17 @@ def por_verify(
     from tools import reserves
 
     _end(lambda: reserves.verify(proof, subaccount, key, checkpoint, data, database, json), json)
+
+
+@conformance.command("pools")
+def conformance_pools(
+    folder: Annotated[Path, typer.Argument(help="Folder of vector files; other files in it are ignored.")],
+    json: Json = False,
+) -> None:
+    """Run every row of liquidity-pool vectors through our formulas and our engine; 1 when one differs."""
+    from tools.conformance import pools
+
+    _end(lambda: pools.run(folder, json), json)
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def withdrawal_by_basis_points(
     and cut to whole atoms at the end; so is what is left. `asymmetry` in basis points of the claim, which only
     conformance uses: more than 0 names native to swap afterwards, less than 0 external.
     """
-    if basis_points <= 0 or not pool_units or not lp_units:
+    if not 0 < basis_points <= BASIS_POINTS or abs(asymmetry) > BASIS_POINTS or not pool_units or not lp_units:
         return None
     claim = dec_quo(lp_units * DEC, dec_quo(BASIS_POINTS * DEC, basis_points * DEC))
     if not claim or claim > lp_units * DEC:
