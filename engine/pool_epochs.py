@@ -25,8 +25,8 @@ def run(state: State, command: RunPoolEpochs, outcome: Outcome) -> None:
         pool = state.amm_pools[pool_id]
         if pool.next_epoch_us == due_us:
             run_pool(state, pool, outcome)
-            pool.next_epoch_us = due_us + pool.parameters.epoch_us
-    pools.note_due(state)
+            pool.next_epoch_us = 0
+            pools.schedule(state, pool, due_us)
 
 
 def run_pool(state: State, pool: AmmPool, outcome: Outcome) -> None:

@@ -422,10 +422,14 @@ def require_payment(state: State, subaccount: Subaccount, at_us: int, paid: dict
 
 
 def schedule(state: State, pool: AmmPool, at_us: int) -> None:
-    """When the pool's next epoch ends: whole multiples of its length since 1970; never while it is empty.   [X-8]"""
+    """When the pool's next epoch ends: whole multiples of its length since 1970; never while it is empty.   [X-8]
+
+    A pool that lends no more goes on with the positions that it has: they owe interest, and may have to be closed.
+    """
     parameters = pool.parameters
     length = parameters.epoch_us
-    if parameters.state == PoolState.HALTED or not pool.units or not parameters.is_margined:
+    is_lending = parameters.is_margined or bool(pool.positions)
+    if parameters.state == PoolState.HALTED or not pool.units or not is_lending:
         pool.next_epoch_us = 0
     elif not pool.next_epoch_us or pool.next_epoch_us % length or pool.next_epoch_us > at_us + length:
         pool.next_epoch_us = at_us - at_us % length + length
