@@ -20,6 +20,8 @@ UV := $(shell command -v uv 2>/dev/null)
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
 unexport PYTHONOPTIMIZE
+# Hundreds of processes start in a run of the tests: none has to compile again what another has.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run reset test check bench crash simulate gaps month mutants replay compile uncompile doctor lock
