@@ -1,6 +1,7 @@
 """The published vectors: builder and verifier, written apart, both give these bytes.   [R-3]
 
-`por_v1.json` is format version 1 from the secrets up, `por_v2.json` a log that goes on with headers of version 2.
+`por_v1.json` is format version 1 from the secrets up, `por_v2.json` and `por_v3.json` logs that go on with headers of
+version 2 and 3.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from por.tree import Node, group_node, pad_group_hash, pad_leaf_hash, sum_node
 FILES = Path(__file__).parents[1] / "vectors"
 VECTORS: dict[str, Any] = json.loads((FILES / "por_v1.json").read_text())
 WITH_MARKETS: dict[str, Any] = json.loads((FILES / "por_v2.json").read_text())
-BOTH = pytest.mark.parametrize("vectors", [VECTORS, WITH_MARKETS], ids=["version 1", "version 2"])
+WITH_LIQUIDITY: dict[str, Any] = json.loads((FILES / "por_v3.json").read_text())
+ALL = pytest.mark.parametrize(
+    "vectors", [VECTORS, WITH_MARKETS, WITH_LIQUIDITY], ids=["version 1", "version 2", "version 3"]
+)
 
 
 def vector(texts: list[str]) -> tuple[int, ...]:
@@ -101,7 +105,7 @@ def test_texts(given: dict[str, str]) -> None:
     assert verifier.sha256(tag + given["text"].encode()).hex() == given["hash"]
 
 
-@BOTH
+@ALL
 def test_the_builder_gives_the_published_rows_checkpoint_and_proofs(vectors: dict[str, Any]) -> None:
     """From the images, the master secret and the key, every published byte follows.   [R-23]"""
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vectors["key"]["seed"]))
@@ -131,7 +135,7 @@ def test_the_builder_gives_the_published_rows_checkpoint_and_proofs(vectors: dic
         assert prove(epoch, proof["leaf"]["subaccountId"], log_proof) == proof
 
 
-@BOTH
+@ALL
 def test_the_verifier_accepts_the_published_proofs_and_log(vectors: dict[str, Any]) -> None:
     key = verifier.decode_key(vectors["key"]["verifierKey"], 0x01)
 
@@ -141,11 +145,15 @@ def test_the_verifier_accepts_the_published_proofs_and_log(vectors: dict[str, An
     assert [verifier.row_hash(row["text"]).hex() for row in vectors["rows"]] == [row["hash"] for row in vectors["rows"]]
 
 
-def test_the_second_file_has_headers_of_both_versions() -> None:
+@pytest.mark.parametrize(
+    "vectors, versions", [(WITH_MARKETS, [1, 2, 1, 2]), (WITH_LIQUIDITY, [2, 3, 1, 3])], ids=["version 2", "version 3"]
+)
+def test_the_later_files_have_headers_of_two_versions(vectors: dict[str, Any], versions: list[int]) -> None:
     """R-5: an old epoch verifies in a log that goes on."""
-    rows = [json.loads(row["text"]) for row in WITH_MARKETS["rows"]]
+    rows = [json.loads(row["text"]) for row in vectors["rows"]]
 
-    assert [(row["kind"], row["version"]) for row in rows] == [("epoch", 1), ("epoch", 2), ("missed", 1), ("epoch", 2)]
+    assert [row["kind"] for row in rows] == ["epoch", "epoch", "missed", "epoch"]
+    assert [row["version"] for row in rows] == versions
 
 
 def test_key_name_and_id() -> None:
