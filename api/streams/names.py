@@ -14,8 +14,8 @@ INVALID_STREAM = (4006, "Invalid stream")
 INVALID_WINDOW = (4008, "Invalid depth window")
 
 _SYMBOL = re.compile(r"[A-Za-z0-9_.\-]{1,40}")
-_PUBLIC_STREAMS = ("bookTicker", "trade", "ticker", "markPrice", "openInterest", "liquidation")
-_PRIVATE_STREAMS = ("orderUpdate", "positionUpdate", "balanceUpdate", "rfqUpdate")
+_PUBLIC_STREAMS = ("bookTicker", "trade", "ticker", "markPrice", "openInterest", "liquidation", "pool")
+_PRIVATE_STREAMS = ("orderUpdate", "positionUpdate", "balanceUpdate", "rfqUpdate", "poolUpdate")
 
 
 class Stream(NamedTuple):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from api.candles import INTERVALS, bounds
+from api.liquidity_pools import PoolText, pool_text
 from api.market_data import Change, MarketData
 from api.positions import figures
 from api.streams.letters import (
@@ -27,19 +29,36 @@ from api.streams.letters import (
     trade_message,
 )
 from api.streams.names import DEPTH_SPEEDS
+from api.streams.pool_letters import (
+    liquidity_update,
+    long_closed,
+    long_letters,
+    long_not_closed,
+    long_opened,
+    pool_epoch_message,
+    pool_message,
+    pool_swap_message,
+)
 from api.streams.subscribers import Client, Subscribers, Verify
-from engine import funding
+from engine import funding, pools
 from engine.commands import Origin, Side
 from engine.events import (
     BalanceChanged,
     KeyRevoked,
     LiquidationChanged,
+    LiquidityMoved,
+    LongClosed,
+    LongNotClosed,
+    LongOpened,
     OrderAccepted,
     OrderCancelled,
     OrderExpired,
     OrderModified,
     OrderView,
     Outcome,
+    PoolChanged,
+    PoolEpochRan,
+    PoolSwapped,
     PositionChanged,
     PositionView,
     RfqChanged,
@@ -65,6 +84,13 @@ _ORDER_EVENTS = {
     TriggerFailed: "triggerFailed",
 }
 _POSITION_EVENTS = {OPENED: "positionOpened", ADJUSTED: "positionAdjusted", CLOSED: "positionClosed"}
+_POOL_EVENTS = (PoolChanged, PoolSwapped, PoolEpochRan)
+_POOL_UPDATES: dict[type, Callable[[Any, PoolText, int, int], dict[str, Any]]] = {
+    LiquidityMoved: liquidity_update,
+    LongOpened: long_opened,
+    LongClosed: long_closed,
+    LongNotClosed: long_not_closed,
+}
 _TICKS_PER_MINUTE = 60 * TICKS_PER_SECOND
 
 
@@ -103,6 +129,8 @@ class Streams:
                 if self.subscribers.private:
                     self._publish_private(outcome)
                 self._publish_liquidations(outcome)
+                if self._state.amm_pools:
+                    self._publish_pools(outcome)
             if outcome.settled is not None and self.subscribers.private:
                 self._publish_settled(outcome)
 
@@ -150,6 +178,8 @@ class Streams:
                 self._publish_position(event, outcome.at_us)
             elif kind is RfqChanged:
                 self._publish_rfq(event, outcome.at_us)
+            elif kind in _POOL_UPDATES:
+                self._publish_pool_update(event, outcome.at_us)
             elif kind is KeyRevoked:
                 self.subscribers.forget_key(event.public_key)
 
@@ -231,6 +261,37 @@ class Streams:
                 if topic in topics:
                     message = liquidation_message(lots, ticks, side, text, self._block_at_us, outcome.at_us)
                     self.subscribers.send(topic, message)
+
+    def _publish_pools(self, outcome: Outcome) -> None:
+        """Every change, swap and epoch of liquidity pools that somebody listens to.   [X-1 … X-11]"""
+        topics, published_us, at_us = self.subscribers.topics, self._block_at_us, outcome.at_us
+        for event in outcome.events:
+            kind = type(event)
+            if kind not in _POOL_EVENTS:
+                continue
+            pool_id = event.pool.pool_id if kind is PoolChanged else event.pool_id
+            topic = f"pool.{self._state.assets[pool_id].symbol}"
+            if topic not in topics:
+                continue
+            text = pool_text(self._state, pool_id)
+            if kind is PoolChanged:
+                message = pool_message(event.pool, text, "pool", published_us, at_us)
+            elif kind is PoolSwapped:
+                message = pool_swap_message(event, text, published_us, at_us)
+            else:
+                message = pool_epoch_message(event, text, published_us, at_us)
+            self.subscribers.send(topic, message)
+
+    def _publish_pool_update(self, event: Any, at_us: int) -> None:
+        """To its owner: liquidity, and positions that were opened, closed, closed by force, or not.   [X-3 … X-11]"""
+        whose = event.long if type(event) in (LongOpened, LongClosed) else event
+        text = pool_text(self._state, whose.pool_id)
+        everything = f"{whose.subaccount_id}:account.poolUpdate"
+        data: dict[str, Any] | None = None
+        for topic in (everything, f"{everything}.{text.symbol}"):
+            if topic in self.subscribers.topics:
+                data = data or _POOL_UPDATES[type(event)](event, text, self._block_at_us, at_us)
+                self.subscribers.send(topic, data)
 
     def _publish_settled(self, outcome: Outcome) -> None:
         """Whom a settlement tick moved has no BalanceChanged: only those who listen are looked at.   [S-14]
@@ -359,7 +420,7 @@ class Streams:
                 self.subscribers.greet(client, topic, message)
 
     def _standing(self, topic: str) -> list[dict[str, Any]]:
-        """The open interest of a market, or the positions that are open: those without `e`."""
+        """The open interest of a market, a liquidity pool, or the positions that are open: without `e`."""
         owner, _, name = topic.rpartition(":")
         kind, _, symbol = name.partition(".")
         if kind == "openInterest":
@@ -368,7 +429,18 @@ class Streams:
                 for market_id, market in self._state.markets.items()
                 if market.parameters.symbol == symbol and market.parameters.perpetual is not None
             ]
+        if kind == "pool":
+            return [
+                pool_message(
+                    pools.view(self._state, pool), pool_text(self._state, pool_id), None, self._block_at_us,
+                    self._state.at_us,
+                )
+                for pool_id, pool in self._state.amm_pools.items()
+                if self._state.assets[pool_id].symbol == symbol
+            ]
         option, _, symbol = symbol.partition(".")
+        if option == "poolUpdate":
+            return self._standing_longs(int(owner), symbol)
         if option != "positionUpdate":
             return []
         held = self._state.subaccounts[int(owner)].positions
@@ -376,6 +448,15 @@ class Streams:
             self._position_data(held[market_id].view(), held[market_id].market.mark, None, self._block_at_us)
             for market_id in sorted(held)
             if held[market_id].lots and symbol in ("", self._text(market_id).symbol)
+        ]
+
+    def _standing_longs(self, subaccount_id: int, symbol: str) -> list[dict[str, Any]]:
+        """A subaccount's open positions in liquidity pools, as last measured."""
+        return [
+            {"E": self._block_at_us} | long_letters(position.view(), text) | {"T": position.opened_at_us}
+            for position in self._state.amm_positions.values()
+            if position.subaccount_id == subaccount_id
+            and symbol in ("", (text := pool_text(self._state, position.pool_id)).symbol)
         ]
 
     def _forget_topic(self, topic: str) -> None:

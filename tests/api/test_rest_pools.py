@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -265,3 +267,200 @@ async def test_a_repeated_close_gets_the_first_answer(running: Venue, deep: Trad
     ]
 
     assert first.status == again.status == 200 and first.json == again.json
+
+
+async def test_interest_is_paid_each_epoch_and_reaches_providers_and_the_fund(running: Venue, deep: Trader) -> None:
+    """X-8, X-9: an hour later custody has paid; 35 % of it is the fund's, the rest the providers'."""
+    bob = await running.trader(USDC="5000")
+    opened = (await open_long(bob, "USDC", "ROWAN", "5000", "3")).json
+    await dev(running, "clock", {"advanceMs": HOUR_MS})
+    (shown,) = await ask(bob, f"{POOLS}/positions", "poolPositionQueryAll")
+    (epoch,) = await look(running, f"{POOLS}/epochs?symbol=USDC")
+    pool = await look(running, f"{POOLS}/pool?symbol=USDC")
+    rows = await ask(deep, f"{POOLS}/liquidity", "poolLiquidityQueryAll")
+
+    taken = Decimal(opened["custody"]) - Decimal(shown["custody"])
+    assert taken > 0 and Decimal(shown["interestPaidCustody"]) == taken
+    assert Decimal(epoch["nativeInterest"]) + Decimal(epoch["nativeToFund"]) == taken
+    assert pool["native"]["fund"] == epoch["nativeToFund"]
+    assert Decimal(epoch["nativeToFund"]) == (taken * Decimal("0.35")).quantize(Decimal("1e-9"), rounding="ROUND_DOWN")
+    assert (epoch["charged"], epoch["forced"], epoch["failed"]) == (1, 0, 0)
+    earned = next(Decimal(row["nativeInterest"]) for row in rows if row["symbol"] == "USDC")
+    assert 0 <= Decimal(epoch["nativeInterest"]) - earned < Decimal("0.00001")
+    assert epoch["interestRate"] == pool["interestRate"] == shown["interestRate"]
+    now_ms = running.node.now_us() // 1_000
+    assert shown["unpaid"] == "0" and pool["nextEpochAt"] == now_ms - now_ms % HOUR_MS + HOUR_MS
+
+
+async def test_a_forced_close_is_in_the_owners_history_with_the_funds_share(running: Venue, deep: Trader) -> None:
+    """X-11, W-6: health falls below 1.10, the next epoch closes it; all that is left goes to the fund."""
+    bob, carol = await running.trader(USDC="4000"), await running.trader(ROWAN="100000")
+    at = str(int(time.time() * 1000))
+    text = f"instruction=subscribe&timestamp={at}&window=60000"
+    signature = [bob.key, b64encode(bob.private.sign(text.encode())).decode(), at, "60000"]
+    async with running.http.ws_connect("/") as socket:
+        streams = ["account.poolUpdate", "account.poolUpdate.SOL", "pool.USDC"]
+        await socket.send_json({"method": "SUBSCRIBE", "params": streams, "signature": signature})
+        standing = await stream_of(socket, "pool.USDC")
+        opened = (await open_long(bob, "USDC", "ROWAN", "4000", "5")).json
+        told = await stream_of(socket, "account.poolUpdate")
+        changed = await stream_of(socket, "pool.USDC")
+        # 100,000 ROWAN sold make one a fifth cheaper; a minute later that is its mean price too.
+        assert (await swap(carol, "ROWAN", "USDC", "100000")).status == 200
+        swapped = await stream_of(socket, "pool.USDC", "poolSwap")
+        (sick,) = await ask(bob, f"{POOLS}/positions", "poolPositionQueryAll")
+        refused = await close_long(bob, opened["positionId"])
+        await dev(running, "clock", {"advanceMs": HOUR_MS})
+        ended = await stream_of(socket, "account.poolUpdate")
+        epoch = await stream_of(socket, "pool.USDC", "poolEpoch")
+
+    assert "e" not in standing and (standing["n"], standing["x"], standing["p"], standing["o"]) == (
+        "1000000", "1000000", "1", 0
+    )
+    assert (told["e"], told["s"], told["a"], told["b"], told["B"]) == (
+        "longOpened", "USDC", "USDC", "ROWAN", opened["custody"]
+    )
+    assert (changed["e"], changed["c"], changed["X"], changed["o"]) == ("pool", opened["custody"], "16000", 1)
+    assert (swapped["a"], swapped["A"], swapped["b"]) == ("ROWAN", "100000", "USDC")
+    assert Decimal(sick["liquidationRatio"]) > 1 and "estimatedProceeds" not in sick
+    assert refused.status == 400 and "mean" in refused.json["message"], refused
+    assert sick["closeRefusal"] == refused.json["message"]
+    assert (ended["e"], ended["i"], ended["r"]) == ("longForceClosed", opened["positionId"], "0")
+    assert (epoch["l"], epoch["k"]) == (1, 0)
+
+    (row,) = await ask(
+        bob, "/satchel/v1/history/pools/positions", "poolPositionHistoryQueryAll", state="Closed", symbol="USDC"
+    )
+    closed = row["closed"]
+    assert closed["forced"] is True and closed["returned"] == "0" and closed["owed"] == "16000"
+    assert closed["fund"] == ended["f"]
+    lacking = Decimal(closed["owed"]) + Decimal(closed["unpaid"]) - Decimal(closed["repaid"])
+    assert Decimal(closed["badDebt"]) - Decimal(closed["fund"]) == lacking
+    assert await ask(bob, "/satchel/v1/history/pools/positions", "poolPositionHistoryQueryAll", state="Open") == []
+
+
+async def stream_of(socket: Any, name: str, event: str | None = None) -> dict[str, Any]:
+    """The next message of a stream, of this event if one is named."""
+    while True:
+        message = await socket.receive_json(timeout=5)
+        if message.get("stream") == name and event in (None, message["data"].get("e")):
+            data: dict[str, Any] = message["data"]
+            return data
+
+
+REFUSED = [
+    # path, instruction, body, code, words of the message
+    ("swap", "poolSwapExecute", {"fromSymbol": "USDC", "toSymbol": "USDC", "quantity": "1"}, "INVALID_MARKET",
+     ["from USDC", "to USDC"]),
+    ("swap", "poolSwapExecute", {"fromSymbol": "USDC", "toSymbol": "ETH", "quantity": "1"}, "INVALID_MARKET", ["ETH"]),
+    ("swap", "poolSwapExecute", {"fromSymbol": "XYZ", "toSymbol": "USDC", "quantity": "1"}, "INVALID_ASSET", ["XYZ"]),
+    ("swap", "poolSwapExecute", {"fromSymbol": "USDC", "toSymbol": "ROWAN", "quantity": "0"}, "INVALID_QUANTITY",
+     ["0"]),
+    ("swap", "poolSwapExecute", {"fromSymbol": "USDC", "toSymbol": "ROWAN", "quantity": "99999999999999999999"},
+     "INVALID_QUANTITY", ["too large"]),
+    ("swap", "poolSwapExecute", {"fromSymbol": "USDC", "toSymbol": "ROWAN", "quantity": "0.0000001"},
+     "INVALID_CLIENT_REQUEST", ["too long"]),
+    ("swap", "poolSwapExecute", {"fromSymbol": "USDC", "toSymbol": "ROWAN", "quantity": "2000"}, "INSUFFICIENT_FUNDS",
+     ["USDC", "needed 2000", "available 1000"]),
+    ("liquidity", "poolLiquidityAdd", {"symbol": "USDC"}, "INVALID_QUANTITY", ["at least one"]),
+    ("liquidity", "poolLiquidityAdd", {"symbol": "ETH", "nativeQuantity": "1"}, "INVALID_MARKET", ["ETH"]),
+    ("liquidity", "poolLiquidityAdd", {"symbol": "USDC", "nativeQuantity": "-1"}, "INVALID_QUANTITY", ["-1"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "USDC", "quantity": "1", "leverage": "2"}, "INVALID_MARKET",
+     ["collateral USDC", "custody USDC"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "SOL", "quantity": "1", "leverage": "2"}, "INVALID_MARKET",
+     ["collateral USDC", "custody SOL"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "100", "leverage": "10.5"},
+     "MAX_LEVERAGE_REACHED", ["pool USDC", "leverage 10.5", "most 10"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "100", "leverage": "18.1"},
+     "MAX_LEVERAGE_REACHED", ["18.1", "exceeds 18"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "100", "leverage": "0.5"},
+     "MAX_LEVERAGE_REACHED", ["0.5"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "0.000002", "leverage": "1.5"},
+     "INVALID_QUANTITY", ["borrowed 0.000001", "interest 0"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "500000", "leverage": "9"},
+     "INSUFFICIENT_SUPPLY", ["symbol USDC", "asked 4500000", "balance 1000000"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "100000", "leverage": "8"},
+     "INSUFFICIENT_SUPPLY", ["symbol USDC", "lent 700000", "most 500000"]),
+    ("positions", "poolPositionOpen",
+     {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "100000", "leverage": "2"},
+     "PRECONDITION_FAILED", ["mean 1", "most 0.05"]),
+]  # fmt: skip
+
+
+async def test_refusals_name_what_which_and_both_numbers(running: Venue, deep: Trader) -> None:
+    """X-5, X-13, W-4"""
+    bob = await running.trader(USDC="1000")
+    before = await look(running, POOLS)
+    for path, instruction, body, code, words in REFUSED:
+        refused = await bob.send("POST", f"{POOLS}/{path}", instruction, body)
+        assert refused.status == 400 and refused.json["code"] == code, (body, refused)
+        assert all(word in refused.json["message"] for word in words), (body, refused)
+    assert await look(running, POOLS) == before
+
+
+async def test_quotes_of_an_empty_pool_and_of_none_are_refused(running: Venue) -> None:
+    """X-1, W-4"""
+    empty = await running.get(f"{POOLS}/quote/swap?fromSymbol=USDC&toSymbol=ROWAN&quantity=1")
+    none = await running.get(f"{POOLS}/pool?symbol=ETH")
+    bob = await running.trader(ROWAN="100", USDC="100")
+    small = await provide(bob, "USDC", "0.5", "1")
+
+    assert empty.status == 400 and empty.json["code"] == "INSUFFICIENT_SUPPLY" and "USDC" in empty.json["message"]
+    assert none.status == 400 and none.json["code"] == "INVALID_MARKET" and "ETH" in none.json["message"]
+    assert small.status == 400 and "native 0.5" in small.json["message"] and "least 1" in small.json["message"], small
+
+
+async def test_nobody_closes_or_looks_at_another_s_position(running: Venue, deep: Trader) -> None:
+    """X-10, W-7"""
+    bob, mallory = await running.trader(USDC="1000"), await running.trader(USDC="1000")
+    opened = (await open_long(bob, "USDC", "ROWAN", "1000", "2")).json
+    for limit in ({}, {"minReceived": "1"}):
+        assert (await close_long(mallory, opened["positionId"], **limit)).status == 404
+    looked = await mallory.send(
+        "GET", f"{POOLS}/quote/close", "poolCloseQuery", {"positionId": opened["positionId"]}
+    )
+    assert looked.status == 404
+    for path, instruction in (
+        (f"{POOLS}/positions", "poolPositionQueryAll"),
+        (f"{POOLS}/liquidity", "poolLiquidityQueryAll"),
+        ("/satchel/v1/history/pools/positions", "poolPositionHistoryQueryAll"),
+        ("/satchel/v1/history/pools/liquidity", "poolLiquidityHistoryQueryAll"),
+        ("/satchel/v1/history/pools/swaps", "poolSwapHistoryQueryAll"),
+    ):
+        assert await ask(mallory, path, instruction) == []
+    assert len(await ask(bob, f"{POOLS}/positions", "poolPositionQueryAll")) == 1
+
+
+async def test_an_operator_opens_a_pool_and_halts_it(running: Venue, deep: Trader) -> None:
+    """X, W-7: parameters by command, in the engine's scales; 10 in 1e-18 is beyond 63 bits."""
+    assets = {asset.symbol: asset.asset_id for asset in running.node.state.assets.values()}
+    pool: dict[str, Any] = {"pool_id": assets["ETH"], "native_asset_id": assets["ROWAN"]}
+    pool |= {"fee_rate": 10**15, "leverage_max": 12 * 10**18, "native_fee_rate": -1, "min_native": 1}
+    command = {"command": "ConfigurePool", "arguments": {"pool": pool}}
+    await dev(running, "operator", command)
+    opened = await look(running, f"{POOLS}/pool?symbol=ETH")
+    bob = await running.trader(ROWAN="1000", ETH="10")
+    assert (await provide(bob, "ETH", "1000", "1")).status == 200
+    unhealthy = await open_long(bob, "ETH", "ROWAN", "0.001", "12")
+    await dev(running, "operator", {"command": "ConfigurePool", "arguments": {"pool": pool | {"state": 4}}})
+    refused = await swap(bob, "ETH", "ROWAN", "1")
+    wild = {"command": "ConfigurePool", "arguments": {"pool": pool | {"fee_rate": 10**18}}}
+    reply = await request(running.http, "POST", "/dev/v1/operator", data=json.dumps(wild))
+    huge = {"command": "ConfigurePool", "arguments": {"pool": pool | {"fee_rate": 2**64}}}
+    beyond = await request(running.http, "POST", "/dev/v1/operator", data=json.dumps(huge))
+
+    assert (opened["parameters"]["feeRate"], opened["parameters"]["leverageMax"]) == ("0.001", "12")
+    assert unhealthy.status == 400 and unhealthy.json["code"] == "INSUFFICIENT_MARGIN"
+    assert "pool ETH, health 1.0" in unhealthy.json["message"] and "above 1.1" in unhealthy.json["message"], unhealthy
+    assert refused.status == 400 and refused.json["code"] == "TRADING_PAUSED" and "ETH" in refused.json["message"]
+    assert (await look(running, f"{POOLS}/pool?symbol=ETH"))["state"] == "Halted"
+    assert reply.status == 400 and "fee_rate" in reply.json["message"]
+    assert beyond.status == 400 and "64 bits" in beyond.json["message"]
