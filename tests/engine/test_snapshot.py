@@ -9,8 +9,17 @@ import msgspec
 import pytest
 
 from engine import liabilities, snapshot
-from engine.commands import BorrowLend, CancelOrder, LendingSide, RequestWithdrawal, SetPrices
-from engine.parameters import PRICE_SCALE
+from engine.commands import (
+    AddLiquidity,
+    BorrowLend,
+    CancelOrder,
+    LendingSide,
+    OpenLong,
+    RequestWithdrawal,
+    SetPrices,
+    SwapAssets,
+)
+from engine.parameters import DEC, PRICE_SCALE
 from engine.state import State
 from ledger.chart import AccountKind, kind_of, owner_of
 from tests.engine.desk import ASK, BID, Desk
@@ -31,6 +40,11 @@ def desk() -> Desk:
     bert.buys(7, at=15_010)
     bert.buys(9, at=14_800, auto_borrow=True)
     anna.places(anna.order(BID, 14_900, 1), anna.order(ASK, 15_100, 0))
+    rowan = desk.exchange.asset("ROWAN")
+    desk.exchange.deposit(anna.subaccount, "ROWAN", 10**14)
+    anna.does(AddLiquidity(anna.subaccount, usdc, 10**14, 10**11))
+    bert.does(OpenLong(bert.subaccount, usdc, rowan, 10**8, 3 * DEC))
+    bert.does(SwapAssets(bert.subaccount, usdc, rowan, 10**8))
     desk.exchange.deposit(bert.subaccount, "USDC", 10**9, final=False)
     address = "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin"
     bert.does(RequestWithdrawal(bert.subaccount, 1, desk.exchange.asset("SOL"), 10**9, address, "mine"))
@@ -60,7 +74,7 @@ def test_a_snapshot_covers_every_field_of_the_state(desk: Desk) -> None:
     """A field that the snapshot forgot comes back empty here."""
     loaded = snapshot.load(snapshot.dump(desk.state))
     indexed = {"markets", "users", "subaccounts", "orders", "balances", "pricing", "pools"}
-    indexed |= {"marks_version", "valuations", "cash", "cash_moved", "columns"}
+    indexed |= {"amm_pools", "amm_positions", "marks_version", "valuations", "cash", "cash_moved", "columns"}
 
     assert set(names_of(loaded)) == set(names_of(State())) == set(names_of(desk.state)) > indexed
     for name in names_of(desk.state):
@@ -83,6 +97,8 @@ def test_a_snapshot_covers_every_field_of_the_state(desk: Desk) -> None:
     assert {key: fields_of(pool) for key, pool in loaded.pools.items()} == {
         key: fields_of(pool) for key, pool in desk.state.pools.items()
     }
+    assert _amm_fields(loaded) == _amm_fields(desk.state)
+    assert loaded.amm_positions.keys() == desk.state.amm_positions.keys() == {1}
     assert loaded.pricing.keys() == desk.state.pricing.keys()
     for asset_id, pricing in desk.state.pricing.items():
         for field in names_of(pricing):
@@ -97,6 +113,16 @@ def test_a_snapshot_covers_every_field_of_the_state(desk: Desk) -> None:
     for user_id, user in desk.state.users.items():
         for field in names_of(user):
             assert getattr(loaded.users[user_id], field) == getattr(user, field), field
+
+
+def _amm_fields(state: State) -> dict[int, dict[str, Any]]:
+    """Everything that liquidity pools remember, positions and providers field by field."""
+    found = {}
+    for pool_id, pool in state.amm_pools.items():
+        found[pool_id] = fields_of(pool)
+        for name in ("positions", "holders"):
+            found[pool_id][name] = {key: fields_of(each) for key, each in getattr(pool, name).items()}
+    return found
 
 
 def test_the_loaded_state_goes_on_like_the_original(desk: Desk) -> None:

@@ -16,26 +16,31 @@ from engine import genesis, snapshot
 from engine.clock import due
 from engine.commands import (
     AddKey,
+    AddLiquidity,
     CancelAllOrders,
     CancelOrder,
     CloseEpoch,
+    CloseLong,
     Command,
     CreditDeposit,
     FinalizeDeposit,
     Genesis,
     GrantTier,
+    OpenLong,
     OpenSubaccount,
     OrderType,
     OrphanDeposit,
     PlaceOrder,
     PlaceOrders,
     RegisterKey,
+    RemoveLiquidity,
     RequestWithdrawal,
     ReverseDeposit,
     SelfTrade,
     SetPrices,
     SettleWithdrawal,
     Side,
+    SwapAssets,
     TimeInForce,
     Transfer,
     TriggerBy,
@@ -44,6 +49,7 @@ from engine.commands import (
     encode,
 )
 from engine.events import Outcome
+from engine.parameters import DEC
 from engine.state import State
 from engine.transition import apply
 from ledger.blocks import SignedRequest
@@ -175,6 +181,26 @@ def record() -> None:
     for dollars in (141, 136, 120, 60):
         send(SetPrices(((5, dollars * 10**12),)))
         pass_time(15)
+
+    # A pool, a long that pays interest, one that is closed by force, a swap through two pools, everybody out.
+    usdc, sol, rowan = 1, 5, 6
+    send(CreditDeposit(1, "rowan", 0, 1, 1, rowan, 10**16, 7, "block", True))
+    send(CreditDeposit(1, "more", 0, 1, 1, usdc, 10**13, 7, "block", True))
+    send(CreditDeposit(1, "sol", 0, 1, 1, sol, 10**13, 7, "block", True))
+    send(AddLiquidity(1, usdc, 10**15, 10**12), 1)
+    send(AddLiquidity(1, sol, 10**15, 10**13), 1)
+    bold = send(RegisterKey(key_of(7))).reply.subaccount_id
+    send(CreditDeposit(1, "bold", 0, bold, bold, usdc, 3 * 10**9, 7, "block", True))
+    pass_time(120)
+    send(OpenLong(bold, usdc, rowan, 10**9, 9 * DEC), bold)
+    send(OpenLong(bold, usdc, rowan, 10**9, 2 * DEC), bold)
+    pass_time(3_600)
+    send(SwapAssets(1, rowan, usdc, 10**14), 1)
+    send(SwapAssets(1, usdc, sol, 10**9), 1)
+    pass_time(3_600)
+    send(CloseLong(bold, 2), bold)
+    send(RemoveLiquidity(1, usdc, basis_points=10_000), 1)
+    send(RemoveLiquidity(1, sol, units=10**14), 1)
 
     COMMANDS.write_text(
         "".join(
