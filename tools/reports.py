@@ -33,6 +33,7 @@ from ledger.chart import (
 )
 from ledger.decoding import EncodingError, decode_header
 from ledger.journal import JournalKind, decode_memo
+from ledger.liquidity import depths
 from ledger.positions import POSITION_AMOUNTS, POSITION_QUANTITIES, position_periods
 from ledger.receipts import ReceiptError, make_receipt, verify_receipt
 from ledger.store import Store
@@ -220,7 +221,7 @@ def _position_in_words(row: Mapping[str, str]) -> str:
 
 
 def _interest_posted(
-    engine: sa.Engine, listed: Mapping[AssetId, Asset], closing: Sequence[Mapping[str, str]], last: int
+    engine: sa.Engine, listed: Mapping[AssetId, Asset], closing: Sequence[Mapping[str, Any]], last: int
 ) -> dict[str, str]:
     """Asset → up to when the interest is in what its shares are worth at the end.   [B-4]"""
     symbols = {_underlying_symbol(row["asset"]) for row in closing if "worth" in row}
@@ -252,8 +253,8 @@ def _owner(engine: sa.Engine, subaccount: int) -> int:
 
 def _holdings(
     engine: sa.Engine, accounts: list[AccountId], listed: Mapping[AssetId, Asset], as_of: int
-) -> list[dict[str, str]]:
-    rows = []
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for account in accounts:
         held = balances.account_balances(engine, account, as_of)
         for asset, atoms in sorted(held.items()):
@@ -265,9 +266,21 @@ def _holdings(
                     "asset": _symbol(listed, asset),
                     "balance": _owed(listed, account, asset, atoms),
                     **_worth(listed, account, asset, worth),
+                    **_units_worth(engine, listed, account, asset, atoms, as_of),
                 }
             )
     return rows
+
+
+def _units_worth(
+    engine: sa.Engine, listed: Mapping[AssetId, Asset], account: AccountId, asset: AssetId, atoms: int, as_of: int
+) -> dict[str, dict[str, str]]:
+    """Of units in a liquidity pool: what they are of both sides' depths after the block.   [X-4]"""
+    if kind_of(account) != AccountKind.AMM_UNITS:
+        return {}
+    pool = depths(engine, pool_of(asset), as_of)
+    parts = zip((pool.native_asset, pool_of(asset)), pool.part(-atoms), strict=True)
+    return {"partOfPool": {_symbol(listed, one): format_decimal(part, listed[one].decimals) for one, part in parts}}
 
 
 def _first_block(engine: sa.Engine, since: str) -> int:
@@ -355,8 +368,11 @@ def _with_asset(row: Mapping[str, Any], name: str) -> str:
     return f"{row['worth']} {_underlying_symbol(row['asset'])}" if "worth" in row else ""
 
 
-def _holding_in_words(row: Mapping[str, str]) -> str:
+def _holding_in_words(row: Mapping[str, Any]) -> str:
     words = f"{row['balance']} {row['asset']} {row['account']}"
+    if "partOfPool" in row:
+        parts = " and ".join(f"{amount} {asset}" for asset, amount in row["partOfPool"].items())
+        return f"{words} (of the pool {parts})"
     return f"{words} (worth {_with_asset(row, 'worth')})" if "worth" in row else words
 
 

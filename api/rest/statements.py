@@ -45,6 +45,7 @@ from ledger.chart import (
     underlying,
 )
 from ledger.journal import JournalKind, SealedTransaction
+from ledger.liquidity import Depths, depths
 from ledger.positions import POSITION_AMOUNTS, POSITION_QUANTITIES, PositionPeriod, position_periods
 from ledger.receipts import make_receipt
 
@@ -143,6 +144,9 @@ class AsOfBalance(Wire):
     """What liquidity pools keep of it for open positions; only where they do.   [X-5]"""
     pool_owed: Decimal | UnsetType = UNSET
     """What open positions owe liquidity pools of it, interest left out; only where they do.   [X-5]"""
+    native_worth: Decimal | UnsetType = UNSET
+    """Of units: their part of the pool's depths then, rounded down, of the native asset here.   [X-4]"""
+    external_worth: Decimal | UnsetType = UNSET
 
 
 async def get_receipt(call: Call) -> dict[str, Any]:
@@ -210,7 +214,14 @@ async def get_statement(call: Call) -> Answer:
 async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     """What the signer's subaccount held after any past block.   [A-12]"""
     state, reader = call.state, call.node.store.engine
-    holdings = await _as_of(lambda: subaccount_balances(reader, call.key.subaccount_id, call.query.block))
+    block = call.query.block
+
+    def read() -> tuple[dict[tuple[AccountKind, AssetId], int], dict[AssetId, Depths]]:
+        holdings = subaccount_balances(reader, call.key.subaccount_id, block)
+        units = [asset for kind, asset in holdings if kind == AccountKind.AMM_UNITS]
+        return holdings, {asset: depths(reader, pool_of(asset), block) for asset in units}
+
+    holdings, pools = await _as_of(read)
     rows: dict[str, AsOfBalance] = {}
     for asset_id, asset in state.assets.items():
         kept, withdrawing, lent, borrowed, unsettled, claims = (holdings.get((kind, asset_id), 0) for kind in _HELD)
@@ -231,7 +242,11 @@ async def get_balances(call: Call) -> dict[str, AsOfBalance]:
     for kind, one in by_themselves:
         if held := holdings.get((kind, one), 0):
             zero = _amount(state, one, 0)
-            rows[_symbol(state, one)] = AsOfBalance(_amount(state, one, held), zero, zero, zero)
+            row = rows[_symbol(state, one)] = AsOfBalance(_amount(state, one, held), zero, zero, zero)
+            if one in pools:
+                native, external = pools[one].part(held)
+                row.native_worth = _amount(state, pools[one].native_asset, native)
+                row.external_worth = _amount(state, pool_of(one), external)
     return rows
 
 

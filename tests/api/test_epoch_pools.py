@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from api.epochs import kind_name
 from api.recount import counted_totals, require_recount, stated_totals
+from engine import pools
 from engine.state import AmmPool
 from ledger.chart import amm_pool, in_custody
 from ledger.database import open_engine
@@ -155,6 +156,8 @@ async def test_statements_balances_and_receipts_are_the_states_to_the_atom(tmp_p
         for who in (anna, lee):
             row = (await ask(who, "/satchel/v1/balances", "balanceAsOfQuery"))["USDC.pool-units"]
             units[who.subaccount_id] = Decimal(row["held"]) * native
+            worth = Decimal(row["nativeWorth"]) * native, Decimal(row["externalWorth"]) * external
+            assert worth == pools.share(pool, pool.holders[who.subaccount_id].units)
         assert units == {number: holder.units for number, holder in pool.holders.items()}
         (provided,) = await ask(lee, "/satchel/v1/pools/liquidity", "poolLiquidityQueryAll")
         lees = await ask(lee, "/satchel/v1/statement", "statementQuery", limit=1000)
@@ -175,6 +178,10 @@ async def test_statements_balances_and_receipts_are_the_states_to_the_atom(tmp_p
         (account.rsplit("/", 1)[-1], symbol): amount for (account, symbol), amount in closing.items()
     }
     assert "USDC.native-custody pool-custody" in satchel("statement", str(bob.subaccount_id), *data)
+    lees = json.loads(satchel("statement", str(lee.subaccount_id), "--json", *data))
+    part = next(row["partOfPool"] for row in lees["closing"] if row["asset"] == "USDC.pool-units")
+    assert part == {"ROWAN": provided["nativeQuantity"], "USDC": provided["externalQuantity"]}
+    assert f"(of the pool {part['ROWAN']} ROWAN and " in satchel("statement", str(lee.subaccount_id), *data)
     trial = json.loads(satchel("trial-balance", "--json", *data))
     sides = {(row["account"], row["asset"]): Decimal(row["credit"]) for row in trial["rows"]}
     pool_id = pool.parameters.pool_id

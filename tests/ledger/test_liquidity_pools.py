@@ -30,6 +30,7 @@ from ledger.chart import (
 )
 from ledger.invariants import ConservationError, RunningTotals
 from ledger.journal import JournalKind, JournalTransaction, Posting
+from ledger.liquidity import depths
 from tests.ledger.logs import SOL, USDC, LogBuilder, deposit, stored, transaction
 
 ROWAN = 4
@@ -221,3 +222,15 @@ def test_balances_and_the_trial_balance_name_them_as_of_any_block(engine: sa.Eng
     assert rows[f"equity/pool/{USDC}/book", "USDC.pool-units"] == ("1", "0")
     assert rows[f"subaccount/{BOB}/pool-debt", "USDC.owed"] == ("0.0004", "0")
     assert all(total["debit"] == total["credit"] for total in trial["totals"].values())
+
+
+def test_units_are_worth_their_part_of_the_depths_after_any_block(engine: sa.Engine) -> None:
+    """A-12, X-4: balance and what positions owe, custody left out; rounded down."""
+    before, now = depths(engine, USDC, 0), depths(engine, USDC)
+
+    assert before == (ROWAN, 1_000, 2_000, 1_000) and before.part(999) == (999, 1_998)
+    # 300 were kept for Bob's position, 20 of them paid back as interest, 7 of those to the fund; 100 brought, 400 owed.
+    assert now == (ROWAN, 1_000 - 300 + 13, 2_500, 1_000)
+    assert now.part(1_000) == (713, 2_500) and now.part(3) == (2, 7)
+    with pytest.raises(LookupError, match=f"no liquidity pool {ROWAN}"):
+        depths(engine, ROWAN)
