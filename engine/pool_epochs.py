@@ -33,7 +33,9 @@ def run_pool(state: State, pool: AmmPool, outcome: Outcome) -> None:
     """Rate and health, then position by position: health, interest, and the close of one that was not healthy.
 
     A position sees the pool as those before it left it, so their order (owner, then id) is part of the result. What
-    triggers a close is the health before this epoch's payment; one that fails changes nothing.   [X-9, X-11]
+    triggers a close is the health before this epoch's payment; one that fails changes nothing. At a price that was
+    pushed interest stays unpaid: a provider who made custody cheap for a moment would take many times what is due.
+    [X-9, X-11]
     """
     pools.note_price(pool, outcome.at_us)
     _move_rate(pool)
@@ -43,9 +45,11 @@ def run_pool(state: State, pool: AmmPool, outcome: Outcome) -> None:
     interest = _Interest(pool)
     charged, forced, failed = len(pool.positions), 0, 0
     safety_factor = pool.parameters.safety_factor
+    is_steady = pools.is_steady(pool, pools.spot(pool), pool.mean_price)
     for position in sorted(pool.positions.values(), key=_order):
         measured = position.health = pool_positions.health(pool, position)
-        charge = pool_positions.plan_interest(pool, position, 0, 1)
+        plan = pool_positions.plan_interest if is_steady else pool_positions.defer_interest
+        charge = plan(pool, position, 0, 1)
         pool_positions.take_interest(pool, position, charge)
         if charge.taken:
             interest.add(position, charge)
@@ -61,6 +65,7 @@ def run_pool(state: State, pool: AmmPool, outcome: Outcome) -> None:
         interest.post(state, outcome)
         pool_positions.finish_close(state, pool, position, close, outcome, is_forced=True)
         forced += 1
+        is_steady = pools.is_steady(pool, pools.spot(pool), pool.mean_price)
     interest.post(state, outcome)
     pools.require_positions(pool)
     at_us, length = outcome.at_us, pool.parameters.epoch_us

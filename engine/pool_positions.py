@@ -296,11 +296,11 @@ def plan_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: in
     What custody cannot pay stays unpaid; so does all of it where the pool does not collect each epoch. What comes to
     less than an atom of custody's asset is not charged.
     """
+    if not pool.parameters.pays_each_epoch:
+        return defer_interest(pool, position, elapsed, length)
     due = formulas.interest_due(pool.rate, position.owed, position.unpaid, elapsed, length)
     if not due:
         return _NO_CHARGE
-    if not pool.parameters.pays_each_epoch:
-        return Charge(due, 0, 0, due)
     is_native = position.is_native_collateral
     taken, unpaid = _quote(pool, is_native, due).received, 0
     if not taken or taken >= _balances(pool, not is_native)[0]:
@@ -310,6 +310,12 @@ def plan_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: in
         unpaid = max(0, due - _quote(pool, not is_native, taken).received)
     to_fund = formulas.fund_share(taken, pool.parameters.interest_fund_share)
     return Charge(due, taken, to_fund, unpaid)
+
+
+def defer_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: int) -> Charge:
+    """The same interest, all of it left unpaid: it bears interest, and no custody is sold for it.   [X-9]"""
+    due = formulas.interest_due(pool.rate, position.owed, position.unpaid, elapsed, length)
+    return Charge(due, 0, 0, due) if due else _NO_CHARGE
 
 
 def take_interest(pool: AmmPool, position: AmmPosition, charge: Charge) -> None:

@@ -385,10 +385,16 @@ def mean_price(pool: AmmPool, at_us: int) -> int:
     return mul_div_down(pool.mean_price, span - elapsed, span) + mul_div_down(price, elapsed, span)
 
 
-def require_steady(pool: AmmPool, price: int, mean: int) -> None:
-    """Positions begin and end at a price near its mean only: not at one that was pushed a moment before."""
+def is_steady(pool: AmmPool, price: int, mean: int) -> bool:
+    """Whether a price is near its mean: not one that was pushed there a moment before."""
     most = pool.parameters.price_move_max
-    if most and mean and abs(price - mean) * DEC > most * mean:
+    return not most or not mean or abs(price - mean) * DEC <= most * mean
+
+
+def require_steady(pool: AmmPool, price: int, mean: int) -> None:
+    """Positions begin and end at a price near its mean only."""
+    if not is_steady(pool, price, mean):
+        most = pool.parameters.price_move_max
         raise Rejection(
             RejectReason.POOL_PRICE_MOVED, pool_id=pool.parameters.pool_id, price=str(price), mean=str(mean), most=most
         )
