@@ -181,7 +181,7 @@ class ShareTime(msgspec.Struct):
     """What it earned and is not an atom yet, in 1e-27 atoms."""
     seen: int = 0
     """How many of the pool's write-downs it has been counted in.   [L-7]"""
-    recovering: dict[int, tuple[int, int]] = {}
+    recovering: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
     """Write-down → the shares it had then, and the index it has collected up to; until that is fully paid.   [L-7]"""
 
 
@@ -285,15 +285,15 @@ class Liquidation(msgspec.Struct):
     since_us: int
     next_second: int = 0
     """The exchange second of its next step; one step a second.   [L-3]"""
-    step_atoms: dict[AssetId, int] = {}
+    step_atoms: dict[AssetId, int] = msgspec.field(default_factory=dict)
     """Item (`contracts` of a market in lots, an owed asset in atoms) → what one step takes: 10 % at trigger.   [L-3]"""
     unfilled_ticks: int = 0
     """Steps in a row without a fill: after three the backstop takes over.   [L-3]"""
-    failed_buys: dict[AssetId, int] = {}
+    failed_buys: dict[AssetId, int] = msgspec.field(default_factory=dict)
     """Owed asset → steps that could not buy it back: after ten its lenders are paid in value.   [L-7]"""
-    frozen: dict[AssetId, int] = {}
+    frozen: dict[AssetId, int] = msgspec.field(default_factory=dict)
     """Owed asset → its mark (PRICE_SCALE) from the block on that found it beyond buying back.   [L-7]"""
-    sides: dict[int, int] = {}
+    sides: dict[int, int] = msgspec.field(default_factory=dict)
     """Market → 1 or −1: the side it was on, which a loss still left is charged against.   [L-5, L-6]"""
 
 
@@ -318,9 +318,9 @@ class Rfq(msgspec.Struct):
     """A request for quotes that is open, and its quotes.   [S-7]"""
 
     view: RfqView
-    quotes: dict[int, QuoteView] = {}
+    quotes: dict[int, QuoteView] = msgspec.field(default_factory=dict)
     flags: int = 0
-    quote_flags: dict[int, int] = {}
+    quote_flags: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 class Subaccount:

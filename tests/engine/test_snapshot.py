@@ -20,7 +20,7 @@ from engine.commands import (
     SwapAssets,
 )
 from engine.parameters import DEC, PRICE_SCALE
-from engine.state import State
+from engine.state import Liquidation, Rfq, ShareTime, State
 from ledger.chart import AccountKind, kind_of, owner_of
 from tests.engine.desk import ASK, BID, Desk
 
@@ -213,3 +213,14 @@ def test_provisional_funds_that_were_traded_away_are_not_shown_twice() -> None:
 
     assert owner_of(desk.available(anna)) == anna.subaccount
     assert (line["USDC.available"], line["USDC.provisional"]) == (0, 3_000_000)
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [(ShareTime, (0, 0, 0)), (Liquidation, (0,)), (Rfq, (None,))])
+def test_no_two_accounts_share_what_they_begin_with(kind: Any, arguments: tuple[Any, ...]) -> None:
+    """A compiled class keeps `= {}` as one dict for all: what one account waits for would be everybody's.   [A-6]"""
+    one, other = kind(*arguments), kind(*arguments)
+    begun = [name for name in kind.__struct_fields__ if isinstance(getattr(one, name), dict)]
+
+    assert begun
+    for name in begun:
+        assert getattr(one, name) is not getattr(other, name), name
