@@ -34,6 +34,12 @@ conformance = typer.Typer(
     help="Satchel against vectors that others wrote.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(conformance, name="conformance")
+pools = typer.Typer(
+    help="Liquidity pools of a running exchange: list, quote, swap, provide, leveraged longs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(pools, name="pools")
 
 Data = Annotated[Path, typer.Option("--data", help="The node's folder.", show_default=str(DEFAULT_DATA))]
 Database = Annotated[str | None, typer.Option("--database", help="Database URL; else the SQLite file under --data.")]
@@ -41,6 +47,10 @@ GenesisKey = Annotated[
     str | None, typer.Option("--public-key", help="The exchange's key at genesis that you trust, base64.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Url = Annotated[str, typer.Option("--url", help="Where the exchange listens.")]
+Key = Annotated[Path, typer.Option("--key", help="File of an API key, of `satchel keygen --out`.")]
+Pool = Annotated[str, typer.Argument(help="The pool's external asset, as USDC.")]
+HERE = "http://127.0.0.1:8080"
 
 
 def main() -> None:
@@ -268,12 +278,12 @@ def liquidations(
 
 @app.command()
 def parameters(
-    symbol: Annotated[str, typer.Argument(help="A market or an asset, as SOL_USDC_PERP or SOL.")],
+    symbol: Annotated[str, typer.Argument(help="A market, an asset or a pool, as SOL_USDC_PERP, SOL, SOL.pool.")],
     data: Data = DEFAULT_DATA,
     database: Database = None,
     json: Json = False,
 ) -> None:
-    """What a market or an asset is set to, as an operator's command takes it."""
+    """What a market, an asset or a liquidity pool is set to, as an operator's command takes it."""
     from tools import parameters as parameters_
 
     _end(lambda: parameters_.parameters(data, database, symbol), json)
@@ -443,6 +453,136 @@ def conformance_pools(
     from tools.conformance import pools
 
     _end(lambda: pools.run(folder, json), json)
+
+
+@pools.command("list")
+def pools_list(url: Url = HERE, json: Json = False) -> None:
+    """Every pool: prices, both sides, what positions owe, health, interest rate per epoch."""
+    from tools import pools as liquid
+
+    _end(lambda: liquid.show(url, json), json)
+
+
+@pools.command("quote")
+def pools_quote(
+    paid: Annotated[str, typer.Argument(help="What is paid, or the collateral.")],
+    wanted: Annotated[str, typer.Argument(help="What is received, or kept in custody.")],
+    quantity: Annotated[str, typer.Argument(help="How much is paid.")],
+    leverage: Annotated[str | None, typer.Option("--leverage", help="Quote a leveraged long instead.")] = None,
+    url: Url = HERE,
+    json: Json = False,
+) -> None:
+    """What a swap would bring now, pool by pool, with fee and price impact; or what a leveraged long would be."""
+    from tools import pools as liquid
+
+    _end(lambda: liquid.quote(url, paid, wanted, quantity, leverage, json), json)
+
+
+@pools.command("swap")
+def pools_swap(
+    paid: Annotated[str, typer.Argument(help="What is paid.")],
+    wanted: Annotated[str, typer.Argument(help="What is received.")],
+    quantity: Annotated[str, typer.Argument(help="How much is paid.")],
+    key: Key,
+    least: Annotated[str | None, typer.Option("--min-received", help="Refused if it would bring less.")] = None,
+    url: Url = HERE,
+    json: Json = False,
+) -> None:
+    """Swap one asset for another, through one pool or two."""
+    from tools import pools as liquid
+
+    fields = {"fromSymbol": paid, "toSymbol": wanted, "quantity": quantity, "minReceived": least}
+    _end(lambda: liquid.act(url, key, "poolSwapExecute", fields, json), json)
+
+
+@pools.command("add")
+def pools_add(
+    symbol: Pool,
+    key: Key,
+    native: Annotated[str | None, typer.Option("--native", help="How much of the native asset.")] = None,
+    external: Annotated[str | None, typer.Option("--external", help="How much of the other.")] = None,
+    least: Annotated[str | None, typer.Option("--min-units", help="Refused if it would bring fewer units.")] = None,
+    url: Url = HERE,
+    json: Json = False,
+) -> None:
+    """Add liquidity: both sides, or one, for units of the pool."""
+    from tools import pools as liquid
+
+    fields = {"symbol": symbol, "nativeQuantity": native, "externalQuantity": external, "minUnits": least}
+    _end(lambda: liquid.act(url, key, "poolLiquidityAdd", fields, json), json)
+
+
+@pools.command("remove")
+def pools_remove(
+    symbol: Pool,
+    key: Key,
+    units: Annotated[str | None, typer.Option("--units", help="How many units.")] = None,
+    basis_points: Annotated[
+        int | None, typer.Option("--basis-points", help="Of all units held, instead.", min=0, max=10_000)
+    ] = None,
+    least_native: Annotated[str | None, typer.Option("--min-native", help="Refused if it would bring less.")] = None,
+    least_external: Annotated[
+        str | None, typer.Option("--min-external", help="Refused if it would bring less.")
+    ] = None,
+    url: Url = HERE,
+    json: Json = False,
+) -> None:
+    """Take liquidity out, by units or by basis points of them."""
+    from tools import pools as liquid
+
+    limits = {"minNative": least_native, "minExternal": least_external}
+    fields = {"symbol": symbol, "units": units, "basisPoints": basis_points, **limits}
+    _end(lambda: liquid.act(url, key, "poolLiquidityRemove", fields, json), json)
+
+
+@pools.command("open")
+def pools_open(
+    collateral: Annotated[str, typer.Argument(help="The collateral's asset.")],
+    custody: Annotated[str, typer.Argument(help="The asset to be long of.")],
+    quantity: Annotated[str, typer.Argument(help="How much collateral.")],
+    leverage: Annotated[str, typer.Argument(help="As 2.5.")],
+    key: Key,
+    least: Annotated[str | None, typer.Option("--min-custody", help="Refused if it would bring less.")] = None,
+    url: Url = HERE,
+    json: Json = False,
+) -> None:
+    """Open a leveraged long, lent by a pool."""
+    from tools import pools as liquid
+
+    fields = {"collateralSymbol": collateral, "custodySymbol": custody, "quantity": quantity}
+    fields |= {"leverage": leverage, **({} if least is None else {"minCustody": least})}
+    _end(lambda: liquid.act(url, key, "poolPositionOpen", fields, json), json)
+
+
+@pools.command("close")
+def pools_close(
+    position: Annotated[str, typer.Argument(help="Its id, of `satchel pools positions`.")],
+    key: Key,
+    least: Annotated[str | None, typer.Option("--min-received", help="Refused if it would return less.")] = None,
+    url: Url = HERE,
+    json: Json = False,
+) -> None:
+    """Close a leveraged long: interest and debt are paid, the rest is returned."""
+    from tools import pools as liquid
+
+    fields = {"positionId": position, "minReceived": least}
+    _end(lambda: liquid.act(url, key, "poolPositionClose", fields, json), json)
+
+
+@pools.command("positions")
+def pools_positions(key: Key, url: Url = HERE, json: Json = False) -> None:
+    """The subaccount's leveraged longs: health, liquidation ratio, what a close would bring."""
+    from tools import pools as liquid
+
+    _end(lambda: liquid.positions(url, key, json), json)
+
+
+@pools.command("liquidity")
+def pools_liquidity(key: Key, url: Url = HERE, json: Json = False) -> None:
+    """What the subaccount provides, what it is worth now, and what it earned."""
+    from tools import pools as liquid
+
+    _end(lambda: liquid.liquidity(url, key, json), json)
 
 
 if __name__ == "__main__":

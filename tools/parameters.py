@@ -1,4 +1,4 @@
-"""`satchel parameters`: what an asset or a market is set to now, by the log, as an operator's command takes it."""
+"""`satchel parameters`: what an asset, market or pool is set to now, by the log, as an operator's command takes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Any
 import msgspec
 
 from engine import commands
-from engine.parameters import PRICE_SCALE, AssetParameters, MarketParameters, PerpetualParameters, RiskParameters
+from engine.parameters import (
+    PRICE_SCALE,
+    AssetParameters,
+    MarketParameters,
+    PerpetualParameters,
+    PoolParameters,
+    RiskParameters,
+)
 from ledger import schema
 from ledger.amounts import format_decimal
 from ledger.chart import is_of_market, market_of
@@ -21,9 +28,12 @@ _PRICE_DECIMALS = len(str(PRICE_SCALE)) - 1
 
 
 def parameters(data: Path, database: str | None, symbol: str) -> int:
-    """One document: the argument of ConfigureMarket or ConfigureAsset with which nothing would change."""
+    """One document: the argument of ConfigureMarket, ConfigureAsset or ConfigurePool with which nothing would change.
+
+    A liquidity pool is called by its external asset: `USDC.pool`.
+    """
     command, columns = schema.command.c, schema.command
-    kinds = ("Genesis", "ConfigureAsset", "ConfigureMarket")
+    kinds = ("Genesis", "ConfigureAsset", "ConfigureMarket", "ConfigurePool")
     now = Parameters()
     with reading(data, database) as engine, engine.connect() as connection:
         query = columns.select().where(command.kind.in_(kinds), command.outcome == 0).order_by(command.seq)
@@ -31,6 +41,7 @@ def parameters(data: Path, database: str | None, symbol: str) -> int:
             now.follow(commands.decode(row.payload))
     named: dict[str, dict[str, Any]] = {each.symbol: {"asset": each} for each in now.assets.values()}
     named |= {each.symbol: {"market": each} for each in now.markets.values()}
+    named |= {f"{now.assets[number].symbol}.pool": {"pool": each} for number, each in now.pools.items()}
     if symbol not in named:
         raise CannotRun(f"no asset and no market is called {symbol}", f"one of {', '.join(sorted(named))}")
     print_json({name: _plain(value) for name, value in named[symbol].items()})
@@ -38,11 +49,12 @@ def parameters(data: Path, database: str | None, symbol: str) -> int:
 
 
 class Parameters:
-    """Of every asset and market, and the risk rules, as the configuration commands so far have set them."""
+    """Of every asset, market and liquidity pool, and the risk rules, as configuration commands so far have set them."""
 
     def __init__(self) -> None:
         self.assets: dict[int, AssetParameters] = {}
         self.markets: dict[int, MarketParameters] = {}
+        self.pools: dict[int, PoolParameters] = {}
         self.risk = RiskParameters()
 
     def follow(self, command: Any) -> None:
@@ -50,11 +62,14 @@ class Parameters:
             case commands.Genesis():
                 self.assets |= {each.asset_id: each for each in command.parameters.assets}
                 self.markets |= {each.market_id: each for each in command.parameters.markets}
+                self.pools |= {each.pool_id: each for each in command.parameters.pools}
                 self.risk = command.parameters.limits.risk
             case commands.ConfigureAsset():
                 self.assets[command.asset.asset_id] = command.asset
             case commands.ConfigureMarket():
                 self.markets[command.market.market_id] = command.market
+            case commands.ConfigurePool():
+                self.pools[command.pool.pool_id] = command.pool
 
     @property
     def usdc(self) -> int:
