@@ -40,6 +40,9 @@ POOLS = "tests/por/test_pools.py"
 LEAVES = "tests/engine/test_liabilities.py"
 TRADERS = "tests/engine/test_perpetual_liabilities.py"
 MARKETS = "tests/por/test_markets.py"
+LIQUIDITY_POOLS = "tests/por/test_liquidity_pools.py"
+POOL_LEAVES = "tests/engine/test_pool_liabilities.py"
+POOL_LEDGER = "tests/ledger/test_liquidity_pools.py"
 CHAINS_PAY = "tests/engine/test_liquidity.py"
 GOLDEN = "tests/replay"
 LOANS = "tests/engine/test_lending.py"
@@ -354,6 +357,22 @@ MUTANTS = (
     Mutant("the verifier believes what a leaf says is gained", "por/verifier.py",
            "        if pnl != gained:", "        if False:", (MARKETS,)),
     Mutant("the fund may lend for nobody", "por/verifier.py", "        if fund != of_users:", "        if False:", (MARKETS,)),
+    Mutant("a liquidity pool's units need not be its providers'", "por/conservation.py",
+           "        if sums != atoms:", "        if False:", (LIQUIDITY_POOLS,)),
+    Mutant("a liquidity pool's line needs no account of the ledger", "por/conservation.py",
+           "        if booked != -users[asset]:", "        if False:", (LIQUIDITY_POOLS,)),
+    Mutant("the verifier lets a liquidity pool's book say anything", "por/verifier.py",
+           "            if booked != -sign * line[kept]:", "            if False:", (LIQUIDITY_POOLS,)),
+    Mutant("the verifier believes what a leaf says is kept for longs", "por/verifier.py",
+           "            if own.get(column, 0) != amount_of[column]:", "            if False:", (LIQUIDITY_POOLS,)),
+    Mutant("nobody is owed the coins of liquidity pools", "por/header.py",
+           "in amm_coins(image.amms).items():", "in ():", (LIQUIDITY_POOLS,)),
+    Mutant("a leaf shows only one side of what longs owe", "engine/liabilities.py",
+           "        balances.get(owed | native_owed(pool_id), 0),", "        0,", (POOL_LEAVES,)),
+    Mutant("liquidity pools may keep coins that are not there", "ledger/invariants.py",
+           "            if coins < kept:", "            if False:", (POOL_LEDGER,)),
+    Mutant("what positions owe is no part of what units are worth", "ledger/liquidity.py",
+           " - book.get(external_owed(pool_id), 0)", "", (POOL_LEDGER,)),
     Mutant("unsettled equity may come from nowhere", "ledger/invariants.py",
            "waiting = sum([", "waiting = 0 * sum([", ("tests/ledger/test_perpetual_invariants.py",)),
     Mutant("the fund's shares need not be its users' claims", "ledger/invariants.py",

@@ -107,13 +107,13 @@ def test_replay_names_the_first_differing_posting_with_its_command(log: Path, sa
     """A-10."""
     tampered = sqlite3.connect(log / "ledger.db")
     tampered.execute("DROP TRIGGER posting_refuse_update")
-    tampered.execute("UPDATE posting SET atoms = atoms + 1 WHERE journal_seq = 23 AND line = 1")
+    tampered.execute("UPDATE posting SET atoms = atoms + 1 WHERE journal_seq = 25 AND line = 1")
     tampered.commit()
     tampered.close()
     ran = satchel("replay", "--data", log)
 
     assert ran.code == 1
-    assert "journal transaction 23 (command 10, PlaceOrder), posting 1" in ran.out
+    assert "journal transaction 25 (command 10, PlaceOrder), posting 1" in ran.out
 
 
 def test_replay_goes_on_from_its_kept_progress(kept_log: Path, satchel: Satchel, tmp_path: Path) -> None:
