@@ -274,6 +274,16 @@ def health(pool: AmmPool, position: AmmPosition) -> int:
     return formulas.position_health(proceeds, position.owed, position.unpaid)
 
 
+def measurable_health(pool: AmmPool, position: AmmPosition) -> int | RejectReason:
+    """The same, or why an epoch cannot measure it: custody that swaps to nothing, or to more than there is.   [X-6]"""
+    proceeds = _quote(pool, not position.is_native_collateral, position.custody).received
+    if not proceeds:
+        return RejectReason.POOL_AMOUNT
+    if proceeds >= _balances(pool, position.is_native_collateral)[0]:
+        return RejectReason.POOL_DEPTH
+    return formulas.position_health(proceeds, position.owed, position.unpaid)
+
+
 def liquidation_ratio(pool: AmmPool, position: AmmPosition) -> int:
     """Safety factor over health, in 1e-18, rounded up: closed by force at an epoch that finds it at 1.   [X-11]"""
     measured = health(pool, position)

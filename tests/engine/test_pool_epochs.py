@@ -214,7 +214,10 @@ def test_a_forced_close_that_brings_nothing_is_tried_again_every_epoch() -> None
 
 
 def test_interest_that_custody_cannot_pay_stays_unpaid_and_counts_once() -> None:
-    """due = ⌊rate·(debt + unpaid)⌋ + unpaid; what custody was worth is taken off it.   [X-9]"""
+    """due = ⌊rate·(debt + unpaid)⌋ + unpaid; what custody was worth is taken off it.   [X-9]
+
+    Without custody nothing can be measured any more: such a position is left as it is, and reported.   [X-15]
+    """
     pond = still(rate=DEC, safety_factor=DEC)
     _sally, position = long_rowan(pond, 5 * DEC)
     owed = position.owed
@@ -225,9 +228,9 @@ def test_interest_that_custody_cannot_pay_stays_unpaid_and_counts_once() -> None
     # As much as the debt is due; custody is worth less than that.
     assert 0 < worth < owed
     assert (position.unpaid, position.paid, position.custody) == (owed - worth, owed + worth, 0)
-    unpaid = position.unpaid
-    pond.until_epoch()
-    assert (position.unpaid, position.paid) == (owed + unpaid + unpaid, owed + worth)
+    events = pond.until_epoch()
+    assert (position.unpaid, position.paid) == (owed - worth, owed + worth)
+    assert [event.reason for event in events if isinstance(event, LongNotClosed)] == ["POOL_AMOUNT"]
 
 
 def test_interest_that_is_not_collected_each_epoch_lowers_health_until_the_close() -> None:
