@@ -6,6 +6,7 @@ ledger. Positions and epochs are in `pool_positions` and `pool_epochs`.
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import NamedTuple
 
 from engine import margin, pool_collateral
@@ -252,9 +253,9 @@ def quote_add(state: State, pool_id: int, native_atoms: int, external_atoms: int
             raise Rejection(
                 RejectReason.POOL_AMOUNT, pool_id=pool_id, asset_id=asset_id, atoms=atoms, maximum=parameters.max_atoms
             )
-    native_depth, external_depth = depths(pool)
-    is_first = not pool.units
-    if is_first:
+    # What nobody has a part in goes to whoever comes first.
+    native_depth, external_depth = depths(pool) if pool.units else (0, 0)
+    if not pool.units:
         if native_atoms < parameters.min_native or not external_atoms:
             raise Rejection(
                 RejectReason.POOL_AMOUNT, pool_id=pool_id, native=native_atoms, least=parameters.min_native,
@@ -267,6 +268,9 @@ def quote_add(state: State, pool_id: int, native_atoms: int, external_atoms: int
         pool.units, native_depth, external_depth, native_atoms, external_atoms,
         fee_for(parameters, True), fee_for(parameters, False), parameters.running_rate,
     )  # fmt: skip
+    if units is not None and pool.units and not parameters.running_rate:
+        minted = min(units.minted, _most_units(pool, native_atoms, external_atoms))
+        units = units._replace(minted=minted, total=pool.units + minted)
     if units is None or not units.minted:
         raise Rejection(
             RejectReason.POOL_AMOUNT, pool_id=pool_id, native=native_atoms, external=external_atoms, units=0
@@ -551,6 +555,16 @@ def _hop(pool: AmmPool, is_native_paid: bool, paid: int) -> _Step:
 
 def _side(pool: AmmPool, is_native: bool) -> AssetId:
     return pool.parameters.native_asset_id if is_native else pool.parameters.pool_id
+
+
+def _most_units(pool: AmmPool, native: int, external: int) -> int:
+    """The units that leave those of others worth what they were: (native depth · external depth) / units² is kept.
+
+    X-3 rounds its virtual swap down, so one atom of one side may bring units of twice its worth, again and again.
+    """
+    native_depth, external_depth = depths(pool)
+    grown = (native_depth + native) * (external_depth + external)
+    return isqrt(mul_div_down(pool.units * pool.units, grown, native_depth * external_depth)) - pool.units
 
 
 def _removal(pool: AmmPool, held: int, units: int, basis_points: int) -> Withdrawal:
