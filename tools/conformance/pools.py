@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.conformance import formula_rows
+from tools.conformance import formula_rows, lifecycles, margin_rows
 from tools.conformance.vectors import Kind, Outcome, Row, VectorFile, Verdict, differing, one_by_one, read
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table, say
 
@@ -75,6 +75,25 @@ _FUNCTIONS = (
     _Function(
         ("InterestRateComputation", "CalculatePoolHealth"), ("pool", "params", "interest_rate"),
         one_by_one(formula_rows.rate_and_health),
+    ),
+    _Function(
+        ("Open", "OpenLong", "CloseLong", "BeginBlocker"), ("params", "pool", "steps", "users_start"),
+        one_by_one(lifecycles.sequence),
+    ),
+    _Function(("OpenClose", "AddUpExistingMTP"), ("params", "steps"), one_by_one(margin_rows.open_close)),
+    _Function(("EC",), ("pool_before", "collateral_amount", "signer_native_before"), margin_rows.chains),
+    _Function(("Open",), ("msgOpen", "poolAsset"), one_by_one(margin_rows.opened)),
+    _Function(("Close",), ("msgOpen", "msgClose"), one_by_one(margin_rows.closed)),
+    _Function(("ForceClose",), ("msgOpen", "msgForceClose"), one_by_one(margin_rows.force_closed)),
+    _Function(("Borrow",), ("denom", "collateralAmount", "leverage"), one_by_one(margin_rows.borrowed)),
+    _Function(("Repay",), ("repayAmount", "liabilities"), one_by_one(margin_rows.repaid)),
+    _Function(("CLPSwap",), ("denom", "to", "sentAmount"), one_by_one(margin_rows.quoted)),
+    _Function(
+        ("UpdateMTPHealth",), ("custodyAmount", "liabilities", "interestUnpaidCollateral"),
+        one_by_one(margin_rows.health_updated),
+    ),
+    _Function(
+        ("InterestRateComputation",), ("interestRate", "interestRateIncrease"), one_by_one(margin_rows.rate_stepped)
     ),
     _Function(
         ("SQBeginBlocker",), ("sq_begin_block_before", "removal_queue_threshold"),
