@@ -21,6 +21,12 @@ with warnings.catch_warnings():
 EXAMPLES = 12
 """Generated requests per operation; what the document says is signed is signed, by a user with money."""
 
+PAIR = {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "100", "leverage": "2"}
+POOL_REQUESTS = (
+    ("liquidity", "poolLiquidityAdd", {"symbol": "USDC", "nativeQuantity": "90000", "externalQuantity": "90000"}),
+    ("positions", "poolPositionOpen", PAIR),
+)
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
@@ -30,13 +36,16 @@ async def test_the_fuzzer_finds_no_server_error(tmp_path: Path) -> None:
         # This measures answers, not limits.
         for bucket in vars(running.edge.limits).values():
             bucket._interval = 0.0
-        alice = await running.trader(USDC="1000000", SOL="1000")
+        alice = await running.trader(USDC="1000000", SOL="1000", ROWAN="1000000")
         prices = json.dumps({"USDC": "1", "SOL": "150", "ETH": "3000"})
         assert (await request(running.http, "POST", "/dev/v1/prices", data=prices)).status == 200
         # A position on the book: what is asked about positions has something to say.
         bob = await running.trader(USDC="100000")
         for trader, side in ((bob, "Ask"), (alice, "Bid")):
             assert (await trader.place("SOL_USDC_PERP", side, "150", "10")).status == 200
+        for path, instruction, body in POOL_REQUESTS:
+            reply = await alice.send("POST", f"/satchel/v1/pools/{path}", instruction, body)
+            assert reply.status == 200, reply
         described = (await running.get("/openapi.json")).json
         loop = asyncio.get_running_loop()
         seen: dict[int, int] = {}

@@ -77,6 +77,7 @@ async def write(data: Path, database: str | None = None) -> None:
     await signed(exchange, MALLORY, "convertDust", {}, ConvertDust(exchange.subaccounts[MALLORY.public_key][1]))
     await conditions(exchange)
     await positions(exchange)
+    await liquidity_pools(exchange)
     await exchange.bring(CloseEpoch(0))
     await exchange.close()
 
@@ -108,6 +109,26 @@ async def positions(exchange: Exchange) -> None:
     for dollars in (99, 80, 80):
         exchange.now_us += 11_000_000
         await exchange.bring(SetPrices(((USDC, PRICE_SCALE), (SOL, dollars * PRICE_SCALE))))
+
+
+async def liquidity_pools(exchange: Exchange) -> None:
+    """A provider, swaps, a long that its owner closes, one that an epoch closes by force.   [X-1 … X-11]"""
+    await exchange.deposit(ALICE, "USDC", 2_000_000_000_000, 5)
+    await exchange.deposit(ALICE, "ROWAN", 2_000_000_000_000_000, 6)
+    pair = {"collateralSymbol": "USDC", "custodySymbol": "ROWAN", "quantity": "1000", "leverage": "5"}
+    for instruction, fields in (
+        ("poolLiquidityAdd", {"symbol": "USDC", "nativeQuantity": "1000000", "externalQuantity": "1000000"}),
+        ("poolPositionOpen", pair),
+        ("poolPositionOpen", pair),
+        ("poolPositionClose", {"positionId": "1", "minReceived": "900"}),
+        ("poolSwapExecute", {"fromSymbol": "ROWAN", "toSymbol": "USDC", "quantity": "100000"}),
+        ("poolLiquidityRemove", {"symbol": "USDC", "basisPoints": "100"}),
+    ):
+        outcome = await exchange.ask(ALICE, instruction, **fields)
+        assert outcome.rejection is None, outcome.rejection
+    exchange.now_us += 3_600_000_000
+    await exchange.bring(SetPrices(((USDC, PRICE_SCALE),)))
+    assert not exchange.sequencer.state.amm_positions
 
 
 def step(market: MarketParameters, exchange: Exchange) -> str:
@@ -162,7 +183,7 @@ def test_what_the_node_derived_is_what_replay_makes(whole: Path, satchel: Satche
 
     assert all(counts[table] for table in FILLED), counts
     assert (ran.code, ran.json()["difference"]) == (0, None)
-    assert ran.json()["covered"]["epochs"] == 3
+    assert ran.json()["covered"]["epochs"] == 4
     history = ran.json()["history"]
     assert history == {"compared": True, "toBlock": ran.json()["toBlock"], "rows": sum(counts.values())}
 
@@ -186,6 +207,11 @@ def test_what_the_node_derived_is_what_replay_makes(whole: Path, satchel: Satche
         ("history_rfq", "status = 1", "status 1"),
         ("history_quote", "view = '[]'", "view '[]'"),
         ("history_rfq_fill", "side = 2", "side 2"),
+        ("history_swap", "fee_atoms = '0'", "fee_atoms '0'"),
+        ("history_liquidity", "units_after = '1'", "units_after '1'"),
+        ("history_long", "leverage = '1'", "leverage '1'"),
+        ("history_long_close", "forced = 2", "forced 2"),
+        ("history_pool_epoch", "charged = 99", "charged 99"),
     ],
 )
 def test_a_changed_history_row_is_named(data: Path, satchel: Satchel, table: str, change: str, named: str) -> None:
@@ -308,7 +334,7 @@ def test_an_auditor_without_the_epochs_secret_compares_all_but_roots(data: Path,
     (data / "keys" / "epoch-secret.key").unlink()
     ran = satchel("replay", "--data", data, "--json")
 
-    assert (ran.code, ran.json()["covered"]["epochs"]) == (0, 3), ran.out
+    assert (ran.code, ran.json()["covered"]["epochs"]) == (0, 4), ran.out
     assert "their roots were not" in ran.err
 
 
