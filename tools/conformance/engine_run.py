@@ -168,7 +168,7 @@ class Run:
         pool = self.state.amm_pools[self.external]
         holder = AmmHolder(0, pool.earned)
         holder.units = pool.units = units
-        pool.holders = {self._users[owner]: holder}
+        pool.holders = {self._users[owner]: holder} if units else {}
         self._set(units_held(self._users[owner]), pool_units(self.external), -units)
         self._set(amm_book(self.external), pool_units(self.external), units)
 
@@ -184,6 +184,10 @@ class Run:
         self._requests += 1
         request = SignedRequest(_key(owner), self._requests.to_bytes(64, "big"), b"", 0, 0, 0)
         return self._do(height * SECOND_US, command, request)
+
+    def operate(self, height: int, command: Command) -> Outcome:
+        """An operator's command."""
+        return self._do(height * SECOND_US, command)
 
     def _do(self, at_us: int, command: Command, request: SignedRequest | None = None) -> Outcome:
         outcome = apply(self.state, self.state.sequence + 1, at_us, command, request)

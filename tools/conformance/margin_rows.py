@@ -150,7 +150,7 @@ def repaid(row: Row) -> Verdict:
     if not error_of(row):
         return compared(("returned", left.returned, 0))
     owner = row["address"]
-    run = _placed(_empty_pool(), 1, _DEPTH, owner=owner if _ADDRESS.fullmatch(owner) else SIGNER)
+    run = _placed(_empty_pool(), 1, _DEPTH, owner=owner if is_address(owner) else SIGNER)
     asks = row.get("overrideAddress") or owner
     return _answered(row, engine_run.refusal(run.close(_HEIGHT, asks, 1)))
 
@@ -341,7 +341,7 @@ def _table(
     held = funds if funds is not None else _FUNDS if row.get("fundedAccount") else 0
     state = PoolState.OPEN if row.get("poolEnabled") else PoolState.NO_OPENS
     pool = _deep_pool() | {"health": health}
-    coins = _alone(pool, Side(held, held), owner if _ADDRESS.fullmatch(owner) else SIGNER)
+    coins = _alone(pool, Side(held, held), owner if is_address(owner) else SIGNER)
     run = Run(coins, DEFAULTS, state=state)
     if (symbol if symbol is not None else row.get("poolAsset")) != _own(message):
         run.remove_pool()
@@ -375,6 +375,11 @@ def _with_position(row: Row) -> tuple[Run | None, str]:
     if not _is_pair(message):
         return None, owner
     return _placed(_deep_pool(), 10**18, 10**17, native=native, owner=owner), owner
+
+
+def is_address(text: str) -> bool:
+    """Whether somebody can be behind it: what a valid address is there, a registered key is here."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def _own(message: Row) -> str:

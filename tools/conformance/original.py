@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import NamedTuple
 
-from engine.formulas.pools import dec_mul
+from engine.formulas.pools import dec_mul, value_at
 from engine.parameters import DEC
 from tools.conformance.vectors import shown
 
@@ -68,14 +69,26 @@ def surcharge_begins(before: int, health: int, threshold: int, height: int) -> i
     return before or height
 
 
-def dec_bits(value: int) -> int:
-    """The size that the original's range check sees."""
-    return value.bit_length()
-
-
 def _reread(power: float) -> int:
     text = repr(power)
     whole, _, fraction = text.partition(".")
     if "e" in text or len(fraction) > 18:
         return 0
     return int(whole) * DEC + int(fraction.ljust(18, "0"))
+
+
+class Protection(NamedTuple):
+    """Its limit on what may be sold of the native asset, in the atoms of some asset; ours has none."""
+
+    left: int
+    most: int
+
+    def sold(self, atoms: int, fee: int, price: int) -> Protection | None:
+        """After a sale at `price` (a Dec): less what was sold without its fee; None when it is more than is left."""
+        if value_at(atoms, price) > self.left:
+            return None
+        return self._replace(left=self.left - value_at(atoms - fee, price))
+
+    def bought(self, atoms: int, price: int) -> Protection:
+        """After somebody bought native atoms."""
+        return self._replace(left=min(self.left + value_at(atoms, price), self.most))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.conformance import formula_rows, lifecycles, margin_rows
+from tools.conformance import formula_rows, lifecycles, margin_rows, message_rows
 from tools.conformance.vectors import Kind, Outcome, Row, VectorFile, Verdict, differing, one_by_one, read
 from tools.terminal import FINDINGS, FINE, CannotRun, print_json, print_table, say
 
@@ -95,6 +95,14 @@ _FUNCTIONS = (
     _Function(
         ("InterestRateComputation",), ("interestRate", "interestRateIncrease"), one_by_one(margin_rows.rate_stepped)
     ),
+    _Function(
+        ("Swap",), ("msg", "currentRowanLiquidityThreshold", "maxRowanLiquidityThresholdAsset"),
+        one_by_one(message_rows.swapped),
+    ),
+    _Function(("AddLiquidity",), ("msg", "createPool"), one_by_one(message_rows.added)),
+    _Function(("CreatePool",), ("msg", "createPool"), one_by_one(message_rows.created)),
+    _Function(("RemoveLiquidity",), ("msg", "createPool"), one_by_one(message_rows.removed)),
+    _Function(("DecommissionPool",), ("msg", "createPool"), one_by_one(message_rows.decommissioned)),
     _Function(
         ("SQBeginBlocker",), ("sq_begin_block_before", "removal_queue_threshold"),
         one_by_one(formula_rows.surcharge_begin),
