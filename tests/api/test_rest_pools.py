@@ -339,6 +339,50 @@ async def test_a_forced_close_is_in_the_owners_history_with_the_funds_share(runn
     assert await ask(bob, "/satchel/v1/history/pools/positions", "poolPositionHistoryQueryAll", state="Open") == []
 
 
+async def test_a_restarted_node_tells_the_same_of_pools(tmp_path: Path, database_url: str) -> None:
+    """A-9, A-10, X-3, X-10, X-11: on SQLite and PostgreSQL; paging, both directions, and one position still open."""
+    paths = {
+        "/satchel/v1/history/pools/swaps": "poolSwapHistoryQueryAll",
+        "/satchel/v1/history/pools/liquidity": "poolLiquidityHistoryQueryAll",
+        "/satchel/v1/history/pools/positions": "poolPositionHistoryQueryAll",
+        f"{POOLS}/positions": "poolPositionQueryAll",
+        f"{POOLS}/liquidity": "poolLiquidityQueryAll",
+    }
+    public = (POOLS, *(f"{POOLS}/{name}?symbol=USDC" for name in ("pool", "swaps", "moves", "epochs")))
+
+    async def told(running: Venue, bob: Trader) -> list[Any]:
+        own = [await ask(bob, path, instruction) for path, instruction in paths.items()]
+        return own + [await look(running, path) for path in public]
+
+    async with venue(tmp_path / "data", database=database_url) as running:
+        await dev(running, "clock", {"mode": "manual"})
+        bob = await running.trader(ROWAN="2000000", USDC="2000000")
+        assert (await provide(bob, "USDC", "1000000", "1000000")).status == 200
+        for pair in (("USDC", "ROWAN"), ("ROWAN", "USDC"), ("USDC", "ROWAN")):
+            assert (await open_long(bob, *pair, "1000", "2")).status == 200
+            assert (await swap(bob, *pair, "100")).status == 200
+        await dev(running, "clock", {"advanceMs": HOUR_MS})
+        for position_id in ("1", "2"):
+            assert (await close_long(bob, position_id)).status == 200
+        before = await told(running, bob)
+        at = "/satchel/v1/history/pools/positions", "poolPositionHistoryQueryAll"
+        pages = [await ask(bob, *at, limit=2, offset=offset, sortDirection="Asc") for offset in (0, 2)]
+        still_open = await ask(bob, *at, state="Open", symbol="USDC")
+        headers = (await bob.send("GET", *at, {"limit": 2})).headers
+    async with venue(tmp_path / "data", database=database_url) as running:
+        bob.http = running.http
+        after = await told(running, bob)
+
+    assert after == before
+    swaps, moves, longs, held, provided = before[:5]
+    assert (len(swaps), len(moves), len(longs), len(held), len(provided)) == (3, 1, 3, 1, 1)
+    assert [row["positionId"] for row in longs] == ["3", "2", "1"]
+    assert [row["state"] for row in longs] == ["Open", "Closed", "Closed"]
+    assert [row for page in pages for row in page] == longs[::-1]
+    assert [row["positionId"] for row in still_open] == ["3"] == [held[0]["positionId"]]
+    assert headers["X-TOTAL"] == "3" and headers["X-PAGE-COUNT"] == "2"
+
+
 async def stream_of(socket: Any, name: str, event: str | None = None) -> dict[str, Any]:
     """The next message of a stream, of this event if one is named."""
     while True:
@@ -422,7 +466,8 @@ async def test_nobody_closes_or_looks_at_another_s_position(running: Venue, deep
     """X-10, W-7"""
     bob, mallory = await running.trader(USDC="1000"), await running.trader(USDC="1000")
     opened = (await open_long(bob, "USDC", "ROWAN", "1000", "2")).json
-    for limit in ({}, {"minReceived": "1"}):
+    limits: tuple[dict[str, str], ...] = ({}, {"minReceived": "1"})
+    for limit in limits:
         assert (await close_long(mallory, opened["positionId"], **limit)).status == 404
     looked = await mallory.send(
         "GET", f"{POOLS}/quote/close", "poolCloseQuery", {"positionId": opened["positionId"]}
