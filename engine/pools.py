@@ -37,6 +37,9 @@ from ledger.journal import JournalKind
 
 _OPEN_STATES = (PoolState.OPEN, PoolState.NO_OPENS)
 _DAY_US = 86_400_000_000
+_FEWEST_UNITS = 1_000_000
+"""A removal leaves none or so many, unless the first provider may bring less: were there only one, worth thousands
+through the fees of its owner's swaps, most of what the next one brings would be rounded away.   [X-3]"""
 
 
 class Hop(NamedTuple):
@@ -632,6 +635,9 @@ def _require_removal(pool: AmmPool, taken: Withdrawal, burned: int) -> None:
     if not native or not external or pool.units == burned:
         # Neither side may run dry while somebody has a part in it.
         raise Rejection(RejectReason.EMPTY_POOL, pool_id=pool_id, native=native, external=external)
+    left, fewest = pool.units - burned, min(pool.parameters.min_native, _FEWEST_UNITS)
+    if left < fewest <= pool.units:
+        raise Rejection(RejectReason.POOL_UNITS, pool_id=pool_id, left=left, least=fewest)
     health = formulas.pool_health(native, external, pool.native_owed, pool.external_owed)
     least = pool.parameters.removal_threshold
     if pool.positions and health < least:

@@ -602,6 +602,41 @@ def test_the_first_provider_brings_enough() -> None:
     mallory.adds(ROWAN, 1)
 
 
+def test_the_first_provider_does_not_make_units_so_dear_that_the_next_ones_are_rounded_away() -> None:
+    """All but one unit removed again, then swaps with oneself: their fees make the one worth thousands.   [X-3, X-4]"""
+    pond = Pond(min_native=1)
+    mallory, victim = alone_with_a_unit(pond)
+    assert mallory.tries(mallory.removal(units=ROWAN - 1)).rejection is None
+    for _round in range(3):
+        mallory.swaps("USDC", "ROWAN", 300_000 * USDC, min_received=0)
+        mallory.swaps("ROWAN", "USDC", 1_000 * ROWAN)
+    pond.moves_to(Fraction(1), mallory)
+    rowan_atoms, usdc_atoms = pools.share(pond.pool, 1)
+    assert pond.pool.units == 1 and usdc_atoms > 1_000 * USDC
+    before = mallory.worth() + share_worth(pond, mallory)
+    assert victim.adds(rowan_atoms * 19 // 10, usdc_atoms * 19 // 10) == 1
+    # Where one atom may begin a pool that is what happens; a limit of the victim's would have refused it.
+    assert mallory.worth() + share_worth(pond, mallory) > before + 500 * USDC
+
+    pond = Pond()
+    mallory, _victim = alone_with_a_unit(pond)
+    refused = mallory.refusal(mallory.removal(units=ROWAN - 1))
+    assert refused.reason is RejectReason.POOL_UNITS
+    assert (refused.facts["left"], refused.facts["least"]) == (1, 10**6)
+    mallory.removes(units=ROWAN - 10**6)
+    assert mallory.refusal(mallory.removal(units=1)).reason is RejectReason.POOL_UNITS
+    # All of them, always.
+    mallory.removes(basis_points=10_000)
+
+
+def alone_with_a_unit(pond: Pond) -> tuple[Party, Party]:
+    """Mallory is the first in an empty pool; a victim comes next."""
+    pond.lp.removes(basis_points=10_000)
+    mallory = pond.party("mallory", rowan=2_000_000, usdc=2_000_000)
+    mallory.adds(ROWAN, USDC)
+    return mallory, pond.party("victim", rowan=10_000, usdc=10_000)
+
+
 def test_basis_points_are_exact(pond: Pond) -> None:
     """The original's 10,000 / 6,000 was 1: all of it.   [X-4]"""
     held = pond.lp.units
