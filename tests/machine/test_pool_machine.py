@@ -12,14 +12,15 @@ from __future__ import annotations
 import os
 from functools import cache
 from hashlib import sha256
+from math import isqrt
 from typing import NamedTuple
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from msgspec.structs import replace
 
-from engine import genesis, pools, snapshot
+from engine import genesis, pool_positions, pools, snapshot
 from engine.clock import due
 from engine.commands import (
     AddLiquidity,
@@ -31,6 +32,7 @@ from engine.commands import (
     OpenLong,
     RegisterKey,
     RemoveLiquidity,
+    RunPoolEpochs,
     SwapAssets,
     decode,
     encode,
@@ -91,6 +93,7 @@ powers = st.builds(Size, st.just(0), st.integers(0, 62).map(lambda exponent: (1 
 sizes = st.one_of(parts, parts, dust, powers)
 depths = st.one_of(*(st.integers(30, 57).map(lambda exponent: Size(0, (1 << exponent) + exponent)),) * 3, powers)
 loans = st.one_of(*(st.builds(Size, st.integers(1, most), st.just(0)) for most in (10, 20, 40)), sizes)
+small_loans = st.builds(Size, st.integers(1, 30), st.just(0))
 leverages = st.sampled_from((15, 20, 30, 50, 80, 95, 100, 100)).map(lambda tenths: tenths * DEC // 10)
 terms = st.fixed_dictionaries(
     {
@@ -407,6 +410,135 @@ PoolMachine.TestCase.settings = settings(
     max_examples=100 * TIMES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestPoolMachine = PoolMachine.TestCase
+
+
+# --- attackers against honest providers -------------------------------------------------------------------------------
+
+HONEST, ATTACKERS = (1, 2), (4, 5)
+Deed = tuple[str, int, bool, Size, int]
+"""(what, by whom, which side, how much, leverage or which)."""
+deeds = st.lists(
+    st.one_of(
+        st.tuples(st.just("swap"), st.sampled_from(ATTACKERS), st.booleans(), sizes, leverages),
+        st.tuples(st.sampled_from(("push", "open")), st.sampled_from(ATTACKERS), st.booleans(), loans, leverages),
+        st.tuples(st.just("sandwich"), st.sampled_from(ATTACKERS), st.booleans(), small_loans, leverages),
+        st.tuples(st.just("close"), st.sampled_from(ATTACKERS), st.booleans(), dust, st.integers(0, 9)),
+        st.tuples(st.sampled_from(("add", "remove")), st.sampled_from(ATTACKERS), st.booleans(), sizes, leverages),
+        st.tuples(st.just("epoch"), st.sampled_from(ATTACKERS), st.booleans(), dust, st.sampled_from((1, 61, 3_600))),
+    ),
+    min_size=2,
+    max_size=14,
+)
+parts_of_attackers = st.sampled_from((0, 0, 3, 900))
+besieged = st.tuples(terms, st.tuples(depths, depths), st.none() | st.tuples(sizes, sizes), parts_of_attackers)
+
+
+class Siege:
+    """One pool of an honest provider or two, and attackers who may be providers too; time stands still or passes."""
+
+    def __init__(
+        self, run_with: dict[str, object], first: tuple[Size, Size], second: tuple[Size, Size] | None, attackers: int
+    ) -> None:
+        self.pools = Pools({BTC: run_with})
+        self.pools.add(HONEST[0], BTC, first[0].atoms, first[1].atoms)
+        for user, part in ((HONEST[1], second), (ATTACKERS[0], (Size(attackers, 0),) * 2 if attackers else None)):
+            native, external = pools.depths(self.pools.pool(BTC))
+            if part is not None:
+                self.pools.add(user, BTC, part[0].of(native), part[1].of(external))
+        self.pools.wait(61)
+        # Stopped where an epoch is due and has not run: the attackers say when it does.
+        self.pools.at_us = max(self.pools.at_us, self.pools.state.amm_epoch_due_us)
+        self.start = _part(self.pools.pool(BTC))
+
+    def do(self, deed: Deed, is_instant: bool) -> None:
+        what, user, side, size, number = deed
+        market = self.pools
+        pays, gets = (ROWAN, BTC) if side else (BTC, ROWAN)
+        if what == "swap":
+            market.swap(user, pays, gets, size)
+        elif what == "push":
+            self.push(user, 1_000 + (-1 if side else 1) * ((size.per_mille or 39) % 40))
+        elif what == "open":
+            market.open(user, BTC, side, size, number)
+        elif what == "sandwich":
+            self.sandwich(user, side, size, number)
+        elif what == "close":
+            market.close(number, ATTACKERS)
+        elif what == "add":
+            native, external = pools.depths(market.pool(BTC))
+            market.add(user, BTC, size.of(native), 0 if side else size.of(external))
+        elif what == "remove":
+            market.remove(user, BTC, size, side)
+        elif is_instant:
+            market.send(RunPoolEpochs())
+        else:
+            market.wait(number)
+
+    def sandwich(self, user: int, side: bool, size: Size, leverage: int) -> None:
+        """Open as dear as the guard lets it, close as cheap: what a position loses is the attacker's by the swaps."""
+        most = self.pools.pool(BTC).parameters.price_move_max * 1_000 // DEC
+        dear, cheap = (1_000 - most, 1_000 + most) if side else (1_000 + most, 1_000 - most)
+        # The open itself moves the price by about twice its part of the depth.
+        self.push(user, dear + (2 if side else -2) * (size.per_mille + 1))
+        self.pools.open(user, BTC, side, size, leverage)
+        self.push(user, cheap + (1 if side is False else -1))
+        if self.pools.last.rejection is None:
+            self.pools.close(-1, (user,))
+
+    def push(self, user: int, per_mille: int) -> None:
+        """Swap until the price is about this much of what it was at the start."""
+        native, external, _units = _part(self.pools.pool(BTC))
+        wanted = isqrt(native * external * self.start.native * 1_000 // (self.start.external * per_mille))
+        if wanted > native:
+            self.pools.send(SwapAssets(user, ROWAN, BTC, min(wanted - native, RICH), 0), user)
+        elif wanted and (more := native * external // wanted - external) > 0:
+            self.pools.send(SwapAssets(user, BTC, ROWAN, min(more, RICH), 0), user)
+
+    def end(self) -> None:
+        """Attackers end their positions and bring the price back, more than once as each moves the other."""
+        for _ in range(4):
+            self.push(ATTACKERS[0], 1_000)
+            for position in list(self.pools.state.amm_positions.values()):
+                self.pools.send(CloseLong(position.subaccount_id, position.position_id), position.subaccount_id)
+        self.push(ATTACKERS[0], 1_000)
+        self.pools.end()
+
+    def gained(self) -> int:
+        """What a unit is worth more than at the start, at the price of the start; no rounding, its scale is huge."""
+        start, now = self.start, _part(self.pools.pool(BTC))
+        worth = now.native * start.external + now.external * start.native
+        return worth * start.units - 2 * start.native * start.external * now.units
+
+
+@given(siege=besieged, done=deeds)
+@settings(max_examples=250 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_nothing_done_within_one_instant_takes_from_providers(
+    siege: tuple[dict[str, object], tuple[Size, Size], tuple[Size, Size], int], done: list[Deed]
+) -> None:
+    """Not even by debts that are bad: the price guard is on, and within an instant it holds.   [X-1 … X-14]"""
+    besieging = Siege(*siege)
+    for deed in done:
+        besieging.do(deed, is_instant=True)
+    besieging.end()
+    assert besieging.gained() >= 0
+
+
+@given(siege=besieged, done=deeds)
+@settings(max_examples=150 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_only_bad_debts_take_from_providers_as_time_passes(
+    siege: tuple[dict[str, object], tuple[Size, Size], tuple[Size, Size], int], done: list[Deed]
+) -> None:
+    """What a position lacks once the price has really moved is the providers' loss; nothing else is.   [X-12]"""
+    besieging = Siege(*siege)
+    for deed in done:
+        besieging.do(deed, is_instant=False)
+    besieging.end()
+    market = besieging.pools
+    short = [
+        each for each in market.state.amm_positions.values() if pool_positions.health(market.pool(BTC), each) < DEC
+    ]
+    if not market.bad_debt and not short:
+        assert besieging.gained() >= 0
 
 
 # --- what the machine found -------------------------------------------------------------------------------------------
