@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine import genesis
 from engine.commands import CloseLong, Command, Genesis, OpenLong, RegisterKey, RunPoolEpochs, SwapAssets
-from engine.events import LongClosed, Outcome, PoolEpochRan, PoolSwapped
+from engine.events import LongClosed, LongOpened, Outcome, PoolEpochRan, PoolSwapped
 from engine.parameters import PoolParameters
 from engine.state import ASSET_BITS, AmmHolder, AmmPool, AmmPosition, State
 from engine.transition import apply
@@ -292,6 +292,11 @@ def configure(run: Run, **changes: Any) -> None:
 def refusal(outcome: Outcome) -> str:
     """The reason of a refusal; empty for none."""
     return outcome.rejection.reason.name if outcome.rejection is not None else ""
+
+
+def opened(outcome: Outcome) -> int:
+    """The id of the position that was opened."""
+    return sum(event.long.position_id for event in outcome.events if isinstance(event, LongOpened))
 
 
 def received(outcome: Outcome) -> int:

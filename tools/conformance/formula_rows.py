@@ -41,7 +41,7 @@ def swap_result(row: Row) -> Verdict:
         dec(row, "swapFeeRate", "swap_fee_rate"), _running(row), bool(pick(row, "toRowan", "to_rowan")),
     )  # fmt: skip
     if error_of(row):
-        return refusal(row, not got.received, atoms(row, "X"), atoms(row, "Y"), atoms(row, "x"), got.received)
+        return refusal(row, False, atoms(row, "X"), atoms(row, "Y"), atoms(row, "x"), got.received)
     return compared(("y", got.received, atoms(row, "y")), ("fee", got.fee, atoms(row, "expectedFee", "fee")))
 
 
@@ -86,6 +86,8 @@ def swap_fee_rate(row: Row) -> Verdict:
         external_fee_rate=own.get(asset, -1), is_margined=bool(row.get("marginEnabled")),
     )  # fmt: skip
     rate = engine_pools.fee_for(parameters, asset == NATIVE)
+    if error_of(row):
+        return refusal(row, False, rate)
     return compared(("swapFeeRate", shown(rate), shown(dec(row, "expectedSwapFeeRate"))))
 
 
@@ -131,6 +133,8 @@ def symmetry(row: Row) -> Verdict:
     x_depth, y_depth, x, y = (atoms(row, name) for name in ("X", "Y", "x", "y"))
     units = x_depth + y_depth + x + y + 1
     got = pools.units_for(units, x_depth, y_depth, x, y, 0, 0)
+    if error_of(row):
+        return refusal(row, False)
     if got is None or got.total == got.minted:
         state = "ErrorEmptyPool"
     elif got.swap == pools.NO_SWAP:
@@ -162,7 +166,7 @@ def withdrawal(row: Row) -> Verdict:
     got = pools.withdrawal_by_basis_points(units, native, external, lp, points, asymmetry)
     if error_of(row):
         return refusal(row, got is None, *sizes)
-    if got is None:
+    if got is None or max(sizes).bit_length() > original.DEC_BITS:
         return refusal(row, True)
     return _withdrawn(row, got)
 
@@ -278,6 +282,8 @@ def rate_and_health(row: Row) -> Verdict:
 def surcharge_begin(row: Row) -> Verdict:
     """The block since which a pool is below its removal threshold; ours has no surcharge that counts from it. [X-15]"""
     before, height = atoms(row, "sq_begin_block_before"), atoms(row, "height")
+    if error_of(row):
+        return refusal(row, False)
     begins = original.surcharge_begins(before, dec(row, "health"), dec(row, "removal_queue_threshold"), height)
     verdict = compared(("sq begin block", begins, atoms(row, "expected_sq_begin_block")))
     return explained("the surcharge's counter; ours has none") if verdict is MATCHED else verdict
@@ -307,7 +313,8 @@ def refusal(row: Row, is_refused: bool, *values: int, limit: int = original.DEC_
 def _swapped(
     row: Row, to_native: bool, sent: int, native: int, external: int, result: str, fee: str, impact: str, after: Row
 ) -> Verdict:
-    into, out, balance = native + _owed(row, "native"), external + _owed(row, "external"), external
+    into, out, balance = native, external, external
+    into, out = into + _beside(row, "nativeLiabilities"), out + _beside(row, "externalLiabilities")
     if to_native:
         into, out, balance = out, into, native
     got = pools.swap(into, out, sent, _fee(row), _running(row), to_native)
@@ -321,7 +328,9 @@ def _swapped(
         fields.append(("price impact", sent // (sent + into), atoms(row, impact)))
     for name, ours in (
         ("NativeAssetBalance", native + moved[0]), ("ExternalAssetBalance", external + moved[1]),
-        ("NativeLiabilities", _owed(row, "native")), ("ExternalLiabilities", _owed(row, "external")),
+        ("NativeLiabilities", _beside(row, "nativeLiabilities")),
+        ("ExternalLiabilities", _beside(row, "externalLiabilities")),
+        ("NativeCustody", _beside(row, "nativeCustody")), ("ExternalCustody", _beside(row, "externalCustody")),
     ):  # fmt: skip
         for known in (name, f"expected{name}"):
             if known in after:
@@ -329,8 +338,9 @@ def _swapped(
     return compared(*fields)
 
 
-def _owed(row: Row, side: str) -> int:
-    return atoms(row, f"{side}Liabilities") if f"{side}Liabilities" in row else 0
+def _beside(row: Row, name: str) -> int:
+    """Liabilities or custody, which a swap leaves alone; 0 where the row has none."""
+    return atoms(row, name) if name in row else 0
 
 
 def _withdrawn(row: Row, got: pools.Withdrawal) -> Verdict:
@@ -359,6 +369,8 @@ def _surplus(row: Row, is_native: bool) -> Verdict:
         native, external, native_added, external_added, int(fee * one), int(running * one), one
     )
     got = numerator * DEC // denominator
+    if error_of(row):
+        return refusal(row, False, got)
     return compared(("swap amount", shown(got), shown(dec(row, "expectedValue", "expected"))))
 
 

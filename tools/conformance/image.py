@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tools.conformance.vectors import Row, atoms, dec, pick
+from tools.conformance.vectors import Row, Unreadable, atoms, dec, pick
 
 NATIVE = "rowan"
 POOL_AMOUNTS = (
@@ -82,7 +82,9 @@ def read_pool(row: Row) -> dict[str, int]:
     return pool | {name: dec(row, name) if name in row else 0 for name in POOL_DECS}
 
 
-def read_position(row: Row) -> dict[str, Any]:
+def read_position(row: Row, assets: tuple[str, ...]) -> dict[str, Any]:
+    if row["collateral_asset"] not in assets:
+        raise Unreadable(f"position {row['id']} has collateral {row['collateral_asset']!r}, the pool {assets}")
     position: dict[str, Any] = {name: atoms(row, name) for name in POSITION_AMOUNTS}
     position |= {name: dec(row, name) for name in POSITION_DECS}
     return position | {"id": int(row["id"]), "owner": row["owner"], "is_native": row["collateral_asset"] == NATIVE}
@@ -93,8 +95,9 @@ def read_coins(row: Row) -> dict[str, Side]:
     return {name: Side(int(held[0]), int(held[1])) for name, held in row.items()}
 
 
-def read_after(step: Row) -> Image:
-    positions = sorted((read_position(each) for each in step["mtps_after"]), key=order)
+def read_after(step: Row, assets: tuple[str, ...]) -> Image:
+    """After a step; `assets` are the two of the pool."""
+    positions = sorted((read_position(each, assets) for each in step["mtps_after"]), key=order)
     return Image(read_pool(step["pool_after"]), positions, read_coins(step["bank_after"]))
 
 

@@ -38,11 +38,11 @@ _WORDS = {
 
 
 class Result(NamedTuple):
-    """What a step gave beside the state: None where it gives nothing, or was refused."""
+    """What a step gave beside the state; nothing where it was refused."""
 
     refused: str
     number: Any = None
-    """What a swap paid, a close swapped back, a forced close closed."""
+    """The position that an open made, what a swap paid, what a close swapped back, which ones an epoch closed."""
 
 
 def sequence(row: Row) -> Verdict:
@@ -50,7 +50,7 @@ def sequence(row: Row) -> Verdict:
     terms, before = read_terms(row), _start(row)
     run, surcharge_from, next_position, reasons = Run(before, terms), 0, 1, []
     for place, step in enumerate(row["steps"]):
-        after, told = read_after(step), _told(step)
+        after, told = read_after(step, tuple(row["users_start"])), _told(step)
         ours = _engine_step(run, step)
         model = Model(before, terms, THEIRS, surcharge_from)
         if step["op"] == "open" and not told.refused:
@@ -64,8 +64,8 @@ def sequence(row: Row) -> Verdict:
             run.place(after, next_position)
         _model_step(model, step, after)
         surcharge_from, before = model.surcharge_from, after
-    if not row["steps"]:
-        return differing("a sequence without steps")
+    if error_of(row) or not row["steps"]:
+        return differing(f"theirs refuses: {error_of(row)}" if error_of(row) else "a sequence without steps")
     return explained("; ".join(reasons)) if reasons else MATCHED
 
 
@@ -93,10 +93,12 @@ def _told(step: Row) -> Result:
             return Result("", atoms(step, "received"))
         case "close":
             return Result("", atoms(step, "repay_amount"))
+        case "open":
+            return Result("", int(step["id"]))
         case "begin_block":
             return Result("", [int(number) for number in step.get("force_closed") or []])
-        case _:
-            return Result("")
+        case other:
+            raise Unreadable(f"unknown step {other!r}")
 
 
 def _engine_step(run: Run, step: Row) -> Result:
@@ -108,7 +110,7 @@ def _engine_step(run: Run, step: Row) -> Result:
             native = step["collateral_asset"] == NATIVE
             assets = (run.native, run.external) if native else (run.external, run.native)
             outcome = run.open(height, step["user"], *assets, atoms(step, "collateral_amount"), dec(step, "leverage"))
-            return Result(engine_run.refusal(outcome))
+            return Result(engine_run.refusal(outcome), engine_run.opened(outcome))
         case "close":
             outcome = run.close(height, step["user"], int(step["id"]))
             number = engine_run.proceeds(outcome)
@@ -130,7 +132,7 @@ def _model_step(model: Model, step: Row, after: Image) -> Result:
             case "open":
                 native, number = step["collateral_asset"] == NATIVE, int(step.get("id") or 0)
                 model.open(step["user"], native, atoms(step, "collateral_amount"), dec(step, "leverage"), number)
-                return Result("")
+                return Result("", number)
             case "close":
                 return Result("", model.close(int(step["id"]), height))
             case _:

@@ -92,7 +92,7 @@ def open_close(row: Row) -> Verdict:
         if bool(refused) != bool(error):
             return differing(f"step {place}: refused: ours {refused or 'no'}, theirs {error or 'no'}")
         fields += [(f"step {place} {name}", *values) for name, *values in _left(run, step)]
-    return compared(*fields)
+    return differing(f"theirs refuses: {error_of(row)}") if error_of(row) else compared(*fields)
 
 
 def opened(row: Row) -> Verdict:
@@ -147,12 +147,11 @@ def repaid(row: Row) -> Verdict:
     left = pools.repayment(
         atoms(row, "repayAmount"), atoms(row, "liabilities"), atoms(row, "interestUnpaidCollateral")
     )
-    if not error_of(row):
-        return compared(("returned", left.returned, 0))
-    owner = row["address"]
+    owner, stranger = row["address"], row.get("overrideAddress")
+    if not left.returned and not stranger:
+        return _answered(row, "")
     run = _placed(_empty_pool(), 1, _DEPTH, owner=owner if is_address(owner) else SIGNER)
-    asks = row.get("overrideAddress") or owner
-    return _answered(row, engine_run.refusal(run.close(_HEIGHT, asks, 1)))
+    return _answered(row, engine_run.refusal(run.close(_HEIGHT, stranger or owner, 1)))
 
 
 def quoted(row: Row) -> Verdict:
@@ -169,7 +168,9 @@ def quoted(row: Row) -> Verdict:
     except Rejection as rejection:
         refused = rejection.reason.name
     is_pair = {paid, got} == {run.native, run.external}
-    return _answered(row, refused if is_pair or not sent else _NO_PAIR)
+    # What theirs prices between assets that are no pair must be something, else the amount is what is refused.
+    is_priced = pools.swap(_DEPTH, _DEPTH, sent, DEFAULTS.fee_rate).received > 0
+    return _answered(row, refused if is_pair else _NO_PAIR if is_priced else "POOL_AMOUNT")
 
 
 def health_updated(row: Row) -> Verdict:
@@ -208,7 +209,8 @@ def _chain(row: Row) -> Run:
 
 def _chunk(row: Row, run: Run) -> Verdict:
     outcome = _open(run, row, dec(row, "leverage"))
-    refused, error = engine_run.refusal(outcome), str(row.get("expected_open_error") or "")
+    refused = engine_run.refusal(outcome)
+    error = error_of({name: value for name, value in row.items() if "close" not in name})
     if refused or error:
         return _both(refused, error)
     position = max(run.state.amm_positions)

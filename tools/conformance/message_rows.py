@@ -88,8 +88,9 @@ def added(row: Row) -> Verdict:
         ("pool units", pool.units, atoms(row, "expectedPoolUnits")),
         ("LP units", outcome.reply.units, atoms(row, "expectedLPUnits", "expectedLPunits")),
     ]
-    if limit is not None and "expectedUpdatedRowanLiquidityThreshold" in row:
-        fields.append(("threshold", limit.left, atoms(row, "expectedUpdatedRowanLiquidityThreshold")))
+    if "expectedUpdatedRowanLiquidityThreshold" in row:
+        left = limit.left if limit is not None else _amount(row, "currentRowanLiquidityThreshold")
+        fields.append(("threshold", left, atoms(row, "expectedUpdatedRowanLiquidityThreshold")))
     return compared(*fields)
 
 
@@ -136,7 +137,7 @@ def decommissioned(row: Row) -> Verdict:
     """DecommissionPool pays every provider out. In ours nobody but a provider can take its units out.   [X-4]"""
     message, own, user = row["msg"], row.get("poolAsset", ""), row["msg"]["Signer"]
     run = _placed({**row, "createLPs": False}, PoolState.LEAVE_ONLY)
-    asker = user if error_of(row) else _PROVIDER
+    asker = user if error_of(row) or not is_address(user) else _PROVIDER
     command = RemoveLiquidity(run.subaccount(_PROVIDER), run.asset(message["Symbol"], own), basis_points=10_000)
     return _answered(row, engine_run.refusal(run.ask(_HEIGHT, asker, command)))
 

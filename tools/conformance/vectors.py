@@ -7,6 +7,7 @@ A file is a JSON object {source_repo, commit, source_file, test?, note, count, r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from fractions import Fraction
@@ -17,6 +18,10 @@ from engine.parameters import DEC
 from ledger.amounts import INT128_MAX
 
 Row = dict[str, Any]
+
+
+_ERROR_KEY = re.compile(r"^err|_err|Err|error|panic", re.ASCII)
+"""errString, err, error, expectedError, expected_error, panicErr, expected_panic; but no override…"""
 
 
 class VectorFile(NamedTuple):
@@ -102,8 +107,7 @@ def explained(why: str) -> Verdict:
 def error_of(row: Row) -> str:
     """The error that the row says its function ends with, under whichever name; empty for none."""
     for key, value in row.items():
-        name = key.lower()
-        if ("err" in name or "panic" in name) and value not in (None, "", False):
+        if _ERROR_KEY.search(key) and value not in (None, "", False):
             return str(value)
     return ""
 
