@@ -35,6 +35,7 @@ connect();
 repeat(pollHealth, 5_000);
 repeat(pollBlock, 2_000);
 repeat(pollEpoch, 10_000);
+repeat(pollPools, 5_000);
 repeat(async () => { state.dirty = true; }, 1_000);
 new ResizeObserver(() => { state.dirty = true; }).observe($("chart"));
 requestAnimationFrame(frame);
@@ -365,6 +366,36 @@ async function pollEpoch() {
   const lent = epoch.pools.filter((pool) => BigInt(pool.lent) > 0n);
   $("epoch-loans-line").hidden = lent.length === 0;
   say($("epoch-loans"), lent.map((pool) => `${pool.asset} ${part(BigInt(pool.borrowed), BigInt(pool.lent))} %`).join(", "));
+}
+
+/** Pools that somebody provides: one row each, exactly as the API has them. */
+async function pollPools() {
+  const pools = (await get("/satchel/v1/pools")).filter((pool) => pool.units !== "0");
+  $("pools-card").hidden = pools.length === 0;
+  say($("pools-note"), pools.length ? `price in the pool's asset per ${pools[0].nativeSymbol}` : "");
+  const rows = pools.map((pool) => [
+    pool.state === "Open" ? pool.symbol : `${pool.symbol}, ${pool.state}`,
+    grouped(pool.price),
+    `${grouped(pool.external.depth)} ${pool.symbol}`,
+    `${grouped(pool.native.depth)} ${pool.nativeSymbol}`,
+    pool.health,
+    `${percentOf(pool.interestRate)} %`,
+    grouped(String(pool.positions)),
+    `${grouped(pool.external.fund)} ${pool.symbol}, ${grouped(pool.native.fund)} ${pool.nativeSymbol}`,
+  ]);
+  const body = $("pools");
+  while (body.rows.length > rows.length) body.deleteRow(-1);
+  while (body.rows.length < rows.length) {
+    const row = body.insertRow();
+    for (const _ of rows[0]) row.insertCell();
+  }
+  rows.forEach((texts, place) => texts.forEach((text, column) => say(body.rows[place].cells[column], text)));
+}
+
+/** A fraction with up to 18 decimals as percent, exact: "0.00001" → "0.001". */
+function percentOf(fraction) {
+  const text = padded(units(fraction, 18), 16);
+  return text.includes(".") ? text.replace(/0+$/, "").replace(/\.$/, "") : text;
 }
 
 /** 5n, 9n → "55.55": percent, rounded down. */

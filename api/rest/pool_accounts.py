@@ -10,7 +10,7 @@ from api.codec import naive_iso
 from api.contract import Decimal, NaiveTime, NoQuery, OrderId, Query, Request, UInt64, Wire
 from api.errors import not_found, refusal
 from api.liquidity_pools import dec, pool_text
-from api.requests import order_id_of, pool_of
+from api.requests import amount_of, asset_of, order_id_of, pool_of
 from api.rest.route import Answer, Call, Route, page_of, paged
 from engine import pool_positions, pools
 from engine.events import LiquidityMoved, LongClosed, LongOpened, PoolSwapped
@@ -220,10 +220,11 @@ async def swap_assets(call: Call) -> PoolSwapAnswer:
     body: SwapPayload = call.body
     text = pool_text(call.state, swapped.pool_id)
     gets_native = not swapped.is_native_paid
+    paid_id = asset_of(body.from_symbol, call.state)
     return PoolSwapAnswer(
         body.from_symbol,
         body.to_symbol,
-        body.quantity,
+        call.codec.amount(paid_id, amount_of(body.quantity, paid_id, call.state, "quantity")),
         text.amount(gets_native, swapped.received_atoms),
         text.amount(gets_native, swapped.fee_atoms),
     )

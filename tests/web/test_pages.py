@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,28 @@ async def test_the_last_block_and_epoch_are_those_of_the_log(visit: Visit, excha
     (block,) = await exchange.anybody.ask("/satchel/v1/blocks", limit=1)
     await expect(page.locator("#block-hash")).to_have_text(block["hash"], timeout=PATIENCE_MS)
     await expect(page.locator("#block-key")).to_have_text(block["publicKey"])
+
+
+async def test_liquidity_pools_are_shown_once_somebody_provides_one(visit: Visit, exchange: Exchange) -> None:
+    """X-1, X-7: as the API has them; figures as exact as they are."""
+    page = visit.page
+    await page.goto("/")
+    await expect(page.locator("#health")).to_have_text("ready, live", timeout=PATIENCE_MS)
+    provider = Client(exchange.anybody.session, exchange.url, Ed25519PrivateKey.generate())
+    owner = await exchange.anybody.tell("/dev/v1/keys", {"publicKey": provider.public_key})
+    for symbol, quantity in (("ROWAN", "30000"), ("USDC", "10000")):
+        await exchange.anybody.tell("/dev/v1/faucet", {**owner, "symbol": symbol, "quantity": quantity})
+    sides = {"nativeQuantity": "30000", "externalQuantity": "10000"}
+    await provider.request("poolLiquidityAdd", symbol="USDC", **sides)
+
+    pool = await exchange.anybody.ask("/satchel/v1/pools/pool", symbol="USDC")
+    await expect(page.locator("#pools tr")).to_have_count(1, timeout=PATIENCE_MS)
+    depth = f"{int(pool['external']['depth']):,} USDC"
+    await expect(page.locator("#pools tr td").nth(2)).to_have_text(depth, timeout=PATIENCE_MS)
+    (row,) = await rows_of(page, "pools")
+    assert row[:2] == ["USDC", pool["price"]] and row[4] == pool["health"] and row[6] == "0"
+    assert row[3].replace(",", "") == f"{pool['native']['depth']} ROWAN"
+    assert Decimal(row[5].removesuffix(" %")) == Decimal(pool["interestRate"]) * 100
 
 
 async def test_another_market_is_a_click_away(visit: Visit, exchange: Exchange) -> None:
