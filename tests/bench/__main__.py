@@ -18,6 +18,7 @@ from tests.bench import (
     ledger_bench,
     margin_bench,
     perpetual_bench,
+    pool_bench,
     settlement_bench,
 )
 from tests.bench.rows import Row, show
@@ -30,6 +31,7 @@ MEASUREMENTS: dict[str, Callable[[float, str | None], list[Row]]] = {
     "epoch": lambda scale, _url: epoch_bench.run(scale),
     "margin": lambda scale, _url: margin_bench.run(scale),
     "perpetuals": lambda scale, _url: perpetual_bench.run(scale),
+    "pools": lambda scale, _url: pool_bench.run(scale),
     "settlement": lambda scale, _url: settlement_bench.run(scale),
 }
 
