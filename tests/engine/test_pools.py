@@ -399,5 +399,5 @@ def go_on(pond: Pond) -> None:
 def names(row: object) -> dict[str, Any]:
     """The slots of a pool, a position or a holder; of a class of the compiled core too."""
     kind = type(row)
-    slots: tuple[str, ...] = getattr(kind, "__mypyc_attrs__", None) or getattr(kind, "__slots__", ())
+    slots: Any = getattr(kind, "__mypyc_attrs__", None) or getattr(kind, "__slots__", ())
     return {name: getattr(row, name) for name in slots}
