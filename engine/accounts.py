@@ -12,6 +12,7 @@ from engine.commands import (
     PlaceOrders,
     RegisterKey,
     RevokeKey,
+    SwapAssets,
     Transfer,
     UpdateAccount,
 )
@@ -30,7 +31,7 @@ NUMBERS_AHEAD = 10_000
 
 def require_owner(state: State, command: Command, key: ApiKey) -> None:
     """The key that signed must belong to the subaccount (or, to open one, the user) that the command names.   [A-5]"""
-    if type(command) is PlaceOrder or type(command) is CancelOrder:
+    if type(command) is PlaceOrder or type(command) is CancelOrder or type(command) is SwapAssets:
         # Nearly every command is one of these.
         if command.subaccount_id != key.subaccount_id:
             raise Rejection(RejectReason.NOT_OWNER, subaccount_id=command.subaccount_id, key_of=key.subaccount_id)

@@ -192,7 +192,7 @@ class Columns:
                     self.forget(batch.owners.tolist())
         if not is_order:
             for event in outcome.events:
-                if isinstance(event, SettingsChanged):
+                if type(event) is SettingsChanged:
                     stale[event.subaccount_id] = None
 
     def forget(self, numbers: Iterable[int]) -> None:

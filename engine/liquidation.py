@@ -78,7 +78,7 @@ def find(state: State, command: Command, outcome: Outcome, *, is_order: bool) ->
         columns.note(outcome, is_order=is_order)
     if is_order:
         return
-    if isinstance(command, _REVALUING) or any(isinstance(event, MarksChanged) for event in outcome.events):
+    if isinstance(command, _REVALUING) or MarksChanged in [type(event) for event in outcome.events]:
         if columns is None:
             columns = state.columns = Columns(state)
         found = columns.in_liquidation(outcome.at_us)

@@ -712,7 +712,11 @@ def require_outflow(
 
 def has_provisional(state: State, subaccount: Subaccount) -> bool:
     """Whether its user has deposits that are not final.   [D-5]"""
-    return any(state.subaccounts[number].provisional for number in subaccount.user.subaccount_ids)
+    subaccounts = state.subaccounts
+    for number in subaccount.user.subaccount_ids:
+        if subaccounts[number].provisional:
+            return True
+    return False
 
 
 def debts_usd(state: State, subaccount: Subaccount, at_us: int) -> int:

@@ -6,6 +6,7 @@ ledger. Positions and epochs are in `pool_positions` and `pool_epochs`.
 
 from __future__ import annotations
 
+from functools import cache
 from math import isqrt
 from typing import NamedTuple
 
@@ -464,28 +465,39 @@ def changed(state: State, pool: AmmPool, outcome: Outcome) -> None:
 
 def require_identities(state: State, pool: AmmPool) -> None:
     """X-14 against the ledger: coins are balance and custody; custody, debts and units are those of their holders."""
+    native, external = pool.native_balance, pool.external_balance
+    native_kept, external_kept = pool.native_custody, pool.external_custody
+    native_lent, external_lent = pool.native_owed, pool.external_owed
+    units, native_left, external_left = pool.units, pool.native_fund, pool.external_fund
     parameters = pool.parameters
-    pool_id, native_id = parameters.pool_id, parameters.native_asset_id
-    balances = state.balances
-    coins, book, fund = amm_pool(pool_id), amm_book(pool_id), amm_fund(pool_id)
-    # A pool's accounts are few: what each must hold, debits positive.
-    expected = (
-        (coins, native_id, -pool.native_balance - pool.native_custody),
-        (coins, pool_id, -pool.external_balance - pool.external_custody),
-        (fund, native_id, -pool.native_fund),
-        (fund, pool_id, -pool.external_fund),
-        (book, pool_units(pool_id), pool.units),
-        (book, native_custody(pool_id), pool.native_custody),
-        (book, external_custody(pool_id), pool.external_custody),
-        (book, native_owed(pool_id), -pool.native_owed),
-        (book, external_owed(pool_id), -pool.external_owed),
+    pool_id = parameters.pool_id
+    # In the order of `_accounts`, debits positive.
+    expected = [
+        -native - native_kept, -external - external_kept, -native_left, -external_left, units, native_kept,
+        external_kept, -native_lent, -external_lent,
+    ]  # fmt: skip
+    balance_of = state.balances.get
+    accounts = _accounts(pool_id, parameters.native_asset_id)
+    found = [balance_of(key, 0) for key in accounts]
+    assert found == expected, f"pool {pool_id}: accounts {accounts} hold {found}, expected {expected}"
+    least = min(
+        native, external, native_kept, external_kept, native_lent, external_lent, units, native_left, external_left
     )
-    for account, asset_id, atoms in expected:
-        found = balances.get(account << ASSET_BITS | asset_id, 0)
-        assert found == atoms, f"pool {pool_id}: account {account} has {found} of asset {asset_id}, expected {atoms}"
-    least = min(pool.native_balance, pool.external_balance, pool.native_custody, pool.external_custody,
-                pool.native_owed, pool.external_owed, pool.units, pool.native_fund, pool.external_fund)  # fmt: skip
     assert least >= 0, f"pool {pool_id}: {least} is below zero"
+
+
+@cache
+def _accounts(pool_id: int, native_id: AssetId) -> list[int]:
+    """Where the ledger keeps what a pool is: coins, the fund, and the book of units, custody and debts."""
+    coins, book, fund = amm_pool(pool_id), amm_book(pool_id), amm_fund(pool_id)
+    return [
+        account << ASSET_BITS | asset_id
+        for account, asset_id in (
+            (coins, native_id), (coins, pool_id), (fund, native_id), (fund, pool_id), (book, pool_units(pool_id)),
+            (book, native_custody(pool_id)), (book, external_custody(pool_id)), (book, native_owed(pool_id)),
+            (book, external_owed(pool_id)),
+        )
+    ]  # fmt: skip
 
 
 def require_positions(pool: AmmPool) -> None:

@@ -196,6 +196,8 @@ def _perform(state: State, command: Command, outcome: Outcome) -> Any:
             return orders.place_batch(state, command, outcome)
         case CancelAllOrders():
             return orders.cancel_all(state, command, outcome)
+        case SwapAssets():
+            return pools.swap(state, command, outcome)
         case Transfer():
             return accounts.transfer(state, command, outcome)
         case UpdateAccount():
@@ -319,8 +321,6 @@ def _perform(state: State, command: Command, outcome: Outcome) -> Any:
             return pools.add(state, command, outcome)
         case RemoveLiquidity():
             return pools.remove(state, command, outcome)
-        case SwapAssets():
-            return pools.swap(state, command, outcome)
         case OpenLong():
             return pool_positions.open_long(state, command, outcome)
         case CloseLong():

@@ -178,7 +178,7 @@ def _ready(swaps: int, first: int, last: int, spent: list[float]) -> Callable[[]
     at_us = START_US + seq
     for user in range(1, SWAPPERS + 1):
         seq += 1
-        apply(state, seq, at_us, CreditDeposit(1, f"{user}/r", 0, user, user, ROWAN, 10**17, 1, "b", True))
+        apply(state, seq, at_us, CreditDeposit(1, f"{user}/r", 0, user, user, ROWAN, 2 * DEPTH, 1, "b", True))
     for pool_id in (USDC, SOL):
         seq += 1
         outcome = apply(state, seq, at_us, AddLiquidity(1, pool_id, DEPTH // 2, DEPTH // 2), _request(seq, 1))
@@ -198,7 +198,8 @@ def _ready(swaps: int, first: int, last: int, spent: list[float]) -> Callable[[]
         for command, request in prepared:
             sequence += 1
             now_us += 20
-            apply(state, sequence, now_us, command, request)
+            outcome = apply(state, sequence, now_us, command, request)
+            assert outcome.rejection is None, outcome.rejection
         spent.append(process_time() - began)
 
     return work

@@ -38,7 +38,7 @@ from engine.commands import (
     encode,
 )
 from engine.events import LongClosed, Outcome
-from engine.parameters import DEC, PoolParameters, PoolState
+from engine.parameters import DEC, NO_LIMIT_ATOMS, PoolParameters, PoolState
 from engine.state import ASSET_BITS, AmmPool, State
 from engine.transition import apply
 from ledger.blocks import SignedRequest
@@ -84,7 +84,8 @@ class Size(NamedTuple):
     atoms: int
 
     def of(self, measure: int) -> int:
-        return max(1, measure * self.per_mille // 1_000) if self.per_mille else self.atoms
+        atoms = measure * self.per_mille // 1_000 if self.per_mille else self.atoms
+        return min(max(1, atoms), NO_LIMIT_ATOMS)
 
 
 parts = st.builds(Size, st.sampled_from((1, 3, 10, 20, 50, 100, 300, 1_000, 5_000)) | st.integers(1, 1_500), st.just(0))
