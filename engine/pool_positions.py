@@ -370,10 +370,16 @@ def _plan_close(pool: AmmPool, position: AmmPosition, at_us: int, fund_share: in
         raise Rejection(
             RejectReason.POOL_AMOUNT, pool_id=position.pool_id, asset_id=custody_id, atoms=custody, received=0
         )
-    if proceeds.received >= balance:
+    asked = proceeds.received
+    if elapsed:
+        # Between two epochs health is measured after the payment, with custody still outside of the balance.  
+        asked = formulas.swap(
+            into - custody, out, custody, parameters.fee_rate, parameters.running_rate, is_native
+        ).received
+    if asked >= balance:
         raise Rejection(
-            RejectReason.POOL_DEPTH, pool_id=position.pool_id, asset_id=_asset_ids(pool, is_native)[0],
-            asked=proceeds.received, balance=balance,
+            RejectReason.POOL_DEPTH, pool_id=position.pool_id, asset_id=_asset_ids(pool, is_native)[0], asked=asked,
+            balance=balance,
         )  # fmt: skip
     repayment = formulas.repayment(proceeds.received, position.owed, unpaid)
     return Close(charge, proceeds, repayment, formulas.fund_share(repayment.returned, fund_share))
