@@ -274,7 +274,8 @@ def _amm_facts(
             # Units have the native asset's decimals.
             counted = native
         if number is None:
-            told[name] = value
+            # A pool's state, as the wire has it: `NoOpens`.
+            told[name] = str(value).title().replace("_", "") if name == "state" else value
         elif name == "pool_id" and number in state.assets:
             told["pool"] = state.assets[number].symbol
         elif name.endswith("_asset_id") and number in state.assets:

@@ -14,10 +14,11 @@ from api import contract
 from api.codec import Codec, price_in_usd, rate, usd
 from api.contract import Decimal, Query, Wire
 from api.errors import bad_request, refusal
+from api.liquidity_pools import pool_text
 from api.positions import usd_of
 from api.requests import asset_of, market_of, place_order
 from api.rest.route import Call, Route
-from engine import limits, margin
+from engine import limits, margin, pools
 from engine.commands import PlaceOrder, Side
 from engine.formulas.collateral import value_usd, weight_at
 from engine.formulas.margin import (
@@ -28,8 +29,8 @@ from engine.formulas.margin import (
 )
 from engine.parameters import RATE_SCALE, AssetParameters, WeightKind
 from engine.pricing import mark_price
-from engine.state import State, Subaccount
-from ledger.amounts import AmountError, mul_div_up, parse_decimal
+from engine.state import AmmPool, State, Subaccount
+from ledger.amounts import AmountError, mul_div_down, mul_div_up, parse_decimal
 
 MOST_QUANTITIES = 100
 
@@ -198,10 +199,15 @@ def _summary(codec: Codec, subaccount: Subaccount, at_us: int) -> contract.Margi
     liabilities = sum(line.liability for line in lines)
     unrealized = sum(line.unrealized for line in positions)
     settling = subaccount.unsettled + margin.claims_atoms(state, subaccount, at_us)
+    provided = _provided_pools(state, subaccount)
+    assets = sum(_market_value(state, line) + line.uncollected_value for line in lines)
     return contract.MarginAccountSummary(
-        assets_value=usd(sum(_market_value(state, line) + line.uncollected_value for line in lines)),
+        assets_value=usd(assets + sum(_units_value(state, pool, subaccount) for pool in provided)),
         borrow_liability=usd(liabilities),
-        collateral=[_row(codec, subaccount, line) for line in lines if line.held or line.lent],
+        collateral=[
+            *(_row(codec, subaccount, line) for line in lines if line.held or line.lent),
+            *(_pool_row(codec, subaccount, pool, at_us) for pool in provided),
+        ],
         imf=rate(imf),
         unsettled_equity=usd(_worth_of_usdc(state, settling)),
         liabilities_value=usd(liabilities),
@@ -236,6 +242,48 @@ def _row(codec: Codec, subaccount: Subaccount, line: margin.Holding) -> contract
         open_order_quantity=codec.amount(asset_id, locked),
         lend_quantity=codec.amount(asset_id, line.lent),
         available_quantity=codec.amount(asset_id, line.held - locked),
+    )
+
+
+def _provided_pools(state: State, subaccount: Subaccount) -> list[AmmPool]:
+    """The liquidity pools whose units count as collateral and of which it has some; in liquidation none does.  [C-3]"""
+    number = subaccount.subaccount_id
+    if not state.has_pool_collateral or number in state.liquidations:
+        return []
+    return [
+        pool
+        for _pool_id, pool in sorted(state.amm_pools.items())
+        if pool.parameters.collateral_weight and number in pool.holders
+    ]
+
+
+def _pool_row(codec: Codec, subaccount: Subaccount, pool: AmmPool, at_us: int) -> contract.Collateral:
+    """Units as a line of their own: at their part of the depths, and what the engine counts of that.   [C-3]"""
+    number, parameters = subaccount.subaccount_id, pool.parameters
+    text, units = pool_text(codec.state, parameters.pool_id), pool.holders[number].units
+    worth = _units_value(codec.state, pool, subaccount)
+    counted = margin.pool_collateral_usd(codec.state, number, at_us, only=parameters.pool_id)
+    price = mul_div_down(worth, 10 ** (text.native_decimals + 4), units)
+    return contract.Collateral(
+        symbol=f"{text.symbol}.pool-units",
+        asset_mark_price=price_in_usd(price),
+        total_quantity=text.units(units),
+        balance_notional=usd(worth),
+        collateral_weight=rate(parameters.collateral_weight),
+        collateral_value=usd(counted),
+        open_order_quantity="0",
+        lend_quantity="0",
+        available_quantity=text.units(units),
+    )
+
+
+def _units_value(state: State, pool: AmmPool, subaccount: Subaccount) -> int:
+    """Its units' part of both depths × mark in USD (1e-8), each rounded down.   [X-4, A-3]"""
+    native_id, external_id = pool.parameters.native_asset_id, pool.parameters.pool_id
+    shares = pools.share(pool, pool.holders[subaccount.subaccount_id].units)
+    return sum(
+        value_usd(atoms, 10 ** state.assets[asset_id].decimals, mark_price(state, asset_id))
+        for asset_id, atoms in zip((native_id, external_id), shares, strict=True)
     )
 
 

@@ -509,3 +509,22 @@ async def test_an_operator_opens_a_pool_and_halts_it(running: Venue, deep: Trade
     assert (await look(running, f"{POOLS}/pool?symbol=ETH"))["state"] == "Halted"
     assert reply.status == 400 and "fee_rate" in reply.json["message"]
     assert beyond.status == 400 and "64 bits" in beyond.json["message"]
+
+
+async def test_units_that_count_as_collateral_are_a_line_of_their_own(running: Venue) -> None:
+    """C-3, X-5b: half of what 10,000 ROWAN and 10,000 USDC are worth, where a parameter says so; by default nothing."""
+    bob = await running.trader(ROWAN="10000", USDC="12000")
+    assert (await provide(bob, "USDC", "10000", "10000")).status == 200
+    without = await ask(bob, "/api/v1/capital/collateral", "collateralQuery")
+    assets = {asset.symbol: asset.asset_id for asset in running.node.state.assets.values()}
+    pool = {"pool_id": assets["USDC"], "native_asset_id": assets["ROWAN"], "collateral_weight": 500_000_000}
+    await dev(running, "operator", {"command": "ConfigurePool", "arguments": {"pool": pool}})
+    counted = await ask(bob, "/api/v1/capital/collateral", "collateralQuery")
+
+    assert [row["symbol"] for row in without["collateral"]] == ["USDC"] and without["netEquity"] == "2000"
+    usdc, units = counted["collateral"]
+    assert (units["symbol"], units["totalQuantity"], units["assetMarkPrice"]) == ("USDC.pool-units", "10000", "2")
+    assert (units["balanceNotional"], units["collateralWeight"]) == ("20000", "0.5")
+    assert counted["assetsValue"] == "22000"
+    worth = Decimal(usdc["collateralValue"]) + Decimal(units["collateralValue"])
+    assert Decimal(counted["netEquity"]) == worth and 2_000 < worth <= 12_000
