@@ -270,6 +270,19 @@ def test_a_price_pushed_before_an_open_is_refused() -> None:
         mallory.opens("ROWAN", 100 * USDC)
 
 
+def test_an_open_that_brings_a_pushed_price_back_is_refused() -> None:
+    """Both prices count, before and after: or a long would begin at what was cheap for a moment.   [X-5]"""
+    pond, mallory, friend = accomplices(guard=5 * DEC // 100)
+    friend.swaps("ROWAN", "USDC", 42_000 * ROWAN)
+    pushed = pond.price
+    refused = mallory.refusal(mallory.long("ROWAN", 4_000 * USDC, 9 * DEC))
+    assert refused.reason is RejectReason.POOL_PRICE_MOVED and pushed < Fraction(95, 100)
+    assert int(refused.facts["price"]) == pools.spot(pond.pool)
+    pond.set(price_move_max=0)
+    mallory.opens("ROWAN", 4_000 * USDC, 9 * DEC)
+    assert abs(pond.price - 1) < Fraction(5, 100)
+
+
 def test_pushing_there_and_back_does_not_move_the_mean(pond: Pond) -> None:
     """Swaps within one instant weigh nothing, however many they are.   [X-5]"""
     whale = pond.party("whale", rowan=2_000_000, usdc=2_000_000)
@@ -397,6 +410,20 @@ def test_sizes_beyond_all_measure_are_refused_in_every_field(lent: Pond, size: i
         refused = sally.refusal(replace(command, **{field: size}))
         assert refused.reason not in (RejectReason.UNKNOWN_KEY, RejectReason.UNSIGNED), (command, field)
     assert lent.is_conserved()
+
+
+@pytest.mark.parametrize("size", [-(2**63), -1, 0])
+def test_no_limit_makes_an_amount_of_nothing_or_less(lent: Pond, size: int) -> None:
+    """Who asks for less than nothing gets what he pays: nothing below zero is paid.   [X-1, X-3, X-5]"""
+    lp, least = lent.lp, -(2**63)
+    for command in (
+        lp.swap("USDC", "ROWAN", size, min_received=least), lp.swap("ROWAN", "USDC", size, min_received=least),
+        lp.swap("USDC", "SOL", size, min_received=least), lp.long("ROWAN", size, min_custody=least),
+        lp.addition(size, -1, min_units=least), lp.addition(-1, size, min_units=least),
+    ):  # fmt: skip
+        assert lp.refusal(command).reason is RejectReason.POOL_AMOUNT, command
+    for removal in (lp.removal(units=size, min_native_atoms=least), lp.removal(basis_points=size)):
+        assert lp.refusal(removal).reason is RejectReason.POOL_UNITS
 
 
 def test_every_command_of_the_sizes_test_is_accepted_as_it_is(lent: Pond) -> None:
@@ -823,6 +850,10 @@ def test_own_fees_are_not_looked_at_while_the_pool_lends() -> None:
         native, external = pools.depths(pond.pool)
         into, out = (native, external) if pays == "ROWAN" else (external, native)
         assert trader.swaps(pays, gets, atoms).received_atoms == swapped(into, out, atoms)[0]
+    usual = Pond()
+    for one, other in ((100 * ROWAN, 0), (0, 100 * USDC)):
+        mine, its = (pools.quote_add(each.state, each.usdc, one, other) for each in (Pond(native_fee_rate=0), usual))
+        assert mine == its
     pond.set(is_margined=False)
     for pays, gets, atoms, fee in (("ROWAN", "USDC", ROWAN, Fraction(0)), ("USDC", "ROWAN", USDC, Fraction(1, 10))):
         native, external = pools.depths(pond.pool)
