@@ -6,6 +6,7 @@ is placed: the parameters and amounts of vectors are beyond what commands may as
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -51,7 +52,7 @@ class Run:
     def __init__(self, image: Image, terms: Terms, **changes: Any) -> None:
         """`changes`: parameters of the pool that `terms` do not know."""
         self.state = State()
-        self._do(0, Genesis(genesis.load("minimal"), bytes(32)))
+        self._do(0, _genesis())
         symbols = {asset.symbol: asset.asset_id for asset in self.state.assets.values()}
         self.native, self.external = symbols["ROWAN"], symbols[EXTERNAL]
         self.terms = terms
@@ -276,6 +277,11 @@ class Run:
     def _move(self, account: AccountId, asset: AssetId, atoms: int) -> None:
         key = account << ASSET_BITS | asset
         self.state.balances[key] = self.state.balances.get(key, 0) + atoms
+
+
+@cache
+def _genesis() -> Genesis:
+    return Genesis(genesis.load("minimal"), bytes(32))
 
 
 def _key(name: str) -> bytes:
