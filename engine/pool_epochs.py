@@ -47,13 +47,13 @@ def run_pool(state: State, pool: AmmPool, outcome: Outcome) -> None:
     safety_factor = pool.parameters.safety_factor
     is_steady = pools.is_steady(pool, pools.spot(pool), pool.mean_price)
     for position in sorted(pool.positions.values(), key=_order):
-        measured = pool_positions.measurable_health(pool, position)
-        if isinstance(measured, RejectReason):
+        try:
+            measured = position.health = pool_positions.require_health(pool, position)
+        except Rejection as rejection:
             # No price, no interest, no close: it is asked again at the next epoch.  
             charged, failed = charged - 1, failed + 1
-            outcome.events.append(_not_closed(position, measured))
+            outcome.events.append(_not_closed(position, rejection.reason))
             continue
-        position.health = measured
         plan = pool_positions.plan_interest if is_steady else pool_positions.defer_interest
         charge = plan(pool, position, 0, 1)
         pool_positions.take_interest(pool, position, charge)

@@ -274,13 +274,15 @@ def health(pool: AmmPool, position: AmmPosition) -> int:
     return formulas.position_health(proceeds, position.owed, position.unpaid)
 
 
-def measurable_health(pool: AmmPool, position: AmmPosition) -> int | RejectReason:
-    """The same, or why an epoch cannot measure it: custody that swaps to nothing, or to more than there is.   [X-6]"""
-    proceeds = _quote(pool, not position.is_native_collateral, position.custody).received
-    if not proceeds:
-        return RejectReason.POOL_AMOUNT
-    if proceeds >= _balances(pool, position.is_native_collateral)[0]:
-        return RejectReason.POOL_DEPTH
+def require_health(pool: AmmPool, position: AmmPosition) -> int:
+    """The same. Raises Rejection where custody swaps to nothing or to more than there is: it cannot be told.   [X-6]"""
+    is_native = position.is_native_collateral
+    proceeds, balance = _quote(pool, not is_native, position.custody).received, _balances(pool, is_native)[0]
+    if not proceeds or proceeds >= balance:
+        raise Rejection(
+            RejectReason.POOL_DEPTH if proceeds else RejectReason.POOL_AMOUNT, pool_id=position.pool_id,
+            asset_id=_asset_ids(pool, is_native)[0], asked=proceeds, balance=balance,
+        )  # fmt: skip
     return formulas.position_health(proceeds, position.owed, position.unpaid)
 
 
