@@ -45,6 +45,8 @@ PORTFOLIOS = {
 }
 LOANS = {"USDC": "1000000", "SOL": "4000", "ETH": "200", "BTC": "5"}
 """What the first maker lends, so that others can borrow."""
+POOL = {"symbol": "USDC", "nativeQuantity": "1000000", "externalQuantity": "500000"}
+"""What the first maker brings to the liquidity pool of ROWAN and USDC."""
 CAST = {"maker-1": "maker", "maker-2": "maker", "taker-1": "taker", "taker-2": "taker", "alice": "alice"}
 """Who takes part; alice is the newcomer's own account: nobody trades for her."""
 
@@ -168,6 +170,7 @@ async def _open_and_trade(
     await _feed(public, prices)
     cast = await _cast(public, data)
     await _lend(cast["maker-1"])
+    await _provide(public, cast["maker-1"])
     _welcome(public.url, data, cast["alice"], as_json)
     tasks = [_wander(public, prices, chance)]
     for name, person in cast.items():
@@ -184,6 +187,14 @@ async def _lend(person: Participant) -> None:
         return
     for asset, quantity in LOANS.items():
         await person.client.request("borrowLendExecute", symbol=asset, side="Lend", quantity=quantity)
+
+
+async def _provide(public: Client, person: Participant) -> None:
+    """A liquidity pool to swap in and to be lent by, once."""
+    if await person.client.request("poolLiquidityQueryAll"):
+        return
+    await _faucet(public, person, "ROWAN", POOL["nativeQuantity"])
+    await person.client.request("poolLiquidityAdd", **POOL)
 
 
 async def _cast(public: Client, data: Path) -> dict[str, Participant]:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.docs.shown import objects
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
 TOUR_SECONDS = 300
@@ -47,7 +49,7 @@ class Toured:
 
     def rows(self, field: str) -> list[dict[str, Any]]:
         """Every JSON object that was shown and has this field, in order."""
-        return [row for row in _objects(self.shown) if field in row]
+        return [row for row in objects(self.shown) if field in row]
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +117,6 @@ def tour() -> list[str]:
     text = (ROOT / "README.md").read_text()
     section = text.split("## Five minutes", 1)[1].split("\n## ", 1)[0]
     return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The objects in what was shown, lists taken apart; some answers end no line."""
-    decoder, at = json.JSONDecoder(), 0
-    while found := re.search(r"[\[{]", text[at:]):
-        at += found.start()
-        try:
-            said, at = decoder.raw_decode(text, at)
-        except ValueError:
-            at += 1
-        else:
-            yield from (row for row in (said if isinstance(said, list) else [said]) if isinstance(row, dict))
 
 
 def test_every_command_of_the_tour_works_as_written(toured: Toured) -> None:
