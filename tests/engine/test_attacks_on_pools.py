@@ -54,7 +54,10 @@ def lent() -> Pond:
 
 @pytest.mark.parametrize(("pays", "gets"), [("USDC", "ROWAN"), ("ROWAN", "USDC")])
 def test_a_swap_with_positions_open_moves_balances_by_what_was_swapped(lent: Pond, pays: str, gets: str) -> None:
-    """2022-09-19: each swap wrote custody and debts into the balances, and whoever left took too much.   [X-1, X-14]"""
+    """2022-09-19: each swap wrote custody and debts into the balances, and whoever left took too much.
+
+    [X-1, X-14, T-142]
+    """
     trader = lent.party("trader", rowan=50_000, usdc=50_000)
     pool = lent.pool
     for atoms in (1, 999, 10**6, 10**10):
@@ -149,7 +152,7 @@ def test_a_removal_that_lowers_health_below_its_threshold_is_refused() -> None:
 
 
 def test_borrowing_the_collateral_asset_is_refused(pond: Pond) -> None:
-    """Priced as if it were the native one, both ways: in the original that emptied the pool.   [X-5, X-15]"""
+    """Priced as if it were the native one, both ways: in the original that emptied the pool.   [X-5, X-15, T-139]"""
     sally = pond.party("sally", rowan=1_000, usdc=1_000)
     for symbol, atoms in (("USDC", 100 * USDC), ("ROWAN", 100 * ROWAN)):
         refused = sally.refusal(sally.long(symbol, atoms, 11 * DEC // 10, pays=symbol))
@@ -219,7 +222,7 @@ def accomplices(guard: int) -> tuple[Pond, Party, Party]:
 def test_an_open_that_moves_the_price_for_an_accomplice_who_sells() -> None:
     """10x of a tenth of the pool: the accomplice sells what the open paid too much for, providers are left with it.
 
-    [X-5, decision 0016]
+    [X-5, decision 0016, T-140]
     """
     pond, mallory, friend = accomplices(guard=0)
     wealth = mallory.worth() + friend.worth()
@@ -257,7 +260,7 @@ def test_what_the_guard_lets_through_gains_nothing_at_an_open() -> None:
 
 
 def test_a_price_pushed_before_an_open_is_refused() -> None:
-    """The sandwich: push, open, and let the pool pay for the way back.   [X-5]"""
+    """The sandwich: push, open, and let the pool pay for the way back.   [X-5, T-140]"""
     for pays, gets in (("USDC", "ROWAN"), ("ROWAN", "USDC")):
         pond, mallory, friend = accomplices(guard=5 * DEC // 100)
         friend.swaps(pays, gets, 100_000 * (USDC if pays == "USDC" else ROWAN))
@@ -322,7 +325,10 @@ def test_a_close_at_a_price_that_an_accomplice_pushed_down() -> None:
 
 
 def test_a_price_pushed_down_before_the_epoch_closes_nobody() -> None:
-    """To be liquidated, or to have others liquidated and buy what they had: neither within an instant.   [X-11]"""
+    """To be liquidated, or to have others liquidated and buy what they had: neither within an instant.
+
+    [X-11, T-140]
+    """
     for guard, gains in ((0, True), (5 * DEC // 100, False)):
         pond, mallory, friend = dumping(guard)
         pond.until_epoch(seconds_before=1)
@@ -340,7 +346,10 @@ def test_a_price_pushed_down_before_the_epoch_closes_nobody() -> None:
 
 @pytest.mark.parametrize("guard", [0, 5 * DEC // 100], ids=["off", "on"])
 def test_interest_is_not_taken_at_a_price_that_a_provider_pushed(guard: int) -> None:
-    """Made cheap for a moment, custody would pay the providers many times what is due; it stays unpaid.   [X-9]"""
+    """Made cheap for a moment, custody would pay the providers many times what is due; it stays unpaid.
+
+    [X-9, T-141]
+    """
     pond = Pond(price_move_max=0, rate_min=DEC // 1_000, rate_max=DEC // 1_000, interest_fund_share=0)
     sally = pond.party("sally", usdc=200_000)
     sally.opens("ROWAN", 200_000 * USDC, 2 * DEC)
@@ -392,7 +401,7 @@ def fields_of(party: Party) -> Iterator[tuple[Command, str, bool]]:
 
 @pytest.mark.parametrize("size", [-(2**63), -1, 0, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**128])
 def test_sizes_beyond_all_measure_are_refused_in_every_field(lent: Pond, size: int) -> None:
-    """Nothing overflows, nothing stops; below zero is no amount, and 0 is none.   [X-1, X-3, X-4, X-5, X-10]"""
+    """Nothing overflows, nothing stops; below zero is no amount, and 0 is none.   [X-1, X-3, X-4, X-5, X-10, T-144]"""
     sally = lent.party("other", rowan=100_000, usdc=100_000)
     fill_sol(lent)
     sally.adds(10_000 * ROWAN, 10_000 * USDC)
@@ -494,7 +503,7 @@ def test_a_pool_of_the_largest_amounts_still_adds_up() -> None:
 
 
 def test_dust_positions_are_refused(pond: Pond) -> None:
-    """What owes too little to be charged costs the pool a place and pays nothing.   [X-5, #3282]"""
+    """What owes too little to be charged costs the pool a place and pays nothing.   [X-5, #3282, T-144]"""
     sally = pond.party("sally", rowan=1_000, usdc=1_000)
     for gets, atoms, leverage in (
         ("ROWAN", 1, 10 * DEC), ("ROWAN", 111_111, 10 * DEC), ("ROWAN", 100 * USDC, DEC),
@@ -525,7 +534,7 @@ def test_a_rate_of_zero_lends_nothing() -> None:
 
 
 def test_nobody_empties_a_side() -> None:
-    """Not even without a fee, and with all the coins that there can be: an atom stays.   [X-1, X-15]"""
+    """Not even without a fee, and with all the coins that there can be: an atom stays.   [X-1, X-15, T-144]"""
     pond = Pond(fee_rate=0)
     whale = pond.party("whale")
     pond.exchange.deposit(whale.subaccount, "USDC", 2**63 - 1)
@@ -591,7 +600,7 @@ def test_a_side_that_is_almost_lent_out_stops_no_epoch() -> None:
 
 
 def test_one_atom_or_one_unit_back_and_forth_never_gains(lent: Pond) -> None:
-    """What rounding gives, it gives to the pool.   [X-3, X-4]"""
+    """What rounding gives, it gives to the pool.   [X-3, X-4, T-143]"""
     ants = lent.party("ants", rowan=1_000, usdc=1_000)
     ants.adds(10 * ROWAN, 10 * USDC)
     for rowan_atoms, usdc_atoms in ((1, 1), (1_000, 1), (1_500, 1), (0, 1), (1, 0), (2_000, 3), (999, 0)):
@@ -630,7 +639,10 @@ def test_the_first_provider_brings_enough() -> None:
 
 
 def test_the_first_provider_does_not_make_units_so_dear_that_the_next_ones_are_rounded_away() -> None:
-    """All but one unit removed again, then swaps with oneself: their fees make the one worth thousands.   [X-3, X-4]"""
+    """All but one unit removed again, then swaps with oneself: their fees make the one worth thousands.
+
+    [X-3, X-4, T-143]
+    """
     pond = Pond(min_native=1)
     mallory, victim = alone_with_a_unit(pond)
     assert mallory.tries(mallory.removal(units=ROWAN - 1)).rejection is None
@@ -921,7 +933,7 @@ def with_debt(pond: Pond) -> Party:
 
 
 def test_an_account_with_debts_does_not_drain_its_collateral_through_a_pool(pond: Pond) -> None:
-    """ROWAN, units and positions are no collateral: what goes there must not be needed.   [X-5b, M-12]"""
+    """ROWAN, units and positions are no collateral: what goes there must not be needed.   [X-5b, M-12, T-146]"""
     fill_sol(pond)
     mallory = with_debt(pond)
     mallory.swaps("SOL", "ROWAN", 5 * SOL)
