@@ -384,6 +384,11 @@ def _plan_close(pool: AmmPool, position: AmmPosition, at_us: int, fund_share: in
             balance=balance,
         )  # fmt: skip
     repayment = formulas.repayment(proceeds.received, position.owed, unpaid)
+    if repayment.principal_missing and not is_epoch:
+        # Nobody needs to close at a loss of the providers' into a pool that is too shallow for it now.
+        out -= proceeds.received
+        price = into * DEC // out if is_native else out * DEC // into
+        pools.require_steady(pool, price, pools.mean_price(pool, at_us))
     return Close(charge, proceeds, repayment, formulas.fund_share(repayment.returned, fund_share))
 
 

@@ -395,17 +395,29 @@ def mean_price(pool: AmmPool, at_us: int) -> int:
 
 def is_steady(pool: AmmPool, price: int, mean: int) -> bool:
     """Whether a price is near its mean: not one that was pushed there a moment before."""
-    most = pool.parameters.price_move_max
+    most = _widest(pool.parameters)
     return not most or not mean or abs(price - mean) * DEC <= most * mean
 
 
 def require_steady(pool: AmmPool, price: int, mean: int) -> None:
     """Positions begin and end at a price near its mean only."""
     if not is_steady(pool, price, mean):
-        most = pool.parameters.price_move_max
+        most = _widest(pool.parameters)
         raise Rejection(
             RejectReason.POOL_PRICE_MOVED, pool_id=pool.parameters.pool_id, price=str(price), mean=str(mean), most=most
         )
+
+
+def _widest(parameters: PoolParameters) -> int:
+    """How far the price may be from its mean: `price_move_max`, but never so far that a loan is lost within it.
+
+    What is bought at the top, 1 + w, and sold at the bottom, 1 - w, must bring what the highest leverage owes of it.
+    """
+    most = parameters.price_move_max
+    if not most:
+        return 0
+    owed = min(DEC - DEC * DEC // parameters.leverage_max, DEC * DEC // parameters.safety_factor)
+    return min(most, (DEC - owed) * DEC // (DEC + owed))
 
 
 def note_earned(pool: AmmPool, which: int, atoms: int) -> None:
@@ -654,6 +666,32 @@ def _require_removal(pool: AmmPool, taken: Withdrawal, burned: int) -> None:
     least = pool.parameters.removal_threshold
     if pool.positions and health < least:
         raise Rejection(RejectReason.POOL_HEALTH, pool_id=pool_id, health=health, least=least)
+    _require_closable(pool, taken)
+
+
+def _require_closable(pool: AmmPool, taken: Withdrawal) -> None:
+    """What leaves may not make the pool too shallow for a position that it lent to while it was deep.
+
+    Else who brings liquidity for a moment, is lent to by it and takes it away, leaves the loan to the others: custody
+    sold into what is left brings less than is owed.   [X-4, X-10]
+    """
+    depth = depths(pool)
+    left = depth[0] - taken.native, depth[1] - taken.external
+    parameters = pool.parameters
+    for position in pool.positions.values():
+        is_native, custody, owed = position.is_native_collateral, position.custody, position.owed
+        before, after = (
+            formulas.swap(
+                each[is_native] + custody, each[not is_native], custody, parameters.fee_rate, parameters.running_rate,
+                is_native,
+            ).received
+            for each in (depth, left)
+        )  # fmt: skip
+        if after < owed <= before:
+            health = formulas.position_health(after, owed, 0)
+            raise Rejection(
+                RejectReason.POSITION_HEALTH, pool_id=parameters.pool_id, health=str(health), above=DEC
+            )
 
 
 def _require_room(pool: AmmPool, native: int, external: int, units: int) -> None:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from math import isqrt
 from typing import NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -39,6 +40,7 @@ from engine.commands import (
 )
 from engine.events import LongClosed, Outcome
 from engine.parameters import DEC, NO_LIMIT_ATOMS, PoolParameters, PoolState
+from engine.rejections import RejectReason
 from engine.state import ASSET_BITS, AmmPool, State
 from engine.transition import apply
 from ledger.blocks import SignedRequest
@@ -488,7 +490,9 @@ class Siege:
 
     def push(self, user: int, per_mille: int) -> None:
         """Swap until the price is about this much of what it was at the start."""
-        native, external, _units = _part(self.pools.pool(BTC))
+        native, external, units = _part(self.pools.pool(BTC))
+        if not self.start.units or not units:
+            return
         wanted = isqrt(native * external * self.start.native * 1_000 // (self.start.external * per_mille))
         if wanted > native:
             self.pools.send(SwapAssets(user, ROWAN, BTC, min(wanted - native, RICH), 0), user)
@@ -566,3 +570,43 @@ def test_what_a_last_provider_leaves_behind_bars_nobody() -> None:
     assert market.last.rejection is None
     assert _part(market.pool(BTC)) == Part(10**9 + 1, 10**9 + 100_000, 10**9)
     market.end()
+
+
+def lent_to_by_momentary_liquidity(is_native: bool) -> Siege:
+    """Honest 10^15 of both; an attacker brings nine times that, and is lent to by a pool ten times as deep."""
+    none: dict[str, object] = {}
+    siege = Siege(none, (Size(0, 10**15), Size(0, 10**15)), None, 0)
+    siege.pools.add(4, BTC, 9 * 10**15, 9 * 10**15)
+    siege.pools.open(5, BTC, is_native, Size(20, 0), 10 * DEC)
+    assert siege.pools.last.rejection is None
+    return siege
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+def test_liquidity_is_not_taken_away_from_under_a_loan(is_native: bool) -> None:
+    """Closed into a tenth of the depth it left 1 % of what the honest had as bad debt, within one instant.   [X-4]"""
+    siege = lent_to_by_momentary_liquidity(is_native)
+    siege.pools.remove(4, BTC, Size(1_000, 0), by_units=False)
+    refused = siege.pools.last.rejection
+    assert refused is not None and refused.reason is RejectReason.POSITION_HEALTH
+    siege.pools.remove(4, BTC, Size(500, 0), by_units=False)
+    assert siege.pools.last.rejection is None
+    siege.end()
+    assert siege.gained() >= 0
+    siege.pools.remove(4, BTC, Size(1_000, 0), by_units=False)
+    assert siege.pools.last.rejection is None
+
+
+def test_a_guard_wider_than_the_leverage_bears_is_as_narrow_as_it_must_be() -> None:
+    """Opened 10 % dear and closed 10 % cheap, 9.5x without a fee took from providers; ten times bears 5.26 %.   [0016]"""
+    run_with: dict[str, object] = {"fee_rate": 0, "price_move_max": 10**17, "leverage_max": 10 * DEC}
+    siege = Siege(run_with, (Size(0, 10**15), Size(0, 10**15)), None, 0)
+    siege.push(4, 1_060)
+    siege.pools.open(4, BTC, False, Size(1, 0), 95 * DEC // 10)
+    refused = siege.pools.last.rejection
+    assert refused is not None and refused.reason is RejectReason.POOL_PRICE_MOVED
+    assert refused.facts["most"] == DEC // 19
+    for _ in range(5):
+        siege.sandwich(4, False, Size(2, 0), 95 * DEC // 10)
+    siege.end()
+    assert siege.gained() >= 0
