@@ -418,13 +418,14 @@ TestPoolMachine = PoolMachine.TestCase
 # --- attackers against honest providers -------------------------------------------------------------------------------
 
 HONEST, ATTACKERS = (1, 2), (4, 5)
+ROUNDS = ("sandwich", "moment")
 Deed = tuple[str, int, bool, Size, int]
 """(what, by whom, which side, how much, leverage or which)."""
 deeds = st.lists(
     st.one_of(
         st.tuples(st.just("swap"), st.sampled_from(ATTACKERS), st.booleans(), sizes, leverages),
         st.tuples(st.sampled_from(("push", "open")), st.sampled_from(ATTACKERS), st.booleans(), loans, leverages),
-        st.tuples(st.just("sandwich"), st.sampled_from(ATTACKERS), st.booleans(), small_loans, leverages),
+        st.tuples(st.sampled_from(ROUNDS), st.sampled_from(ATTACKERS), st.booleans(), small_loans, leverages),
         st.tuples(st.just("close"), st.sampled_from(ATTACKERS), st.booleans(), dust, st.integers(0, 9)),
         st.tuples(st.sampled_from(("add", "remove")), st.sampled_from(ATTACKERS), st.booleans(), sizes, leverages),
         st.tuples(st.just("epoch"), st.sampled_from(ATTACKERS), st.booleans(), dust, st.sampled_from((1, 61, 3_600))),
@@ -465,6 +466,13 @@ class Siege:
             market.open(user, BTC, side, size, number)
         elif what == "sandwich":
             self.sandwich(user, side, size, number)
+        elif what == "moment":
+            # Deep for a moment, lent to, shallow again.
+            native, external = pools.depths(market.pool(BTC))
+            market.add(user, BTC, 9 * native % RICH, 9 * external % RICH)
+            market.open(user, BTC, side, size, number)
+            market.remove(user, BTC, Size(1_000, 0), by_units=False)
+            market.close(-1, (user,))
         elif what == "close":
             market.close(number, ATTACKERS)
         elif what == "add":
@@ -598,7 +606,7 @@ def test_liquidity_is_not_taken_away_from_under_a_loan(is_native: bool) -> None:
 
 
 def test_a_guard_wider_than_the_leverage_bears_is_as_narrow_as_it_must_be() -> None:
-    """Opened 10 % dear and closed 10 % cheap, 9.5x without a fee took from providers; ten times bears 5.26 %.   [0016]"""
+    """Opened 10 % dear, closed 10 % cheap, 9.5x without a fee took from providers; ten times bears 5.26 %.   [0016]"""
     run_with: dict[str, object] = {"fee_rate": 0, "price_move_max": 10**17, "leverage_max": 10 * DEC}
     siege = Siege(run_with, (Size(0, 10**15), Size(0, 10**15)), None, 0)
     siege.push(4, 1_060)
