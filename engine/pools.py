@@ -164,10 +164,11 @@ def remove(state: State, command: RemoveLiquidity, outcome: Outcome) -> Liquidit
 def give_back_collateral(state: State, subaccount: Subaccount, outcome: Outcome) -> None:
     """In liquidation units that counted as collateral become what they are of: as many as the pools have coins for.
 
-    Lenders come before the threshold that keeps removals from hurting a pool's health; neither side runs dry.   [L-2]
+    Lenders come before the threshold that keeps removals from hurting a pool's health; neither side runs dry. Pools go
+    by their ids: the order they came in is not in a snapshot.   [L-2, A-6]
     """
     number = subaccount.subaccount_id
-    for pool in state.amm_pools.values():
+    for _pool_id, pool in sorted(state.amm_pools.items()):
         holder = pool.holders.get(number) if pool.parameters.collateral_weight else None
         if holder is None:
             continue

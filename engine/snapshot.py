@@ -163,6 +163,7 @@ def load(content: bytes) -> State:
     _load_positions(state, image.subaccounts)
     for row in image.amm_pools:
         _load_amm_pool(state, row)
+    state.amm_positions = dict(sorted(state.amm_positions.items()))
     pools.note_due(state)
     pool_collateral.note(state)
     return state

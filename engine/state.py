@@ -811,7 +811,7 @@ class State:
         self.amm_pools: dict[int, AmmPool] = {}
         """Liquidity pools by their external asset.   [X-1]"""
         self.amm_positions: dict[int, AmmPosition] = {}
-        """Leveraged longs of all pools by id; follows from the pools.   [X-5]"""
+        """Leveraged longs of all pools by id, oldest first; follows from the pools.   [X-5]"""
         self.next_amm_position_id = 1
         self.has_pool_collateral = False
         """Whether units of any liquidity pool count as collateral; follows from the pools.   [C-3]"""
