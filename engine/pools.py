@@ -18,7 +18,7 @@ from engine.formulas.pools import Units, Withdrawal
 from engine.parameters import DEC, MAX_DEC, NO_LIMIT_ATOMS, RATE_SCALE, PoolParameters, PoolState
 from engine.posting import post, record
 from engine.rejections import Rejection, RejectReason, require
-from engine.state import ASSET_BITS, AmmHolder, AmmPool, State, Subaccount
+from engine.state import ASSET_BITS, AmmHolder, AmmPool, AmmPosition, State, Subaccount
 from ledger.amounts import mul_div_down, mul_div_up
 from ledger.chart import (
     SHARE_BITS,
@@ -680,19 +680,21 @@ def _require_closable(pool: AmmPool, taken: Withdrawal) -> None:
     left = depth[0] - taken.native, depth[1] - taken.external
     parameters = pool.parameters
     for position in pool.positions.values():
-        is_native, custody, owed = position.is_native_collateral, position.custody, position.owed
-        before, after = (
-            formulas.swap(
-                each[is_native] + custody, each[not is_native], custody, parameters.fee_rate, parameters.running_rate,
-                is_native,
-            ).received
-            for each in (depth, left)
-        )  # fmt: skip
-        if after < owed <= before:
-            health = formulas.position_health(after, owed, 0)
+        # Nearly all bring enough afterwards: what they bring now is asked of the others only.
+        if _proceeds(parameters, left, position) < position.owed <= _proceeds(parameters, depth, position):
+            health = formulas.position_health(_proceeds(parameters, left, position), position.owed, 0)
             raise Rejection(
                 RejectReason.POSITION_HEALTH, pool_id=parameters.pool_id, health=str(health), above=DEC
             )
+
+
+def _proceeds(parameters: PoolParameters, depth: tuple[int, int], position: AmmPosition) -> int:
+    """What a position's custody brings at a close into a pool of these depths, (native, external).   [X-10]"""
+    is_native, custody = position.is_native_collateral, position.custody
+    into, out = (depth[1], depth[0]) if is_native else depth
+    return formulas.swap(
+        into + custody, out, custody, parameters.fee_rate, parameters.running_rate, is_native
+    ).received
 
 
 def _require_room(pool: AmmPool, native: int, external: int, units: int) -> None:
