@@ -1,6 +1,6 @@
-"""What is remembered of one loan, write-down, liquidation, strategy or request: rows that start with dicts of their own.
+"""What is remembered of one loan, write-down, liquidation, strategy or request: rows that have dicts of their own.
 
-Never compiled: a compiled class has one default for all its rows, and they would share what only one of them is.   [A-6]
+Never compiled: a compiled class has one default for all its rows, and they would share what belongs to one.   [A-6]
 """
 
 from __future__ import annotations
