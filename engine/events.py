@@ -681,7 +681,9 @@ class LongClosed(_Fact):
 
 
 class LongNotClosed(_Fact):
-    """A forced close that failed and changed nothing; it is tried again at the next epoch.   [X-11]"""
+    """A forced close that failed, or a health that could not be told: nothing changed, it is tried again at the next
+    epoch.   [X-11]
+    """
 
     position_id: int
     subaccount_id: int
@@ -704,6 +706,7 @@ class PoolEpochRan(_Fact):
     native_to_fund: int
     external_to_fund: int
     charged: int
-    """How many positions."""
+    """How many positions were asked for interest, paid or not."""
     forced: int
     failed: int
+    """Forced closes that failed, and positions whose health could not be told."""

@@ -319,7 +319,8 @@ class PoolParameters(msgspec.Struct, frozen=True, array_like=True):
     covers_losses: bool = True
     """Whether the fund pays for bad debts before the providers do.   [X-12]"""
     price_move_max: int = 5 * DEC // 100
-    """How far the price may be from its mean of `price_mean_us` when a position opens or closes; 0: no limit."""
+    """How far the price may be from its mean of `price_mean_us` when a position opens or closes, at most: high leverage
+    bears less (`pools.is_steady`). 0: no limit."""
     price_mean_us: int = 60_000_000
     min_native: int = 1
     """The native atoms that the first provider must bring at least."""

@@ -306,7 +306,7 @@ def plan_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: in
     """Interest for `elapsed` of an epoch's `length`, 0 for a whole one: out of custody by a quote.   [X-9]
 
     What custody cannot pay stays unpaid; so does all of it where the pool does not collect each epoch. What comes to
-    less than an atom of custody's asset is not charged.
+    less than an atom of custody's asset, or to all of that side's balance, is not charged, as in the original.   [X-15]
     """
     if not pool.parameters.pays_each_epoch:
         return defer_interest(pool, position, elapsed, length)

@@ -83,7 +83,8 @@ class PoolTerms(Wire):
     """Of a side's depth; 0: no limit.   [X-13]"""
     covers_losses: bool
     price_move_max: Decimal
-    """How far the price may be from its mean when a position begins or ends; 0: no limit."""
+    """How far the price may be from its mean when a position begins or ends, at most: less where the highest leverage
+    bears less. 0: no limit."""
     price_mean: Decimal
     min_native: Decimal
     """What the first provider must bring at least."""

@@ -94,11 +94,11 @@ class PoolEpochEntry(Wire):
     native_to_fund: Decimal
     external_to_fund: Decimal
     charged: int
-    """Positions that paid interest."""
+    """Positions that were asked for interest; at a pushed price it stays unpaid."""
     forced: int
     """Positions closed by force."""
     failed: int
-    """Forced closes that could not be made and are tried again."""
+    """Forced closes that could not be made, and positions whose health could not be told: tried again."""
     timestamp: NaiveTime
     engine_sequence: UInt64
 

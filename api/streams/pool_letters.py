@@ -64,7 +64,7 @@ def pool_swap_message(swapped: PoolSwapped, text: PoolText, published_us: int, a
 
 def pool_epoch_message(ran: PoolEpochRan, text: PoolText, published_us: int, at_us: int) -> dict[str, Any]:
     """An epoch: its number `i`, interest to providers `n` `x` and to the fund `f` `F`, positions charged `o`, closed by
-    force `l`, not closed though they should be `k`.
+    force `l`, not closed or without a health that can be told `k`.
     """
     return {
         "e": "poolEpoch",
@@ -124,7 +124,9 @@ def long_closed(closed: LongClosed, text: PoolText, published_us: int, at_us: in
 
 
 def long_not_closed(kept: LongNotClosed, text: PoolText, published_us: int, at_us: int) -> dict[str, Any]:
-    """A forced close that could not be made, and why (`R`); it is tried again at the next epoch.   [X-11]"""
+    """A forced close that could not be made, or a health that could not be told, and why (`R`); it is tried again at the
+    next epoch.   [X-11]
+    """
     return {
         "e": "longNotClosed",
         "E": published_us,
