@@ -274,6 +274,7 @@ def quote_add(state: State, pool_id: int, native_atoms: int, external_atoms: int
         fee_for(parameters, True), fee_for(parameters, False), parameters.running_rate,
     )  # fmt: skip
     if units is not None and pool.units and not parameters.running_rate:
+        # With a running rate swaps themselves may lower the product, and an addition of one side counts as one.  
         minted = min(units.minted, _most_units(pool, native_atoms, external_atoms))
         units = units._replace(minted=minted, total=pool.units + minted)
     if units is None or not units.minted:

@@ -124,8 +124,8 @@ def long_closed(closed: LongClosed, text: PoolText, published_us: int, at_us: in
 
 
 def long_not_closed(kept: LongNotClosed, text: PoolText, published_us: int, at_us: int) -> dict[str, Any]:
-    """A forced close that could not be made, or a health that could not be told, and why (`R`); it is tried again at the
-    next epoch.   [X-11]
+    """A forced close that could not be made, or a health that could not be told, and why (`R`); it is tried again at
+    the next epoch.   [X-11]
     """
     return {
         "e": "longNotClosed",
