@@ -178,16 +178,22 @@ _AMM_AMOUNTS = frozenset(
     {"atoms", "maximum", "asked", "balance", "received", "least", "lent", "most", "borrowed", "interest"}
 )
 """Facts of a liquidity pool's refusals that count atoms of `asset_id`."""
-_AMM_PRICES = frozenset({"price", "mean"})
+_AMM_PRICES = frozenset({"price", "price_after", "mean"})
 """External atoms per native atom in 1e-18: told per whole native unit."""
-_AMM_REASONS = frozenset(reason for reason in RejectReason if 128 <= reason <= 147)
+_AMM_REASONS = frozenset(
+    reason for reason in RejectReason if RejectReason.UNKNOWN_POOL <= reason <= RejectReason.NATIVE_COLLATERAL
+)
 _CASES: dict[RejectReason, tuple[tuple[str, str, str], ...]] = {
     RejectReason.INSUFFICIENT_SUPPLY: (
         ("threshold", ", utilization is at the threshold and nothing leaves the pool until it falls", ""),
         ("idle_atoms", ", less is idle than needed", ""),
         ("bound", ", utilization would pass the bound", ""),
     ),
+    RejectReason.POOL_PAIR: (
+        ("collateral", ", a position is of one pool: of the native asset and the pool's own, one of each", ""),
+    ),
     RejectReason.POOL_PRICE_MOVED: (
+        ("price_after", ", this itself would move it too far from its mean", "; less of it would not"),
         (
             "mean",
             ", positions open and close only near the mean price of the last moments",

@@ -257,7 +257,7 @@ def quote_open(
     before, after = _open_prices(pool, is_native, size, custody)
     mean = pools.mean_price(pool, at_us)
     pools.require_steady(pool, before, mean)
-    pools.require_steady(pool, after, mean)
+    pools.require_steady(pool, after, mean, is_own=True)
     stored = formulas.position_health(_quote(pool, not is_native, custody).received, owed, 0)
     health, pool_health = _healths_after(pool, is_native, atoms, owed, custody)
     if health <= parameters.safety_factor:
@@ -388,7 +388,7 @@ def _plan_close(pool: AmmPool, position: AmmPosition, at_us: int, fund_share: in
         # Nobody needs to close at a loss of the providers' into a pool that is too shallow for it now.
         out -= proceeds.received
         price = into * DEC // out if is_native else out * DEC // into
-        pools.require_steady(pool, price, pools.mean_price(pool, at_us))
+        pools.require_steady(pool, price, pools.mean_price(pool, at_us), is_own=True)
     return Close(charge, proceeds, repayment, formulas.fund_share(repayment.returned, fund_share))
 
 

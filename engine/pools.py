@@ -401,13 +401,13 @@ def is_steady(pool: AmmPool, price: int, mean: int) -> bool:
     return not most or not mean or abs(price - mean) * DEC <= most * mean
 
 
-def require_steady(pool: AmmPool, price: int, mean: int) -> None:
-    """Positions begin and end at a price near its mean only."""
+def require_steady(pool: AmmPool, price: int, mean: int, is_own: bool = False) -> None:
+    """Positions begin and end at a price near its mean only; `is_own`: the price is what the command itself makes."""
     if not is_steady(pool, price, mean):
-        most = _widest(pool.parameters)
-        raise Rejection(
-            RejectReason.POOL_PRICE_MOVED, pool_id=pool.parameters.pool_id, price=str(price), mean=str(mean), most=most
-        )
+        pool_id, most = pool.parameters.pool_id, _widest(pool.parameters)
+        name = "price_after" if is_own else "price"
+        facts: dict[str, int | str] = {"pool_id": pool_id, name: str(price), "mean": str(mean), "most": most}
+        raise Rejection(RejectReason.POOL_PRICE_MOVED, **facts)
 
 
 def _widest(parameters: PoolParameters) -> int:

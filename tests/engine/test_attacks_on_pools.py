@@ -239,7 +239,7 @@ def test_an_open_that_moves_the_price_for_an_accomplice_who_sells() -> None:
     pond, mallory, _friend = accomplices(guard=5 * DEC // 100)
     refused = mallory.refusal(mallory.long("ROWAN", 60_000 * USDC, 9 * DEC))
     assert refused.reason is RejectReason.POOL_PRICE_MOVED
-    assert int(refused.facts["price"]) > int(refused.facts["mean"]) * 105 // 100
+    assert int(refused.facts["price_after"]) > int(refused.facts["mean"]) * 105 // 100
 
 
 def test_what_the_guard_lets_through_gains_nothing_at_an_open() -> None:
