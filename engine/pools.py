@@ -227,8 +227,10 @@ def swap(state: State, command: SwapAssets, outcome: Outcome) -> PoolSwapped:
         hop = place + 1 if len(hops) == 2 else 0
         last = PoolSwapped(number, pool_id, is_native_paid, hop_paid, hop_received, fee, hop)
         events.append(last)
-    if received:
-        postings.append((wallet, to_id, -received))
+    postings.append((wallet, to_id, -received))
+    if not received:
+        # Dust paid for nothing, by who allowed that: no row says nothing.
+        postings = [posting for posting in postings if posting[2]]
     post(state, outcome, JournalKind.POOL_SWAP, (number, [hop[4] for hop in hops]), postings)
     for pool, *_rest in hops:
         changed(state, pool, outcome)

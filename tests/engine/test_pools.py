@@ -22,7 +22,7 @@ from engine.state import State
 from engine.transition import apply
 from ledger.blocks import SignedRequest
 from ledger.chart import amm_book, pool_units, units_held
-from ledger.journal import JournalKind
+from ledger.journal import JournalKind, JournalTransaction
 from tests.engine.amm import FEE, HOUR, ROWAN, SOL, USDC, Party, Pond, swapped
 from tests.engine.exchange import Exchange
 
@@ -68,6 +68,7 @@ def test_a_swap_that_pays_nothing_is_refused_unless_asked_for(pond: Pond) -> Non
     assert (refused.facts["received"], refused.facts["least"]) == (0, 1)
     before = pools.depths(pond.pool)
     assert trader.swaps("ROWAN", "USDC", 999, min_received=0).received_atoms == 0
+    assert [atoms for _account, _asset, atoms in pond.last.journal[0].postings] == [999, -999]
     assert pools.depths(pond.pool) == (before[0] + 999, before[1]) and trader.has("USDC") == 0
     assert pond.is_conserved()
 
@@ -331,6 +332,11 @@ def test_a_snapshot_in_the_middle_gives_the_same_bytes_and_goes_on_the_same() ->
     assert snapshot.dump(twin.state) == snapshot.dump(pond.state)
 
 
+def parts_of(entry: JournalTransaction) -> tuple[object, ...]:
+    """What a transaction says; a compiled one has no words for itself."""
+    return entry.kind, entry.memo, entry.postings, entry.batches
+
+
 def test_replaying_the_commands_gives_the_same_bytes_and_the_same_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the log keeps them, and also when the state goes through bytes now and then.   [A-6, A-10]"""
     recorded: list[tuple[int, bytes, SignedRequest | None, Outcome]] = []
@@ -347,7 +353,8 @@ def test_replaying_the_commands_gives_the_same_bytes_and_the_same_journal(monkey
     state = State()
     for place, (at_us, content, request, first) in enumerate(recorded):
         outcome = apply(state, state.sequence + 1, at_us, decode(content), request)
-        assert (repr(outcome.journal), outcome.events) == (repr(first.journal), first.events), place
+        assert [parts_of(entry) for entry in outcome.journal] == [parts_of(entry) for entry in first.journal], place
+        assert outcome.events == first.events, place
         if place % 5 == 0:
             state = snapshot.load(snapshot.dump(state))
     assert snapshot.dump(state) == snapshot.dump(pond.state)
