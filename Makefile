@@ -56,7 +56,7 @@ reset: ## forget what `make run` kept
 	else echo "$(DATA) holds no ledger.db: not removed" >&2; exit 1; fi
 
 test: $(STAMP) ## run the tests (real SQLite, PostgreSQL, anvil; under ten minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 check: $(STAMP) ## ruff, mypy --strict, import contracts, rules against functions and tests
 	$(BIN)/ruff check .

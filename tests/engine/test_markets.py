@@ -234,7 +234,8 @@ def test_both_packaged_files_have_the_same_keys() -> None:
         lines = (PACKAGE / f"{name}.toml").read_text().splitlines()
         return {line.split(" = ")[0] for line in lines if " = " in line and not line.startswith("#")}
 
-    assert keys("minimal") | {"deposit_enabled", "withdraw_enabled"} == keys("devnet")
+    pools = {"external", "min_native"}
+    assert keys("minimal") | {"deposit_enabled", "withdraw_enabled"} | pools == keys("devnet")
 
 
 @pytest.mark.parametrize(

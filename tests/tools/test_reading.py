@@ -15,6 +15,9 @@ import pytest
 from tests.tools.conftest import Satchel
 from tests.tools.sample import EXCHANGE
 
+TRADE = 24
+"""The journal's number of the sample's first trade."""
+
 
 def test_trial_balance_prints_exactly_the_promised_document(kept_log: Path, satchel: Satchel) -> None:
     """A-1, A-12: debits equal credits per asset; decimal strings."""
@@ -62,7 +65,7 @@ def test_a_receipt_verifies_offline_and_a_changed_one_does_not(
 ) -> None:
     """A-4."""
     file = tmp_path / "receipt.json"
-    assert satchel("receipt", 22, "--data", kept_log, "--out", file).code == 0
+    assert satchel("receipt", TRADE, "--data", kept_log, "--out", file).code == 0
     key = b64encode(EXCHANGE.public_key).decode()
     good = satchel("receipt", "--verify", file, "--public-key", key, "--json")
     alone = satchel("receipt", "--verify", file)
@@ -85,13 +88,13 @@ def test_verify_journal_finds_a_changed_byte_and_names_the_row(log: Path, satche
     """A-8: the triggers are no defence against who owns the file; the hashes are."""
     tampered = sqlite3.connect(log / "ledger.db")
     tampered.execute("DROP TRIGGER posting_refuse_update")
-    tampered.execute("UPDATE posting SET atoms = atoms + 1 WHERE journal_seq = 22 AND line = 0")
+    tampered.execute("UPDATE posting SET atoms = atoms + 1 WHERE journal_seq = 24 AND line = 0")
     tampered.commit()
     tampered.close()
     ran = satchel("verify-journal", "--data", log, "--json")
 
     assert ran.code == 1
-    assert any(one["row"].startswith(("seq 22", "journal 22")) for one in ran.json()["findings"])
+    assert any(one["row"].startswith(("seq 24", "journal 24")) for one in ran.json()["findings"])
 
 
 def test_verify_journal_finds_a_cut_tail_against_the_kept_checkpoint(
