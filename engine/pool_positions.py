@@ -77,10 +77,7 @@ class Charge(NamedTuple):
     """Out of custody, in its asset."""
     to_fund: int
     unpaid: int
-    """What custody could not pay."""
-
-
-_NO_CHARGE = Charge(0, 0, 0, 0)
+    """What the position still owes of interest after it."""
 
 
 def open_long(state: State, command: OpenLong, outcome: Outcome) -> LongOpened:
@@ -298,8 +295,7 @@ def quote_close(state: State, position: AmmPosition, at_us: int) -> CloseQuote:
     close = _plan_close(pool, position, at_us, 0)
     left = close.repayment
     bad_debt = left.principal_missing + left.interest_missing
-    unpaid = close.charge.unpaid if close.charge is not _NO_CHARGE else position.unpaid
-    return CloseQuote(unpaid, close.proceeds.received, close.proceeds.fee, left.returned, bad_debt)
+    return CloseQuote(close.charge.unpaid, close.proceeds.received, close.proceeds.fee, left.returned, bad_debt)
 
 
 def plan_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: int) -> Charge:
@@ -311,8 +307,6 @@ def plan_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: in
     if not pool.parameters.pays_each_epoch:
         return defer_interest(pool, position, elapsed, length)
     due = formulas.interest_due(pool.rate, position.owed, position.unpaid, elapsed, length)
-    if not due:
-        return _NO_CHARGE
     is_native = position.is_native_collateral
     taken, unpaid = _quote(pool, is_native, due).received, 0
     if not taken or taken >= _balances(pool, not is_native)[0]:
@@ -327,13 +321,11 @@ def plan_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: in
 def defer_interest(pool: AmmPool, position: AmmPosition, elapsed: int, length: int) -> Charge:
     """The same interest, all of it left unpaid: it bears interest, and no custody is sold for it.   [X-9]"""
     due = formulas.interest_due(pool.rate, position.owed, position.unpaid, elapsed, length)
-    return Charge(due, 0, 0, due) if due else _NO_CHARGE
+    return Charge(due, 0, 0, due)
 
 
 def take_interest(pool: AmmPool, position: AmmPosition, charge: Charge) -> None:
     """Custody becomes the pool's balance, the fund's share the fund's; the caller posts it.   [X-9]"""
-    if charge is _NO_CHARGE:
-        return
     is_native = position.is_native_collateral
     if charge.taken:
         position.paid += charge.due - charge.unpaid
@@ -358,8 +350,10 @@ def _plan_close(pool: AmmPool, position: AmmPosition, at_us: int, fund_share: in
     pools.require_steady(pool, pools.spot(pool), pools.mean_price(pool, at_us))
     is_native = position.is_native_collateral
     elapsed = 0 if is_epoch else at_us % pool.parameters.epoch_us
-    charge = plan_interest(pool, position, elapsed, pool.parameters.epoch_us) if elapsed else _NO_CHARGE
-    custody, unpaid = position.custody - charge.taken, position.unpaid if charge is _NO_CHARGE else charge.unpaid
+    charge = Charge(0, 0, 0, position.unpaid)
+    if elapsed:
+        charge = plan_interest(pool, position, elapsed, pool.parameters.epoch_us)
+    custody = position.custody - charge.taken
     native_depth, external_depth = pools.depths(pool)
     # By now the interest, and with it all custody, is in the balance that is swapped against.
     into = (external_depth if is_native else native_depth) + position.custody - charge.to_fund
@@ -383,7 +377,7 @@ def _plan_close(pool: AmmPool, position: AmmPosition, at_us: int, fund_share: in
             RejectReason.POOL_DEPTH, pool_id=position.pool_id, asset_id=_asset_ids(pool, is_native)[0], asked=asked,
             balance=balance,
         )  # fmt: skip
-    repayment = formulas.repayment(proceeds.received, position.owed, unpaid)
+    repayment = formulas.repayment(proceeds.received, position.owed, charge.unpaid)
     if repayment.principal_missing and not is_epoch:
         # Nobody needs to close at a loss of the providers' into a pool that is too shallow for it now.
         out -= proceeds.received

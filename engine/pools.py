@@ -296,7 +296,7 @@ def quote_removal(state: State, pool_id: int, units: int) -> Withdrawal:
     return taken
 
 
-def view(state: State, pool: AmmPool) -> PoolView:
+def view(pool: AmmPool) -> PoolView:
     """The pool as it stands, for whoever is told of it."""
     parameters = pool.parameters
     return PoolView(
@@ -476,7 +476,7 @@ def note_due(state: State) -> None:
 def changed(state: State, pool: AmmPool, outcome: Outcome) -> None:
     """The pool changed: it must be what the ledger says, and whoever follows it is told.   [X-14]"""
     require_identities(state, pool)
-    outcome.events.append(PoolChanged(view(state, pool)))
+    outcome.events.append(PoolChanged(view(pool)))
 
 
 def require_identities(state: State, pool: AmmPool) -> None:
@@ -568,7 +568,7 @@ def _hop(pool: AmmPool, is_native_paid: bool, paid: int) -> _Step:
     )
     if not into or not out:
         raise Rejection(RejectReason.EMPTY_POOL, pool_id=pool_id, native=native, external=external)
-    fee_rate = parameters.fee_rate if parameters.is_margined else fee_for(parameters, is_native_paid)
+    fee_rate = fee_for(parameters, is_native_paid)
     received, fee = formulas.swap(into, out, paid, fee_rate, parameters.running_rate, not is_native_paid)
     if received >= balance:
         asset_id = _side(pool, not is_native_paid)

@@ -432,7 +432,7 @@ class Streams:
         if kind == "pool":
             return [
                 pool_message(
-                    pools.view(self._state, pool), pool_text(self._state, pool_id), None, self._block_at_us,
+                    pools.view(pool), pool_text(self._state, pool_id), None, self._block_at_us,
                     self._state.at_us,
                 )
                 for pool_id, pool in self._state.amm_pools.items()

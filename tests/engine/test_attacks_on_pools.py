@@ -61,9 +61,9 @@ def test_a_swap_with_positions_open_moves_balances_by_what_was_swapped(lent: Pon
     trader = lent.party("trader", rowan=50_000, usdc=50_000)
     pool = lent.pool
     for atoms in (1, 999, 10**6, 10**10):
-        before = pools.view(lent.state, pool)
+        before = pools.view(pool)
         swap = trader.swaps(pays, gets, atoms, min_received=0)
-        after = pools.view(lent.state, pool)
+        after = pools.view(pool)
         native, external = (atoms, -swap.received_atoms) if pays == "ROWAN" else (-swap.received_atoms, atoms)
         assert after == replace(
             before, native_balance=before.native_balance + native, external_balance=before.external_balance + external
@@ -139,7 +139,7 @@ def test_a_removal_that_lowers_health_below_its_threshold_is_refused() -> None:
     sally.opens("ROWAN", 4_000 * USDC, 6 * DEC)
     pool = pond.pool
     assert pool.health > 97 * DEC // 100
-    before = pools.view(pond.state, pool)
+    before = pools.view(pool)
     refused = pond.lp.refusal(pond.lp.removal(basis_points=9_000))
     assert refused.reason is RejectReason.POOL_HEALTH
     _native, external = pools.share(pool, pond.lp.units * 9 // 10)

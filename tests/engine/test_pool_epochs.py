@@ -169,14 +169,14 @@ def test_a_forced_close_at_a_pushed_price_changes_nothing_and_is_tried_again() -
     pond.until_epoch(seconds_before=1)
     whale = pond.party("whale", rowan=200_000)
     whale.swaps("ROWAN", "USDC", 200_000 * ROWAN)
-    before, custody, owed = pools.view(pond.state, pond.pool), position.custody, position.owed
+    before, custody, owed = pools.view(pond.pool), position.custody, position.owed
     not_closed, ran = pond.until_epoch()
 
     assert isinstance(not_closed, LongNotClosed) and isinstance(ran, PoolEpochRan)
     assert (not_closed.position_id, not_closed.subaccount_id) == (position.position_id, sally.subaccount)
     assert not_closed.reason == "POOL_PRICE_MOVED" and not_closed.health == position.health < 11 * DEC // 10
     assert (ran.charged, ran.forced, ran.failed) == (1, 0, 1)
-    after = pools.view(pond.state, pond.pool)
+    after = pools.view(pond.pool)
     paid = position.paid_custody
     assert (position.custody, position.owed, sally.has("USDC")) == (custody - paid, owed, 0)
     assert (after.external_owed, after.positions) == (before.external_owed, 1)
@@ -203,9 +203,9 @@ def test_a_forced_close_that_brings_nothing_is_tried_again_every_epoch() -> None
     assert {event.reason for event in failures} == {"POOL_AMOUNT"} and len(failures) >= 2
     assert [run.failed for run in runs] == [0, 1, 1, 1] and not any(run.forced for run in runs)
 
-    before, balances = pools.view(pond.state, pond.pool), dict(pond.state.balances)
+    before, balances = pools.view(pond.pool), dict(pond.state.balances)
     again, _ran = pond.until_epoch()
-    after = pools.view(pond.state, pond.pool)
+    after = pools.view(pond.pool)
     assert again.reason == "POOL_AMOUNT" and pond.state.balances == balances
     assert (after.native_balance, after.external_balance) == (before.native_balance, before.external_balance)
     assert (after.external_owed, after.native_custody, after.positions) == (4_000 * USDC, 0, 1)
@@ -333,9 +333,9 @@ def test_a_gap_is_borne_by_the_fund_then_by_providers_to_the_unit(gap: Gap) -> N
     sally, position = long_rowan(pond)
     falls(pond, Fraction(6, 10))
     expected = ending(pond, position)
-    before = pools.view(pond.state, pond.pool)
+    before = pools.view(pond.pool)
     closed, ran = pond.until_epoch()
-    after = pools.view(pond.state, pond.pool)
+    after = pools.view(pond.pool)
 
     assert isinstance(closed, LongClosed) and (ran.forced, closed.bad_debt_atoms) == (1, expected.bad_debt)
     assert expected.bad_debt > 2_000 * USDC and closed.returned_atoms == closed.fund_atoms == sally.has("USDC") == 0
@@ -371,9 +371,9 @@ def test_a_gap_of_a_long_of_usdc_is_covered_mirrored() -> None:
     sally.opens("USDC", 1_000 * ROWAN, 10 * DEC)
     falls(pond, Fraction(3, 2))
     expected = ending(pond, sally.position)
-    before = pools.view(pond.state, pond.pool)
+    before = pools.view(pond.pool)
     closed, _ran = pond.until_epoch()
-    after = pools.view(pond.state, pond.pool)
+    after = pools.view(pond.pool)
 
     direct = before.fund_native
     assert 0 < direct < expected.bad_debt == closed.bad_debt_atoms == closed.covered_atoms

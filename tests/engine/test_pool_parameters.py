@@ -163,9 +163,9 @@ def test_a_change_under_open_positions_keeps_what_they_are(changes: dict[str, An
     sally.opens("ROWAN", 1_000 * USDC, 5 * DEC)
     sally.opens("USDC", 1_000 * ROWAN, 5 * DEC)
     pond.until_epoch()
-    before = pools.view(pond.state, pond.pool)
+    before = pools.view(pond.pool)
     assert pond.set(**changes).rejection is None
-    assert pools.view(pond.state, pond.pool) == before
+    assert pools.view(pond.pool) == before
     events = pond.passes(25 * HOUR if changes.get("epoch_us") == DAY else 3 * HOUR)
     assert events, "no epoch ran"
     pools.require_identities(pond.state, pond.pool)

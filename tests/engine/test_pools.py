@@ -159,10 +159,10 @@ def test_every_command_ends_with_one_change_of_each_pool_it_touched(pond: Pond) 
     ):  # fmt: skip
         sally.does(command)
         (change,) = pond.reported(PoolChanged)
-        assert change.pool == pools.view(pond.state, pond.pool)
+        assert change.pool == pools.view(pond.pool)
     sally.closes()
     (change,) = pond.reported(PoolChanged)
-    assert change.pool == pools.view(pond.state, pond.pool)
+    assert change.pool == pools.view(pond.pool)
 
 
 # Units
