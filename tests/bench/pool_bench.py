@@ -10,7 +10,7 @@ import gc
 from collections.abc import Callable
 from random import Random
 from statistics import median
-from time import perf_counter, process_time
+from time import process_time
 
 from msgspec.structs import replace
 
@@ -24,16 +24,15 @@ from engine.commands import (
     RegisterKey,
     RunPoolEpochs,
     SwapAssets,
-    encode,
 )
 from engine.formulas import pools as formulas
 from engine.parameters import DEC, PoolParameters
 from engine.state import ASSET_BITS, State
 from engine.transition import apply
-from ledger.blocks import SignedRequest, log_command
+from ledger.blocks import SignedRequest
 from ledger.chart import OPERATOR_EQUITY, available
-from ledger.journal import SealedTransaction, seal
 from ledger.signing import signer_from_seed
+from tests.bench.durable import STEPS, timed_block
 from tests.bench.engine_bench import START_US, _request, key_of, opened
 from tests.bench.rows import REPEATS, Row, show, timed
 from tests.bench.settlement_bench import _store
@@ -59,7 +58,7 @@ def run(scale: float = 1.0) -> list[Row]:
 
 def epoch_row(positions: int) -> Row:
     """Rate, health and interest of every position, the journal, the signature, the commit."""
-    parts: dict[str, list[float]] = {"compute and post": [], "hash": [], "sign": [], "commit": []}
+    parts: dict[str, list[float]] = {step: [] for step in STEPS}
     totals, processor = [], []
     with _store() as store:
         state = _population(positions)
@@ -71,21 +70,8 @@ def epoch_row(positions: int) -> Row:
             at_us = state.amm_epoch_due_us
             gc.collect()
             seq += 1
-            command = RunPoolEpochs()
-            began, times = process_time(), [perf_counter()]
-            outcome = apply(state, seq, at_us, command)
-            times.append(perf_counter())
-            sealed: list[SealedTransaction] = []
-            head = chain.journal_head
-            for entry in outcome.journal:
-                sealed.append(seal(head, chain.next_journal + len(sealed), seq, at_us, entry))
-                head = sealed[-1].hash
-            times.append(perf_counter())
-            logged = log_command(seq, at_us, 0, "RunPoolEpochs", encode(command), None)
-            block = chain.build(at_us, [logged], sealed)
-            times.append(perf_counter())
-            store.append(block)
-            times.append(perf_counter())
+            began = process_time()
+            outcome, times = timed_block(state, chain, store, seq, at_us, RunPoolEpochs())
             used = process_time() - began
             assert outcome.rejection is None and len(outcome.journal) == POOLS, outcome.rejection
             if repeat:

@@ -33,18 +33,17 @@ from engine.commands import (
     SetPrices,
     SettlePositions,
     Side,
-    encode,
 )
 from engine.parameters import PRICE_SCALE
 from engine.sequencer import Sequencer
 from engine.state import ASSET_BITS, Market, Position, State, Subaccount, User
 from engine.transition import apply
-from ledger.blocks import SignedRequest, log_command
+from ledger.blocks import SignedRequest
 from ledger.chart import OPERATOR_EQUITY, available
 from ledger.database import open_engine, upgrade
-from ledger.journal import SealedTransaction, seal
 from ledger.signing import signer_from_seed
 from ledger.store import Store
+from tests.bench.durable import STEPS, timed_block
 from tests.bench.rows import REPEATS, Row, show
 
 POSITIONS = (10_000, 100_000, 1_000_000)
@@ -75,7 +74,7 @@ def run(scale: float = 1.0) -> list[Row]:
 
 def tick_rows(positions: int) -> list[Row]:
     """One row: compute, journal, sign, commit; the parts beside it."""
-    parts: dict[str, list[float]] = {"compute and post": [], "hash": [], "sign": [], "commit": []}
+    parts: dict[str, list[float]] = {step: [] for step in STEPS}
     totals = []
     with _store() as store:
         state = _population(positions)
@@ -90,21 +89,7 @@ def tick_rows(positions: int) -> list[Row]:
             _move_marks(state, random)
             gc.collect()
             seq, at_us = seq + 1, at_us + TICK_US
-            command = SettlePositions()
-            times = [perf_counter()]
-            outcome = apply(state, seq, at_us, command)
-            times.append(perf_counter())
-            sealed: list[SealedTransaction] = []
-            head = chain.journal_head
-            for entry in outcome.journal:
-                sealed.append(seal(head, chain.next_journal + len(sealed), seq, at_us, entry))
-                head = sealed[-1].hash
-            times.append(perf_counter())
-            logged = log_command(seq, at_us, 0, "SettlePositions", encode(command), None)
-            block = chain.build(at_us, [logged], sealed)
-            times.append(perf_counter())
-            store.append(block)
-            times.append(perf_counter())
+            outcome, times = timed_block(state, chain, store, seq, at_us, SettlePositions())
             assert outcome.rejection is None, outcome.rejection
             if repeat:
                 # The first tick reads everybody's lots; from then on they are kept.
